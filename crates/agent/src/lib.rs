@@ -1,0 +1,1 @@
+//! Observe, attribute, window, spool, export.

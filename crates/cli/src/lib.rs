@@ -1,0 +1,1 @@
+//! The weir binary: commands, tables, JSON, live view.

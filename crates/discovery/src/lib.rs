@@ -1,0 +1,1 @@
+//! Feeds the inventory: processes and cgroups.

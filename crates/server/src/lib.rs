@@ -1,0 +1,1 @@
+//! Ingest, log, identify, pair, query, HTTP, web.

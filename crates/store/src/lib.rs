@@ -1,0 +1,1 @@
+//! Current state and history behind two traits; the embedded backend.

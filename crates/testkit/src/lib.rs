@@ -1,0 +1,1 @@
+//! Builders, stand-ins and real traffic with its truth. Tests and the demo only.

@@ -1,0 +1,1 @@
+//! eBPF, a folder a probe; the feed's server. The only crate with kernel code.

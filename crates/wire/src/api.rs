@@ -1,0 +1,261 @@
+//! The HTTP API's JSON: every answer is `{"items": [...], "completeness": {...}}`.
+//!
+//! Names in snake_case, times as RFC 3339 with nanoseconds where they have them, bytes as integers. An absent value is
+//! `null`: it is not known. Zero is measured.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// An answer: what was asked for, and how complete it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Answer<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Which nodes reported, what was lost where, and which time the rows cover.
+    pub completeness: Completeness,
+}
+
+/// How complete an answer is (invariant 5).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Completeness {
+    /// Whether every known node covered all of the span and nothing was lost in it.
+    pub complete: bool,
+    /// Start of the span that the answer is about, RFC 3339.
+    pub from: String,
+    /// End of the span.
+    pub to: String,
+    /// Every node that is known to have reported.
+    pub nodes: Vec<NodeCoverage>,
+    /// What was lost in the span, summed by node, place and reason.
+    pub losses: Vec<LossTotal>,
+    /// Rows that matched beyond `limit` and are not in `items`.
+    pub omitted: u64,
+}
+
+/// One node's part in an answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeCoverage {
+    /// The node's name.
+    pub node: String,
+    /// `reporting`, `late` (nothing for three intervals), or `silent` (nothing for two minutes).
+    pub state: String,
+    /// The end of the newest span that the node covered.
+    pub last_seen: Option<String>,
+    /// Milliseconds of the asked span that the node's polls covered.
+    pub covered_ms: u64,
+    /// Milliseconds of the asked span, from the node's first report on, that no successful poll covered.
+    pub missing_ms: u64,
+    /// How far the agent's wall clock lies before (negative) or after the server's, milliseconds.
+    pub clock_offset_ms: Option<i64>,
+    /// The state of the node's source, as the agent told it last (`ok`, `degraded`, `missing`, `timeout`, ...).
+    pub source_state: String,
+    /// The source's own words about that state.
+    pub source_detail: String,
+}
+
+/// What was lost, where and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LossTotal {
+    /// The node, empty for the server's own losses.
+    pub node: String,
+    /// `kernel`, `tracer`, `agent`, `server` or `store`.
+    pub place: String,
+    /// The reason, a fixed word per place.
+    pub reason: String,
+    /// How many events, rows or datagrams.
+    pub count: u64,
+    /// Bytes known to be in them; 0 where that cannot be known.
+    pub bytes: u64,
+    /// Connections known to be in them.
+    pub connections: u64,
+    /// Whether a switch or a documented cap decided so.
+    pub intended: bool,
+}
+
+/// One end of an edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub struct EdgeEnd {
+    /// `process`, `container`, `pod`, `workload`, `service`, `namespace`, `node`, `zone`, `address`, `external` or
+    /// `unknown`.
+    pub kind: String,
+    /// The Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// The name under the asked grouping.
+    pub name: String,
+    /// The node that the end runs on, where it is known.
+    pub node: Option<String>,
+    /// That node's zone.
+    pub zone: Option<String>,
+    /// The end's address, where all of the edge's connections share it.
+    pub address: Option<String>,
+}
+
+/// Who talks to whom: what every connection between two ends, to one port, has in common.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Edge {
+    /// The end that opened the connections.
+    pub client: EdgeEnd,
+    /// The end that accepted them.
+    pub server: EdgeEnd,
+    /// The Service they went through.
+    pub service: Option<String>,
+    /// The server's port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Payload bytes that the client sent within the span, each counted once.
+    pub sent_bytes: u64,
+    /// Payload bytes that the client received within the span.
+    pub recv_bytes: u64,
+    /// Connections open at the span's start plus those opened within it.
+    pub connections: u64,
+    /// Segments that either counted view sent again.
+    pub retransmits: u64,
+    /// The mean of the connections' smoothed round-trip times, microseconds.
+    pub rtt_us: Option<u64>,
+    /// Connections that failed to open or broke within the span.
+    pub failures: u64,
+    /// The least sure of the names and roles in this edge: `known`, `inferred` or `unknown`.
+    pub certainty: String,
+}
+
+/// A stored counter under the project's first key: one view of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Transaction {
+    /// `ip_source-ip_dest-port_src-port_dest`.
+    pub key: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The node that saw it.
+    pub node: String,
+    /// The node's boot id, 32 hexadecimal digits.
+    pub boot_id: String,
+    /// The instance: `socket:COOKIE`, `peer:COOKIE` or `tuple:NETNS:PID`.
+    pub instance: String,
+    /// How often the instance's counter began anew.
+    pub generation: u32,
+    /// The local address.
+    pub source: String,
+    /// The remote address.
+    pub dest: String,
+    /// The local port.
+    pub source_port: u16,
+    /// The remote port.
+    pub dest_port: u16,
+    /// `incoming`, `outgoing` or `unknown`.
+    pub direction: String,
+    /// How sure the direction is.
+    pub direction_certainty: String,
+    /// Payload bytes sent since the counter began.
+    pub monotonic_sent_bytes: u64,
+    /// Payload bytes received since the counter began.
+    pub monotonic_recv_bytes: u64,
+    /// Segments retransmitted since the counter began.
+    pub monotonic_retransmits: u64,
+    /// The part of sent plus received that lies before weir's first sight and belongs to no edge (R2).
+    pub bytes_before: u64,
+    /// Of that, sent.
+    pub sent_bytes_before: u64,
+    /// Of that, received.
+    pub recv_bytes_before: u64,
+    /// The TCP state, `active` for UDP, or `closed`.
+    pub state: String,
+    /// Why it closed: `closed`, `refused`, `reset`, `timed_out`, `unreachable`, `aborted`, `disconnected`.
+    pub close_reason: Option<String>,
+    /// The errno behind that.
+    pub errno: Option<u32>,
+    /// The owner's process id in the initial pid namespace, 0 unknown.
+    pub pid: u32,
+    /// The owner's name.
+    pub process: Option<String>,
+    /// The container it runs in.
+    pub container_id: Option<String>,
+    /// Its cgroup path.
+    pub cgroup_path: Option<String>,
+    /// The network namespace's inode.
+    pub net_ns: u32,
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: Option<u32>,
+    /// From SYN to established, microseconds.
+    pub connect_latency_us: Option<u32>,
+    /// The connection's start where it is known, else the first poll that saw it, RFC 3339.
+    pub first_seen: String,
+    /// Its close, else the last poll that saw it change.
+    pub last_seen: String,
+    /// Whether the other end's view is known too.
+    pub paired: bool,
+    /// The row stands for every peer of a UDP socket beyond the cap (R9).
+    pub other_peer: bool,
+}
+
+/// A connection as it is now: a transaction and what moved in the asked span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionRow {
+    /// The stored counter.
+    #[serde(flatten)]
+    pub transaction: Transaction,
+    /// Payload bytes sent within the span.
+    pub sent_bytes: u64,
+    /// Payload bytes received within the span.
+    pub recv_bytes: u64,
+    /// Segments retransmitted within the span.
+    pub retransmits: u64,
+}
+
+/// What one source said about one thing: who is who.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MetadataRow {
+    /// The thing's address; empty where it has none.
+    pub key: String,
+    /// `node`, `process`, `container`, `pod` or `service`.
+    pub kind: String,
+    /// `proc`, `tracer`, `kubelet`, `cri`, `docker` or `api`.
+    pub source: String,
+    /// The node that said it.
+    pub node: String,
+    /// Unique within node, source and kind.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// The id of the thing it belongs to.
+    pub parent: Option<String>,
+    /// The network namespace's inode.
+    pub net_ns: Option<u32>,
+    /// Every address that it holds.
+    pub addresses: Vec<String>,
+    /// From when it was so, RFC 3339.
+    pub valid_from: String,
+    /// Until when; absent while it is.
+    pub valid_to: Option<String>,
+    /// Everything else that was collected.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A part's state: a node's agent and source, or the server's store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusRow {
+    /// `server`, `store` or `node`.
+    pub kind: String,
+    /// The node's name, or the server's.
+    pub name: String,
+    /// `healthy`, `degraded` or `unhealthy`.
+    pub health: String,
+    /// What is wrong and how to mend it; empty when healthy.
+    pub detail: String,
+    /// The part's version.
+    pub version: String,
+    /// When it was heard last, RFC 3339.
+    pub last_seen: Option<String>,
+    /// Its counters by name: records, batches, duplicates, rows refused, losses by reason, and so on.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What is wrong, where, and how to mend it.
+    pub error: String,
+}

@@ -1,0 +1,235 @@
+//! The feed: what a tracer serves on its unix socket, as JSON over HTTP.
+//!
+//! `GET /connections?client_id=ID[&ack=CURSOR]` answers [`Reply`]. The first seventeen fields of a [`Connection`] are
+//! those of the 2019 network tracer; the optional ones after them are weir's. A consumer ignores what it does not know
+//! and lives without what is missing. `GET /processes` answers [`Processes`], `GET /status` answers [`Status`].
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The reply to `GET /connections`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reply {
+    /// The run of the tracer's kernel maps, 16 hexadecimal digits. Counters kept in those maps (UDP) began with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// The node's boot id with dashes, as in `/proc/sys/kernel/random/boot_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// `CLOCK_MONOTONIC` in nanoseconds when the reply's snapshot began: every change before it is in the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monotonic_ns: Option<u64>,
+    /// One row per connection.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
+    /// What to pass as `ack` once this reply's closed rows are safe (R3). Absent without `client_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<u64>,
+    /// Whether every live TCP connection is among the rows; false when a walk was cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+    /// Every loss so far in this run, by reason; only ever rises within a run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// One connection as its local end sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// The owner's process id in the initial pid namespace, 0 unknown.
+    #[serde(default)]
+    pub pid: u32,
+    /// 0 TCP, 1 UDP.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// 0 IPv4, 1 IPv6.
+    #[serde(default)]
+    pub family: u8,
+    /// The network namespace's inode.
+    #[serde(default)]
+    pub net_ns: u32,
+    /// The local address.
+    pub source: String,
+    /// The remote address.
+    pub dest: String,
+    /// The local port.
+    pub sport: u16,
+    /// The remote port.
+    pub dport: u16,
+    /// 1 incoming, 2 outgoing, 3 local; 0 unknown. weir's tracer never emits 3.
+    #[serde(default)]
+    pub direction: u8,
+    /// Payload bytes sent since the counter began. Absent from feeds that give only deltas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monotonic_sent_bytes: Option<u64>,
+    /// Payload bytes sent since this client's last fetch.
+    #[serde(default)]
+    pub last_sent_bytes: u64,
+    /// Payload bytes received since the counter began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monotonic_recv_bytes: Option<u64>,
+    /// Payload bytes received since this client's last fetch.
+    #[serde(default)]
+    pub last_recv_bytes: u64,
+    /// Segments retransmitted since the counter began.
+    #[serde(default)]
+    pub monotonic_retransmits: u64,
+    /// Segments retransmitted since this client's last fetch.
+    #[serde(default)]
+    pub last_retransmits: u64,
+    /// When the row last changed, `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    pub last_update_epoch: u64,
+
+    /// The kernel's socket cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+    /// How often the cookie's socket was disconnected and used again (`AF_UNSPEC`), as far as the tracer saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// When the connection began (TCP: the first SYN sent, or the connection established on the passive side; UDP: the
+    /// counter's first datagram), `CLOCK_MONOTONIC` nanoseconds. Absent when it is older than the tracer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_epoch: Option<u64>,
+    /// The TCP state in lower case (`include/net/tcp_states.h`: `established`, `syn_sent`, `close_wait`, ...), `active`
+    /// for UDP, or `closed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// When it closed, `CLOCK_MONOTONIC` nanoseconds; present exactly on closed rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_epoch: Option<u64>,
+    /// Why it closed: `closed` (orderly), `refused`, `reset`, `timed_out`, `unreachable`, `aborted` (any other error),
+    /// `disconnected` (AF_UNSPEC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_reason: Option<String>,
+    /// The errno behind `close_reason`, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<u32>,
+    /// The inode of the cgroup v2 directory that the socket was created in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
+    /// That directory's path below the cgroup v2 root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<String>,
+    /// The container id in the cgroup path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The translation's reply tuple, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<Conntrack>,
+    /// Smoothed round-trip time, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u32>,
+    /// From SYN to established on the active side, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_latency_us: Option<u32>,
+    /// `known` when the opening was seen, `inferred` when it follows from the counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction_certainty: Option<String>,
+    /// The owner's name (`comm`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_name: Option<String>,
+    /// When the owner started, `CLOCK_MONOTONIC`-like nanoseconds since boot (`task_struct::start_boottime`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_start: Option<u64>,
+    /// The row stands for every peer of this socket beyond the cap (R9); its remote end is `0.0.0.0:0` or `:::0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_peer: Option<bool>,
+}
+
+/// The reply tuple of a translated connection: `repl_src` is the real backend of a DNAT, `repl_dst` the translated
+/// source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conntrack {
+    /// The reply's source address.
+    pub repl_src_ip: String,
+    /// The reply's destination address.
+    pub repl_dst_ip: String,
+    /// The reply's source port.
+    pub repl_src_port: u16,
+    /// The reply's destination port.
+    pub repl_dst_port: u16,
+}
+
+/// The reply to `GET /processes`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Processes {
+    /// The node's boot id.
+    #[serde(default)]
+    pub boot_id: String,
+    /// Every process (thread group) that could be read.
+    #[serde(default)]
+    pub processes: Vec<Process>,
+}
+
+/// One process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// In the initial pid namespace.
+    pub pid: u32,
+    /// Nanoseconds since boot (field 22 of `/proc/PID/stat`).
+    #[serde(default)]
+    pub start_ns: u64,
+    /// The inode of `/proc/PID/ns/net`, 0 unknown.
+    #[serde(default)]
+    pub net_ns: u32,
+    /// The cgroup path: version 2's where it names something, else the memory or pids controller's.
+    #[serde(default)]
+    pub cgroup_path: String,
+    /// `comm`.
+    #[serde(default)]
+    pub name: String,
+    /// The container id in the cgroup path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+}
+
+/// The reply to `GET /status`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The tracer's version.
+    #[serde(default)]
+    pub version: String,
+    /// As in [`Reply`].
+    #[serde(default)]
+    pub run_id: String,
+    /// As in [`Reply`].
+    #[serde(default)]
+    pub boot_id: String,
+    /// `running`, or `degraded` when a probe is missing.
+    #[serde(default)]
+    pub state: String,
+    /// Each probe and how it does.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    /// Every loss so far in this run, by reason.
+    #[serde(default)]
+    pub losses: BTreeMap<String, u64>,
+    /// Numbers of the tracer's tables and buffers, by name.
+    #[serde(default)]
+    pub gauges: BTreeMap<String, u64>,
+    /// When this tracer process took over, `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    pub since_monotonic_ns: u64,
+    /// How often a tracer process took over these kernel maps from one that died.
+    #[serde(default)]
+    pub takeovers: u64,
+}
+
+/// A probe's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The probe's folder name.
+    pub name: String,
+    /// `running`, `disabled`, `unsupported` or `failed`.
+    pub state: String,
+    /// Why it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How often its programs ran, where the kernel counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+    /// Nanoseconds spent in its programs, where the kernel counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nanoseconds: Option<u64>,
+}
