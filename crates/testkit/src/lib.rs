@@ -1,1 +1,31 @@
-//! Builders, stand-ins and real traffic with its truth. Tests and the demo only.
+//! Real traffic with its truth, stand-ins for what a test cannot have, and weir itself as a person starts it.
+//!
+//! - [`traffic`]: exchanges over real sockets by real processes, each of which writes down what it sent and got.
+//! - [`played`]: those processes, and what they have told so far.
+//! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
+//! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
+//! - [`truth`]: compares what was really exchanged with what weir says.
+//!
+//! Only tests and the demo depend on this crate.
+
+pub mod feed;
+pub mod played;
+pub mod process;
+pub mod traffic;
+pub mod truth;
+pub mod weir;
+
+/// Whether a test that needs root may run. Prints why it is skipped, or panics where skips are forbidden
+/// (`WEIR_FORBID_SKIPS=1`, as CI sets it).
+///
+/// # Panics
+/// When not root and skips are forbidden.
+pub fn is_root_or_skip(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let forbidden = std::env::var_os("WEIR_FORBID_SKIPS").is_some_and(|value| value == "1");
+    assert!(!forbidden, "{test} needs root, and skips are forbidden here");
+    println!("SKIP {test}: needs root for eBPF");
+    false
+}
