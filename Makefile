@@ -1,0 +1,57 @@
+# Every entry point of the project. `make help` lists them.
+CARGO ?= cargo
+WEIR_UP_FLAGS ?=
+
+.PHONY: help
+help: ## This list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: build ## Build, then show who this machine talks to (terminal, and http://127.0.0.1:7780)
+	exec target/release/weir up $(WEIR_UP_FLAGS)
+
+.PHONY: packages
+packages: ## Install the packages that building needs and this machine lacks
+	@scripts/packages.sh build
+
+.PHONY: test-packages
+test-packages: ## The same, and what the tests need beyond
+	@scripts/packages.sh build test
+
+ui/node_modules/.package-lock.json: ui/package.json ui/package-lock.json
+	cd ui && npm ci --no-audit --no-fund
+	@touch $@
+
+ui/dist/index.html: ui/node_modules/.package-lock.json ui/index.html $(wildcard ui/vite.config.* ui/public/*) $(shell find ui/src -type f 2>/dev/null)
+	cd ui && npm run build
+
+.PHONY: ui
+ui: packages ui/dist/index.html ## Build the page that the server embeds
+
+# The page and the binaries are made one after the other: the server embeds the page.
+.PHONY: build
+build: packages ## Build the three binaries (release) into target/release
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	$(CARGO) build --release --locked --bins -p weir-tracer -p weir-agent -p weir-cli
+
+.PHONY: test
+test: test-packages ## Every test: lints, unit tests, real eBPF end to end (as root), the page in Chromium
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## Formatting, clippy, documentation
+	@scripts/lint.sh
+
+.PHONY: bench
+bench: build ## Benchmarks; prints the figures that bench/README.md keeps
+	@scripts/bench.sh
+
+.PHONY: deny
+deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf ui/dist ui/node_modules
