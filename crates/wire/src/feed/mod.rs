@@ -2,7 +2,9 @@
 //!
 //! `GET /connections?client_id=ID[&ack=CURSOR]` answers [`Reply`]. The first seventeen fields of a [`Connection`] are
 //! those of the 2019 network tracer; the optional ones after them are weir's. A consumer ignores what it does not know
-//! and lives without what is missing. `GET /processes` answers [`Processes`], `GET /status` answers [`Status`].
+//! and lives without what is missing. [`decode`] reads a reply of any size row by row. `GET /processes` answers [`Processes`], `GET /status` answers [`Status`].
+
+pub mod decode;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
