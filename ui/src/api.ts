@@ -1,0 +1,244 @@
+// The server's answers, as crates/wire/src/api.rs defines them, and the one place where JSON becomes a type.
+//
+// Names and fields are those of the Rust types. An absent value is null: it is not known. Zero is measured. A field that
+// this page does not know is ignored, so that a newer server's answer is still read; a field of the wrong type is refused
+// with its place, so that a wrong number is never shown.
+//
+// Counters are u64 on the wire. A JavaScript number holds every integer up to 2^53 (9 PB in one edge); a larger one is
+// refused instead of rounded. Sums are taken in BigInt (edges.ts), so they have no such limit.
+
+/** How complete an answer is. */
+export interface Completeness {
+  /** Whether every known node covered all of the span and nothing was lost in it. */
+  complete: boolean;
+  /** Start of the span, RFC 3339. */
+  from: string;
+  /** End of the span, RFC 3339. */
+  to: string;
+  nodes: NodeCoverage[];
+  losses: LossTotal[];
+  /** Rows that matched beyond the server's limit and are not in the answer. */
+  omitted: number;
+}
+
+/** One node's part in an answer. */
+export interface NodeCoverage {
+  node: string;
+  /** `reporting`, `late` or `silent`. */
+  state: string;
+  /** The end of the newest span that the node covered, RFC 3339. */
+  last_seen: string | null;
+  covered_ms: number;
+  /** From the node's first report on. */
+  missing_ms: number;
+  /** The agent's wall clock less the server's. */
+  clock_offset_ms: number | null;
+  source_state: string;
+  source_detail: string;
+}
+
+/** What was lost, where and why. */
+export interface LossTotal {
+  /** Empty for the server's own losses. */
+  node: string;
+  /** `kernel`, `tracer`, `agent`, `server` or `store`. */
+  place: string;
+  reason: string;
+  count: number;
+  bytes: number;
+  connections: number;
+  /** Whether a switch or a documented cap decided so. */
+  intended: boolean;
+}
+
+/** One end of an edge. */
+export interface EdgeEnd {
+  kind: string;
+  namespace: string | null;
+  name: string;
+  node: string | null;
+  zone: string | null;
+  address: string | null;
+}
+
+/** Who talks to whom. */
+export interface Edge {
+  client: EdgeEnd;
+  server: EdgeEnd;
+  service: string | null;
+  port: number;
+  protocol: string;
+  sent_bytes: number;
+  recv_bytes: number;
+  connections: number;
+  retransmits: number;
+  rtt_us: number | null;
+  failures: number;
+  /** `known`, `inferred` or `unknown`. */
+  certainty: string;
+}
+
+/** An answer: what was asked for, and how complete it is. */
+export interface Answer<T> {
+  items: T[];
+  completeness: Completeness;
+}
+
+/** Why a request failed. */
+export interface Problem {
+  error: string;
+}
+
+/** The answer is JSON, but not in the form that this page reads. */
+export class FormatError extends Error {
+  override name = 'FormatError';
+}
+
+type Json = Record<string, unknown>;
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'null';
+  if (value === undefined) return 'nothing';
+  return Array.isArray(value) ? 'a list' : `a ${typeof value}`;
+}
+
+function refuse(where: string, expected: string, value: unknown): never {
+  throw new FormatError(`${where}: expected ${expected}, got ${kindOf(value)}`);
+}
+
+function object(value: unknown, where: string): Json {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) refuse(where, 'an object', value);
+  return value as Json;
+}
+
+function list<T>(from: Json, key: string, where: string, each: (value: unknown, where: string) => T): T[] {
+  const value = from[key];
+  if (!Array.isArray(value)) refuse(`${where}.${key}`, 'a list', value);
+  return value.map((item, index) => each(item, `${where}.${key}[${index}]`));
+}
+
+function text(from: Json, key: string, where: string): string {
+  const value = from[key];
+  return typeof value === 'string' ? value : refuse(`${where}.${key}`, 'a string', value);
+}
+
+function textOrNull(from: Json, key: string, where: string): string | null {
+  return from[key] === null || from[key] === undefined ? null : text(from, key, where);
+}
+
+function flag(from: Json, key: string, where: string): boolean {
+  const value = from[key];
+  return typeof value === 'boolean' ? value : refuse(`${where}.${key}`, 'true or false', value);
+}
+
+function integer(from: Json, key: string, where: string): number {
+  const value = from[key];
+  if (typeof value !== 'number') refuse(`${where}.${key}`, 'a number', value);
+  if (!Number.isSafeInteger(value)) {
+    throw new FormatError(`${where}.${key}: ${value} is not an integer that this page can show exactly`);
+  }
+  return value;
+}
+
+function count(from: Json, key: string, where: string): number {
+  const value = integer(from, key, where);
+  if (value < 0) throw new FormatError(`${where}.${key}: ${value} is negative`);
+  return value;
+}
+
+function edgeEnd(value: unknown, where: string): EdgeEnd {
+  const from = object(value, where);
+  return {
+    kind: text(from, 'kind', where),
+    namespace: textOrNull(from, 'namespace', where),
+    name: text(from, 'name', where),
+    node: textOrNull(from, 'node', where),
+    zone: textOrNull(from, 'zone', where),
+    address: textOrNull(from, 'address', where),
+  };
+}
+
+function edge(value: unknown, where: string): Edge {
+  const from = object(value, where);
+  return {
+    client: edgeEnd(from['client'], `${where}.client`),
+    server: edgeEnd(from['server'], `${where}.server`),
+    service: textOrNull(from, 'service', where),
+    port: count(from, 'port', where),
+    protocol: text(from, 'protocol', where),
+    sent_bytes: count(from, 'sent_bytes', where),
+    recv_bytes: count(from, 'recv_bytes', where),
+    connections: count(from, 'connections', where),
+    retransmits: count(from, 'retransmits', where),
+    rtt_us: from['rtt_us'] === null || from['rtt_us'] === undefined ? null : count(from, 'rtt_us', where),
+    failures: count(from, 'failures', where),
+    certainty: text(from, 'certainty', where),
+  };
+}
+
+function nodeCoverage(value: unknown, where: string): NodeCoverage {
+  const from = object(value, where);
+  const offset = from['clock_offset_ms'];
+  return {
+    node: text(from, 'node', where),
+    state: text(from, 'state', where),
+    last_seen: textOrNull(from, 'last_seen', where),
+    covered_ms: count(from, 'covered_ms', where),
+    missing_ms: count(from, 'missing_ms', where),
+    clock_offset_ms: offset === null || offset === undefined ? null : integer(from, 'clock_offset_ms', where),
+    source_state: text(from, 'source_state', where),
+    source_detail: text(from, 'source_detail', where),
+  };
+}
+
+function lossTotal(value: unknown, where: string): LossTotal {
+  const from = object(value, where);
+  return {
+    node: text(from, 'node', where),
+    place: text(from, 'place', where),
+    reason: text(from, 'reason', where),
+    count: count(from, 'count', where),
+    bytes: count(from, 'bytes', where),
+    connections: count(from, 'connections', where),
+    intended: flag(from, 'intended', where),
+  };
+}
+
+function completeness(value: unknown, where: string): Completeness {
+  const from = object(value, where);
+  return {
+    complete: flag(from, 'complete', where),
+    from: text(from, 'from', where),
+    to: text(from, 'to', where),
+    nodes: list(from, 'nodes', where, nodeCoverage),
+    losses: list(from, 'losses', where, lossTotal),
+    omitted: count(from, 'omitted', where),
+  };
+}
+
+/** Reads the body of `GET /api/v1/edges`; throws a {@link FormatError} that names the first field that does not fit. */
+export function parseEdges(body: string): Answer<Edge> {
+  const from = object(parseJson(body), 'answer');
+  return {
+    items: list(from, 'items', 'answer', edge),
+    completeness: completeness(from['completeness'], 'answer.completeness'),
+  };
+}
+
+/** Reads a failed request's body: the server's own words, or null if it holds none. */
+export function parseProblem(body: string): Problem | null {
+  try {
+    return { error: text(object(parseJson(body), 'problem'), 'error', 'problem') };
+  } catch (error) {
+    if (error instanceof FormatError) return null;
+    throw error;
+  }
+}
+
+function parseJson(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    throw new FormatError(body.trim() === '' ? 'the answer is empty' : 'the answer is not JSON');
+  }
+}

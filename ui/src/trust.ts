@@ -1,0 +1,133 @@
+// How far an answer can be trusted, in plain words: which nodes reported, which time is covered, what was lost where and
+// why, what the server left out. Pure; the words are made here and nowhere else.
+import type { Completeness, LossTotal, NodeCoverage } from './api.ts';
+import { formatBytes, formatCount, formatDuration, listed, plural, timeOfDay } from './units.ts';
+
+export interface Trust {
+  complete: boolean;
+  /** One or two words: `Complete`, `Partly complete`, `No reports`. */
+  verdict: string;
+  /** Why, one sentence each, the weightiest first. */
+  reasons: string[];
+}
+
+/** The span's length; 0 if its ends are not instants. */
+export function spanMs(completeness: Completeness): number {
+  const ms = Date.parse(completeness.to) - Date.parse(completeness.from);
+  return Number.isFinite(ms) && ms > 0 ? ms : 0;
+}
+
+/** The part of the span that lies before a node's first report. */
+export function beforeFirstReportMs(node: NodeCoverage, span: number): number {
+  return Math.max(0, span - node.covered_ms - node.missing_ms);
+}
+
+/** Less than this is the agents' poll and the server's window, not a node that came later. */
+const MEANT_MS = 1000;
+
+function names(nodes: NodeCoverage[]): string {
+  const shown = nodes.slice(0, 3).map((node) => node.node);
+  return nodes.length > 3 ? `${shown.join(', ')} and ${nodes.length - 3} more` : listed(shown);
+}
+
+/** What one loss cost: `3 (1.20 KiB, 2 connections)`. */
+export function lossSize(loss: LossTotal): string {
+  const parts: string[] = [];
+  if (loss.bytes > 0) {
+    const { value, unit } = formatBytes(loss.bytes);
+    parts.push(`${value} ${unit}`);
+  }
+  if (loss.connections > 0) parts.push(plural(loss.connections, 'connection'));
+  return parts.join(', ');
+}
+
+/** A reason's fixed word, readable: `map_full` as `map full`. */
+export function reasonWords(reason: string): string {
+  return reason.replaceAll('_', ' ');
+}
+
+function lossWords(losses: LossTotal[]): string {
+  const places = new Map<string, number>();
+  for (const loss of losses) {
+    const place = `in the ${loss.place} (${reasonWords(loss.reason)})`;
+    places.set(place, (places.get(place) ?? 0) + loss.count);
+  }
+  const byWeight = [...places].sort((a, b) => b[1] - a[1]);
+  const shown = byWeight.slice(0, 2).map(([place, count]) => `${formatCount(count)} ${place}`);
+  const more = byWeight.length - shown.length;
+  return more > 0 ? `${shown.join(', ')} and for ${plural(more, 'other reason')}` : listed(shown);
+}
+
+function isSound(node: NodeCoverage): boolean {
+  return node.state === 'reporting' && node.missing_ms === 0 && (node.source_state === 'ok' || node.source_state === '');
+}
+
+/** The words for an answer's completeness. */
+export function trustIn(completeness: Completeness): Trust {
+  const { nodes, losses, omitted } = completeness;
+  const span = spanMs(completeness);
+  const reasons: string[] = [];
+
+  if (nodes.length === 0) {
+    return { complete: false, verdict: 'No reports', reasons: ['No node has reported in this span.'] };
+  }
+
+  const silent = nodes.filter((node) => node.state === 'silent');
+  const late = nodes.filter((node) => node.state === 'late');
+  const gaps = nodes.filter((node) => node.missing_ms > 0);
+  const unwell = nodes.filter((node) => node.state === 'reporting' && node.source_state !== 'ok' && node.source_state !== '');
+  const newer = nodes.filter((node) => beforeFirstReportMs(node, span) > MEANT_MS);
+  const lost = losses.filter((loss) => !loss.intended && loss.count > 0);
+  const chosen = losses.filter((loss) => loss.intended && loss.count > 0);
+
+  if (silent.length > 0) {
+    const seen = silent.length === 1 ? silent[0]?.last_seen : null;
+    const since = typeof seen === 'string' ? ` since ${timeOfDay(seen)}` : '';
+    reasons.push(`${names(silent)} ${silent.length === 1 ? 'is' : 'are'} silent${since}.`);
+  }
+  if (late.length > 0) reasons.push(`${names(late)} ${late.length === 1 ? 'is' : 'are'} late.`);
+  if (gaps.length > 0) {
+    const missing = gaps.reduce((sum, node) => sum + node.missing_ms, 0);
+    reasons.push(
+      gaps.length === 1
+        ? `${formatDuration(missing)} ${missing === 1000 ? 'is' : 'are'} missing from ${names(gaps)}.`
+        : `${formatDuration(missing)} are missing in all, from ${names(gaps)}.`,
+    );
+  }
+  if (lost.length > 0) reasons.push(`Lost: ${lossWords(lost)}.`);
+  for (const node of unwell.slice(0, 2)) {
+    reasons.push(`The source on ${node.node} is ${node.source_state}.`);
+  }
+  if (newer.length > 0) {
+    const one = newer.length === 1 ? newer[0] : undefined;
+    reasons.push(
+      one === undefined
+        ? `${names(newer)} first reported within this span.`
+        : `${one.node} covers ${formatDuration(one.covered_ms)} of ${formatDuration(span)}, it was not there before.`,
+    );
+  }
+  if (omitted > 0) {
+    reasons.push(`${plural(omitted, 'more edge')} matched, beyond the server's limit, and ${omitted === 1 ? 'is' : 'are'} in no row and no total.`);
+  }
+
+  if (completeness.complete) {
+    const who = nodes.length === 1 ? `${nodes[0]?.node ?? 'The node'} covered` : `All ${nodes.length} nodes covered`;
+    const first =
+      lost.length === 0 && omitted === 0 && nodes.every(isSound)
+        ? [`${who} all of it, nothing was lost.`]
+        : [];
+    if (chosen.length > 0) reasons.push(`Left out on purpose: ${lossWords(chosen)}.`);
+    return { complete: omitted === 0, verdict: omitted === 0 ? 'Complete' : 'Partly complete', reasons: [...first, ...reasons] };
+  }
+  if (chosen.length > 0) reasons.push(`Left out on purpose: ${lossWords(chosen)}.`);
+  if (reasons.length === 0) reasons.push('The server says that something is missing, and names no reason.');
+  return { complete: false, verdict: 'Partly complete', reasons };
+}
+
+/** `3 of 4 nodes reporting`. */
+export function nodesReporting(nodes: readonly NodeCoverage[]): string {
+  const reporting = nodes.filter((node) => node.state === 'reporting').length;
+  return reporting === nodes.length
+    ? `${plural(nodes.length, 'node')} reporting`
+    : `${reporting} of ${plural(nodes.length, 'node')} reporting`;
+}

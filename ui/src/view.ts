@@ -1,0 +1,93 @@
+// What the person looking has chosen: search, span, grouping, order. It lives in the page's URL, so that a link shows
+// another person the same. Values at their default are left out of it; an unknown value is read as the default.
+import { COLUMNS, firstDirection, type Column, type Direction } from './edges.ts';
+
+/** The spans that can be asked for, as the API's `since` writes them, with their words and lengths. */
+export const SPANS = [
+  { since: '1m', words: '1 minute', ms: 60_000 },
+  { since: '5m', words: '5 minutes', ms: 300_000 },
+  { since: '15m', words: '15 minutes', ms: 900_000 },
+  { since: '1h', words: '1 hour', ms: 3_600_000 },
+  { since: '6h', words: '6 hours', ms: 21_600_000 },
+  { since: '24h', words: '24 hours', ms: 86_400_000 },
+] as const;
+export type Since = (typeof SPANS)[number]['since'];
+
+/** The groupings that can be asked for, as the API's `by` writes them. */
+export const GROUPINGS = ['workload', 'process', 'address', 'node'] as const;
+export type Grouping = (typeof GROUPINGS)[number];
+
+export interface View {
+  query: string;
+  by: Grouping;
+  since: Since;
+  sort: Column;
+  direction: Direction;
+  /** Bytes as integers instead of KiB and MiB. */
+  exact: boolean;
+}
+
+export const DEFAULT_VIEW: View = {
+  query: '',
+  by: 'workload',
+  since: '5m',
+  sort: 'sent',
+  direction: 'descending',
+  exact: false,
+};
+
+/** Longer than any name; keeps a hostile link from holding megabytes. */
+const QUERY_LENGTH_MAX = 400;
+
+function oneOf<T extends string>(allowed: readonly T[], value: string | null, otherwise: T): T {
+  return allowed.find((candidate) => candidate === value) ?? otherwise;
+}
+
+/** Reads a view from a URL's query (`?q=redis&by=process`). */
+export function parseView(search: string): View {
+  const params = new URLSearchParams(search);
+  const sort = oneOf(COLUMNS, params.get('sort'), DEFAULT_VIEW.sort);
+  const order = params.get('order');
+  return {
+    query: (params.get('q') ?? '').slice(0, QUERY_LENGTH_MAX),
+    by: oneOf(GROUPINGS, params.get('by'), DEFAULT_VIEW.by),
+    since: oneOf(
+      SPANS.map((span) => span.since),
+      params.get('since'),
+      DEFAULT_VIEW.since,
+    ),
+    sort,
+    direction: order === 'asc' ? 'ascending' : order === 'desc' ? 'descending' : firstDirection(sort),
+    exact: params.get('bytes') === 'exact',
+  };
+}
+
+/** Writes a view as a URL's query, empty for the default view. */
+export function formatView(view: View): string {
+  const params = new URLSearchParams();
+  if (view.query !== '') params.set('q', view.query);
+  if (view.by !== DEFAULT_VIEW.by) params.set('by', view.by);
+  if (view.since !== DEFAULT_VIEW.since) params.set('since', view.since);
+  if (view.sort !== DEFAULT_VIEW.sort) params.set('sort', view.sort);
+  if (view.direction !== firstDirection(view.sort)) params.set('order', view.direction === 'ascending' ? 'asc' : 'desc');
+  if (view.exact) params.set('bytes', 'exact');
+  const text = params.toString();
+  return text === '' ? '' : `?${text}`;
+}
+
+/** The request that answers a view, relative to the page. Search and order are the page's own work. */
+export function edgesPath(view: Pick<View, 'by' | 'since'>): string {
+  return `api/v1/edges?by=${view.by}&since=${view.since}`;
+}
+
+/** The words for a span: `5 minutes`. */
+export function spanWords(since: Since): string {
+  return SPANS.find((span) => span.since === since)?.words ?? since;
+}
+
+/** The order after a click on a column's heading: the other direction if it is the order already. */
+export function sortedBy(view: View, column: Column): View {
+  const direction: Direction =
+    view.sort !== column ? firstDirection(column) : view.direction === 'ascending' ? 'descending' : 'ascending';
+  return { ...view, sort: column, direction };
+}
