@@ -83,7 +83,7 @@ export function trustIn(completeness: Completeness): Trust {
   if (silent.length > 0) {
     const seen = silent.length === 1 ? silent[0]?.last_seen : null;
     const since = typeof seen === 'string' ? ` since ${timeOfDay(seen)}` : '';
-    reasons.push(`${names(silent)} ${silent.length === 1 ? 'is' : 'are'} silent${since}.`);
+    reasons.push(`${names(silent)} ${silent.length === 1 ? 'has' : 'have'} been silent${since}.`);
   }
   if (late.length > 0) reasons.push(`${names(late)} ${late.length === 1 ? 'is' : 'are'} late.`);
   if (gaps.length > 0) {
@@ -95,6 +95,9 @@ export function trustIn(completeness: Completeness): Trust {
     );
   }
   if (lost.length > 0) reasons.push(`Lost: ${lossWords(lost)}.`);
+  if (omitted > 0) {
+    reasons.push(`${plural(omitted, 'more edge')} matched, beyond the server's limit, and ${omitted === 1 ? 'is' : 'are'} in no row and no total.`);
+  }
   for (const node of unwell.slice(0, 2)) {
     reasons.push(`The source on ${node.node} is ${node.source_state}.`);
   }
@@ -103,13 +106,9 @@ export function trustIn(completeness: Completeness): Trust {
     reasons.push(
       one === undefined
         ? `${names(newer)} first reported within this span.`
-        : `${one.node} covers ${formatDuration(one.covered_ms)} of ${formatDuration(span)}, it was not there before.`,
+        : `${one.node} first reported ${formatDuration(one.covered_ms + one.missing_ms)} before the end; what came earlier was not measured.`,
     );
   }
-  if (omitted > 0) {
-    reasons.push(`${plural(omitted, 'more edge')} matched, beyond the server's limit, and ${omitted === 1 ? 'is' : 'are'} in no row and no total.`);
-  }
-
   if (completeness.complete) {
     const who = nodes.length === 1 ? `${nodes[0]?.node ?? 'The node'} covered` : `All ${nodes.length} nodes covered`;
     const first =

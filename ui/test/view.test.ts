@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { COLUMNS } from '../src/edges.ts';
+import { DEFAULT_VIEW, GROUPINGS, SPANS, edgesPath, formatView, parseView, sortedBy, type View } from '../src/view.ts';
+
+test('every_view_survives_its_url', () => {
+  for (const query of ['', 'redis :6379', 'a&b=c#d?e%20+ü', '<script>']) {
+    for (const by of GROUPINGS) {
+      for (const { since } of SPANS) {
+        for (const sort of COLUMNS) {
+          for (const direction of ['ascending', 'descending'] as const) {
+            const view: View = { query, by, since, sort, direction, exact: direction === 'ascending' };
+            assert.deepEqual(parseView(formatView(view)), view);
+          }
+        }
+      }
+    }
+  }
+});
+
+test('the_default_view_has_no_query', () => {
+  assert.equal(formatView(DEFAULT_VIEW), '');
+  assert.deepEqual(parseView(''), DEFAULT_VIEW);
+});
+
+test('what_a_url_says_wrongly_is_the_default', () => {
+  assert.deepEqual(parseView('?by=galaxy&since=9y&sort=toString&order=sideways&bytes=1&other=x'), DEFAULT_VIEW);
+});
+
+test('a_hostile_url_cannot_hold_a_megabyte_of_query', () => {
+  assert.equal(parseView(`?q=${'x'.repeat(1_000_000)}`).query.length, 400);
+});
+
+test('a_request_holds_only_what_the_server_decides', () => {
+  const view: View = { ...DEFAULT_VIEW, query: 'secret', sort: 'rtt', by: 'node', since: '24h' };
+  assert.equal(edgesPath(view), 'api/v1/edges?by=node&since=24h');
+});
+
+test('a_heading_sorts_from_its_natural_end_and_then_turns', () => {
+  const byClient = sortedBy(DEFAULT_VIEW, 'client');
+  assert.equal(byClient.direction, 'ascending');
+  assert.equal(sortedBy(byClient, 'client').direction, 'descending');
+  assert.equal(sortedBy(byClient, 'rtt').direction, 'descending');
+  assert.equal(sortedBy(DEFAULT_VIEW, 'sent').direction, 'ascending');
+});
