@@ -157,19 +157,3 @@ export function keyOf(edge: Edge): string {
   }
   return key;
 }
-
-/** A row of the table: an edge and a key that is unique in this table even if the answer repeats an edge. */
-export interface Row {
-  key: string;
-  edge: Edge;
-}
-
-export function rowsOf(edges: readonly Edge[]): Row[] {
-  const seen = new Map<string, number>();
-  return edges.map((edge) => {
-    const key = keyOf(edge);
-    const before = seen.get(key) ?? 0;
-    seen.set(key, before + 1);
-    return { key: before === 0 ? key : `${key}#${before}`, edge };
-  });
-}
