@@ -1,1 +1,13 @@
-//! Feeds the inventory: processes and cgroups.
+//! Feeds the inventory: who runs on this node, and what the node is.
+//!
+//! - [`unix_http`]: one HTTP request over a unix socket, its body in chunks, every step under a deadline.
+//! - [`tracer`]: the tracer's `/processes` and `/status`.
+//! - [`proc`]: the same processes read from `/proc`, for feeds that are not weir's.
+//! - [`node`]: the node's name, addresses, kernel and boot.
+//!
+//! Every reader of files takes the root's path, so that tests use a tree of their own.
+
+pub mod node;
+pub mod proc;
+pub mod tracer;
+pub mod unix_http;
