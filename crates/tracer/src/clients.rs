@@ -1,0 +1,310 @@
+//! Who reads the feed, and what each has seen: which ended connections, and every counter's value at its last fetch.
+//!
+//! Two kinds share one table. A client that passes `ack` gets ended rows again until it has acknowledged them (R3); it
+//! is identified by the cursor alone, so one that the tracer does not know goes on where it was. A client without `ack`
+//! works as in 2019: unknown, it is registered and gets no ended rows; later each ended row comes once.
+
+use crate::probes::layout::{Row, UDP};
+use crate::rows::Last;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+/// A node has one agent; the rest are people who look.
+pub const CLIENTS_MAX: usize = 64;
+/// As long as an agent may be away before the rows it has not acknowledged may be let go.
+pub const EXPIRY_NS: u64 = 600_000_000_000;
+/// About 6 MB a client. Beyond, `last_*` is 0 and counted; the totals stay right.
+pub const BASELINES_MAX: usize = 131_072;
+/// Longer ids are refused.
+pub const ID_LENGTH_MAX: usize = 256;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// `client_id`.
+    pub id: String,
+    /// `ack`.
+    pub ack: Option<u64>,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Clients {
+    known: HashMap<String, Client>,
+    evicted: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    fetched_ns: u64,
+    /// Ended rows up to here may go.
+    settled: u64,
+    /// Ended rows up to here were told at least once.
+    told: u64,
+    acknowledges: bool,
+    /// None until the first fetch has set them: nothing can be told since the last fetch then.
+    baselines: Option<HashMap<Key, Last>>,
+}
+
+/// What a restarted tracer must know of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    id: String,
+    fetched_ns: u64,
+    settled: u64,
+}
+
+/// A counter: the socket and its generation, for UDP the socket, the peer and the counter's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key(u64, u64);
+
+impl Key {
+    fn of(row: &Row) -> Self {
+        if row.protocol != UDP {
+            return Self(row.cookie, u64::from(row.generation));
+        }
+        let mut hasher = DefaultHasher::new();
+        (row.local, row.remote, row.local_port, row.remote_port, row.start_ns).hash(&mut hasher);
+        Self(row.cookie, hasher.finish())
+    }
+}
+
+/// One fetch being answered.
+#[derive(Debug)]
+pub struct Answer {
+    id: String,
+    /// Ended rows after this sequence are told.
+    pub after: u64,
+    /// Ended rows after this one are told for the first time.
+    told: u64,
+    before: Option<HashMap<Key, Last>>,
+    baselines: HashMap<Key, Last>,
+    /// Rows whose `last_*` could not be told.
+    pub capped: u64,
+}
+
+impl Clients {
+    /// Begins to answer. `floor` and `head` are the journal's.
+    pub fn begin(&mut self, fetch: &Fetch, floor: u64, head: u64, now_ns: u64) -> Answer {
+        self.expire(now_ns);
+        if !self.known.contains_key(&fetch.id) && self.known.len() >= CLIENTS_MAX {
+            let oldest = self.known.iter().min_by_key(|(_, client)| client.fetched_ns).map(|(id, _)| id.clone());
+            if let Some(oldest) = oldest {
+                self.known.remove(&oldest);
+                self.evicted += 1;
+            }
+        }
+        let client = self.known.entry(fetch.id.clone()).or_insert(Client {
+            fetched_ns: now_ns,
+            settled: head,
+            told: head,
+            acknowledges: false,
+            baselines: None,
+        });
+        client.fetched_ns = now_ns;
+        let after = match fetch.ack {
+            // Of this run: go on there. Of another run (cursors of a later run are higher, of an earlier boot any): all
+            // that this run has is new to it.
+            Some(ack) if (floor..=head).contains(&ack) => ack,
+            Some(_) => floor,
+            None => client.told.clamp(floor, head),
+        };
+        client.acknowledges = fetch.ack.is_some();
+        client.settled = if client.acknowledges { after } else { head };
+        Answer {
+            id: fetch.id.clone(),
+            after,
+            told: client.told.max(after),
+            before: client.baselines.take(),
+            baselines: HashMap::new(),
+            capped: 0,
+        }
+    }
+
+    /// The answer is complete: what it told is the new baseline.
+    pub fn finish(&mut self, answer: Answer, head: u64) {
+        if let Some(client) = self.known.get_mut(&answer.id) {
+            client.told = head;
+            client.baselines = Some(answer.baselines);
+        }
+    }
+
+    /// Every ended row up to here has been acknowledged (or told once, to those who do not acknowledge) by all; `None`
+    /// without clients.
+    pub fn settled(&self) -> Option<u64> {
+        self.known.values().map(|client| client.settled).min()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// How many were forgotten because too many asked, since this was last called.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// The clients that acknowledge, for the tracer after this one: their rows must not go before they are back.
+    pub fn keep(&self) -> Vec<Kept> {
+        let acknowledging = self.known.iter().filter(|(_, client)| client.acknowledges);
+        acknowledging
+            .map(|(id, client)| Kept { id: id.clone(), fetched_ns: client.fetched_ns, settled: client.settled })
+            .collect()
+    }
+
+    /// Takes over what the tracer before this one kept.
+    pub fn restore(&mut self, kept: Vec<Kept>) {
+        for Kept { id, fetched_ns, settled } in kept.into_iter().take(CLIENTS_MAX) {
+            let client = Client { fetched_ns, settled, told: settled, acknowledges: true, baselines: None };
+            self.known.insert(id, client);
+        }
+    }
+
+    /// Forgets who has not asked for long.
+    pub fn expire(&mut self, now_ns: u64) {
+        self.known.retain(|_, client| now_ns.saturating_sub(client.fetched_ns) < EXPIRY_NS);
+    }
+}
+
+impl Answer {
+    /// What came on a living connection since the last fetch; 0 on the client's first.
+    pub fn open(&mut self, row: &Row) -> Last {
+        let key = Key::of(row);
+        let now = Last { sent: row.sent, recv: row.recv, retransmits: u64::from(row.retransmits) };
+        let known = self.before.as_ref().map(|before| before.get(&key).copied());
+        if self.baselines.len() >= BASELINES_MAX {
+            self.capped += 1;
+            return Last::default();
+        }
+        self.baselines.insert(key, now);
+        match known {
+            None => Last::default(),
+            Some(before) => since(now, before.unwrap_or_default()),
+        }
+    }
+
+    /// What came on an ended connection since the last fetch; 0 when it is only repeated.
+    pub fn ended(&mut self, sequence: u64, row: &Row) -> Last {
+        let (Some(before), true) = (&self.before, sequence > self.told) else { return Last::default() };
+        let now = Last { sent: row.sent, recv: row.recv, retransmits: u64::from(row.retransmits) };
+        let key = Key::of(row);
+        // It may be among this answer's living rows too, when it ended while they were read.
+        let before = self.baselines.remove(&key).or_else(|| before.get(&key).copied());
+        since(now, before.unwrap_or_default())
+    }
+}
+
+fn since(now: Last, before: Last) -> Last {
+    Last {
+        sent: now.sent.saturating_sub(before.sent),
+        recv: now.recv.saturating_sub(before.recv),
+        retransmits: now.retransmits.saturating_sub(before.retransmits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cookie: u64, sent: u64) -> Row {
+        Row { cookie, sent, protocol: crate::probes::layout::TCP, ..Row::default() }
+    }
+
+    fn fetch(ack: Option<u64>) -> Fetch {
+        Fetch { id: "a".to_owned(), ack }
+    }
+
+    #[test]
+    fn without_ack_each_ended_row_comes_once_and_never_the_ones_before_registration() {
+        let mut clients = Clients::default();
+        let first = clients.begin(&fetch(None), 99, 105, 0);
+        assert_eq!(first.after, 105);
+        clients.finish(first, 105);
+        let second = clients.begin(&fetch(None), 99, 110, 1);
+        assert_eq!(second.after, 105);
+        clients.finish(second, 110);
+        assert_eq!(clients.begin(&fetch(None), 99, 110, 2).after, 110);
+        assert_eq!(clients.settled(), Some(110));
+    }
+
+    #[test]
+    fn with_ack_ended_rows_come_until_they_are_acknowledged() {
+        let mut clients = Clients::default();
+        let first = clients.begin(&fetch(None), 99, 105, 0);
+        clients.finish(first, 105);
+        for _ in 0..3 {
+            let again = clients.begin(&fetch(Some(105)), 99, 110, 1);
+            assert_eq!(again.after, 105);
+            clients.finish(again, 110);
+            assert_eq!(clients.settled(), Some(105));
+        }
+        assert_eq!(clients.begin(&fetch(Some(110)), 99, 110, 1).after, 110);
+        assert_eq!(clients.settled(), Some(110));
+    }
+
+    #[test]
+    fn an_unknown_client_goes_on_at_its_cursor_and_one_of_another_run_gets_all() {
+        let mut clients = Clients::default();
+        assert_eq!(clients.begin(&fetch(Some(103)), 99, 105, 0).after, 103);
+        assert_eq!(clients.begin(&fetch(Some(7)), 99, 105, 0).after, 99);
+        assert_eq!(clients.begin(&fetch(Some(1_000)), 99, 105, 0).after, 99);
+    }
+
+    #[test]
+    fn last_is_zero_at_first_then_what_came_since() {
+        let mut clients = Clients::default();
+        let mut answer = clients.begin(&fetch(None), 99, 99, 0);
+        assert_eq!(answer.open(&row(1, 10)).sent, 0);
+        clients.finish(answer, 99);
+        let mut answer = clients.begin(&fetch(None), 99, 102, 0);
+        assert_eq!(answer.open(&row(1, 15)).sent, 5);
+        assert_eq!(answer.open(&row(2, 4)).sent, 4);
+        // It ended after it was read alive; and one that opened and ended in between.
+        assert_eq!(answer.ended(100, &row(2, 9)).sent, 5);
+        assert_eq!(answer.ended(101, &row(3, 8)).sent, 8);
+        clients.finish(answer, 102);
+    }
+
+    #[test]
+    fn a_repeated_ended_row_has_nothing_new() {
+        let mut clients = Clients::default();
+        let answer = clients.begin(&fetch(Some(99)), 99, 99, 0);
+        clients.finish(answer, 99);
+        let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
+        assert_eq!(answer.ended(100, &row(3, 8)).sent, 8);
+        clients.finish(answer, 100);
+        let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
+        assert_eq!(answer.ended(100, &row(3, 8)).sent, 0);
+    }
+
+    #[test]
+    fn clients_are_bounded_and_expire() {
+        let mut clients = Clients::default();
+        for number in 0..=CLIENTS_MAX as u64 {
+            clients.begin(&Fetch { id: number.to_string(), ack: None }, 99, 99, number);
+        }
+        assert_eq!((clients.len(), clients.take_evicted()), (CLIENTS_MAX, 1));
+        clients.expire(EXPIRY_NS + 2);
+        assert_eq!(clients.len(), CLIENTS_MAX - 2);
+    }
+
+    #[test]
+    fn who_acknowledges_is_kept_across_a_restart() {
+        let mut clients = Clients::default();
+        clients.begin(&fetch(Some(100)), 99, 105, 5);
+        clients.begin(&Fetch { id: "looks".to_owned(), ack: None }, 99, 105, 5);
+        let mut next = Clients::default();
+        next.restore(clients.keep());
+        assert_eq!((next.len(), next.settled()), (1, Some(100)));
+        let mut answer = next.begin(&fetch(Some(100)), 99, 105, 6);
+        assert_eq!(answer.open(&row(1, 10)).sent, 0, "what was told before the restart is not known");
+    }
+}

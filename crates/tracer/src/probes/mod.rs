@@ -1,0 +1,161 @@
+//! The probes: a folder each, with the C program and what loads it. This file is the list of them, and what they share:
+//! loading an object whose programs may not all be welcome on this kernel.
+//!
+//! A probe that loads answers with its maps and links by name; from there on only descriptors matter, so that a tracer
+//! that took them over from the keeper works exactly as one that loaded them itself.
+
+pub mod layout;
+pub mod tcp;
+
+use libbpf_rs::{MapCore, Object, ObjectBuilder};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The version of the probes' maps and programs: a hash of their sources.
+pub const ABI: &str = env!("WEIR_PROBES_ABI");
+
+/// Maps and links by name.
+pub type Descriptors = BTreeMap<String, OwnedFd>;
+
+/// Why a probe could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The kernel (or libbpf on its behalf) refused.
+    #[error("failed to {step} of probe {probe}: {source}")]
+    Refused {
+        /// The probe.
+        probe: &'static str,
+        /// What was being done.
+        step: String,
+        /// The answer.
+        source: libbpf_rs::Error,
+    },
+    /// The object is not the one this program was built with.
+    #[error("failed to find {name} in probe {probe}")]
+    Missing {
+        /// The probe.
+        probe: &'static str,
+        /// The program or map.
+        name: String,
+    },
+    /// A descriptor could not be copied.
+    #[error("failed to keep {name} of probe {probe}: {source}")]
+    Keep {
+        /// The probe.
+        probe: &'static str,
+        /// The program or map.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How a probe does; travels with the descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// The folder's name.
+    pub name: String,
+    /// Running, or why not.
+    pub state: ProbeState,
+    /// The links of its programs, by name, to ask what they cost.
+    pub links: Vec<String>,
+}
+
+/// Whether a probe runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeState {
+    /// All of it.
+    Running,
+    /// It runs without some of its programs: which, and why.
+    Partly(String),
+    /// Switched off by the user.
+    Disabled(String),
+    /// This kernel or host has not what it needs.
+    Unsupported(String),
+    /// It should have worked.
+    Failed(String),
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attach<'a> {
+    /// A tracepoint, as its section says.
+    Trace,
+    /// An iterator over all there is.
+    Iterator,
+    /// An iterator over a map.
+    MapIterator(&'static str),
+    /// A cgroup and all below it.
+    #[expect(dead_code, reason = "the UDP probe's")]
+    Cgroup(std::os::fd::BorrowedFd<'a>),
+}
+
+/// One object being loaded.
+pub(crate) struct Loaded {
+    probe: &'static str,
+    object: Object,
+}
+
+impl Loaded {
+    /// Loads `bytes` with the programs named in `programs`.
+    pub(crate) fn load(probe: &'static str, bytes: &[u8], programs: &[&str]) -> Result<Self, ProbeError> {
+        let refused = |step: &str| {
+            let step = step.to_owned();
+            move |source| ProbeError::Refused { probe, step, source }
+        };
+        let mut open = ObjectBuilder::default().open_memory(bytes).map_err(refused("open the object"))?;
+        for mut program in open.progs_mut() {
+            let wanted = programs.iter().any(|name| program.name().to_str() == Some(name));
+            program.set_autoload(wanted);
+        }
+        let object = open.load().map_err(refused("load the programs"))?;
+        Ok(Self { probe, object })
+    }
+
+    /// Copies every map's descriptor.
+    pub(crate) fn keep_maps(&self, into: &mut Descriptors) -> Result<(), ProbeError> {
+        for map in self.object.maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            let fd = map.as_fd().try_clone_to_owned().map_err(|source| ProbeError::Keep {
+                probe: self.probe,
+                name: name.clone(),
+                source,
+            })?;
+            into.insert(name, fd);
+        }
+        Ok(())
+    }
+
+    /// Attaches one program and keeps its link under the program's name.
+    pub(crate) fn attach(&self, name: &str, how: Attach<'_>, into: &mut Descriptors) -> Result<(), ProbeError> {
+        let probe = self.probe;
+        let missing = |name: &str| ProbeError::Missing { probe, name: name.to_owned() };
+        let program = self
+            .object
+            .progs_mut()
+            .find(|program| program.name().to_str() == Some(name))
+            .ok_or_else(|| missing(name))?;
+        let link = match how {
+            Attach::Trace => program.attach(),
+            Attach::Iterator => program.attach_iter_with_opts(libbpf_rs::IterOpts::None),
+            Attach::MapIterator(map) => {
+                let map = self
+                    .object
+                    .maps()
+                    .find(|candidate| candidate.name().to_str() == Some(map))
+                    .ok_or_else(|| missing(map))?;
+                program.attach_iter(map.as_fd())
+            }
+            Attach::Cgroup(cgroup) => program.attach_cgroup(std::os::fd::AsRawFd::as_raw_fd(&cgroup)),
+        }
+        .map_err(|source| ProbeError::Refused { probe, step: format!("attach {name}"), source })?;
+        let fd = link.as_fd().try_clone_to_owned().map_err(|source| ProbeError::Keep {
+            probe,
+            name: name.to_owned(),
+            source,
+        })?;
+        into.insert(name.to_owned(), fd);
+        Ok(())
+    }
+}

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * TCP: every connection of every network namespace, IPv4 and IPv6, with the kernel's own byte counters.
+ *
+ * Traces: tp_btf/inet_sock_set_state (kernel 5.11 or newer with BTF), which runs under the socket's lock.
+ * Walks:  iter/bpf_sk_storage_map for the connections that live, iter/task_file for those older than the tracer.
+ * Yields: one `struct row` in the ring `tcp_closed` for each connection that ended, and, when user space reads the
+ *         walk's iterator, one in the ring `tcp_live` for each that lives. Steady traffic costs nothing: no program
+ *         runs on send or receive.
+ *
+ * The counters (include/linux/tcp.h, include/linux/tcp.h:tcp_sock):
+ *   sent = bytes_sent - bytes_retrans      payload that left at least once
+ *   recv = bytes_received - SOCK_DONE      bytes_received also counts the peer's FIN
+ */
+#include "../kernel_types.h"
+#include "../row.bpf.h"
+
+/* struct tcp_socket::flags */
+#define IS_LISTENER 1
+/* A connection is open, from SYN_SENT or SYN_RECV to CLOSE; the walk yields it. */
+#define IS_OPEN 2
+
+/* What a socket carries with it (sk_storage): freed with the socket, so it needs no size and no eviction. */
+struct tcp_socket {
+	struct origin origin;
+	/* All times CLOCK_MONOTONIC; 0 unknown. */
+	__u64 start_ns;
+	__u64 syn_ns;
+	__u64 changed_ns;
+	/* What the walk told last of this generation: a total that was told never falls. */
+	__u64 told_sent;
+	__u64 told_recv;
+	__u32 told_retransmits;
+	__u32 told_generation;
+	__u32 connect_latency_us;
+	/* How many connections this socket has ended (AF_UNSPEC keeps the socket and its cookie). */
+	__u32 generation;
+	/* The last back-fill pass that met the owner among the holders of the socket's file. */
+	__u32 confirmed_pass;
+	__u8 direction;
+	__u8 certainty;
+	__u8 flags;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct tcp_socket) == 104, "no hidden padding");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct tcp_socket);
+} tcp_sockets SEC(".maps");
+
+/* 8 MiB / (144 + 8) B = 55,188 ends between two drains (100 ms): 550,000 connections a second. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} tcp_closed SEC(".maps");
+
+/* A walk that fills it pauses (the program asks for the same socket again) until user space has emptied it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} tcp_live SEC(".maps");
+
+enum tcp_number {
+	/* Ends that found the ring full. */
+	TCP_LOST_RING_FULL,
+	/* Sockets that could not be given storage (out of memory, or over net.core.optmem_max). */
+	TCP_LOST_NO_STORAGE,
+	/* The back-fill's pass, written by user space before each. */
+	TCP_BACKFILL_PASS,
+	TCP_NUMBERS,
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TCP_NUMBERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} tcp_numbers SEC(".maps");
+
+/* What user space counts, kept here so that it outlives the process (`Loss` in losses.rs has the indices). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16);
+	__type(key, __u32);
+	__type(value, __u64);
+} user_losses SEC(".maps");
+
+static __always_inline void count(__u32 number)
+{
+	__u64 *value = bpf_map_lookup_elem(&tcp_numbers, &number);
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+struct counters {
+	__u64 sent;
+	__u64 recv;
+	__u32 retransmits;
+};
+
+/* Under the socket's lock: exact. */
+static __always_inline void read_locked(struct tcp_sock *tcp, const struct sock *sk, struct counters *out)
+{
+	__u64 done = (sk->__sk_common.skc_flags >> SOCK_DONE_BIT) & 1;
+	__u64 received = tcp->bytes_received;
+	__u64 sent = tcp->bytes_sent, again = tcp->bytes_retrans;
+
+	out->sent = sent > again ? sent - again : 0;
+	out->recv = received > done ? received - done : 0;
+	out->retransmits = tcp->total_retrans;
+}
+
+/* Whether somebody works on the socket right now; true where this kernel's lock looks different. */
+static __always_inline bool is_busy(const struct sock *sk)
+{
+	if (!bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val.counter))
+		return true;
+	return sk->sk_lock.owned || sk->sk_lock.slock.rlock.raw_lock.val.counter;
+}
+
+/* Without the lock: exact when the socket rests, else at most too low, never too high. A retransmission raises
+ * bytes_retrans before bytes_sent, so the subtrahend is read last. A FIN raises bytes_received before it sets SOCK_DONE,
+ * both under the lock: a socket that was free after the first read has shown both or neither. */
+static __always_inline void read_unlocked(struct tcp_sock *tcp, const struct sock *sk, struct counters *out)
+{
+	__u64 received = 0, sent = 0, again = 0, done = 1, before;
+	bool settled = false;
+
+	for (int attempt = 0; attempt < 8 && !settled; attempt++) {
+		before = *(volatile __u64 *)&tcp->bytes_retrans;
+		received = *(volatile __u64 *)&tcp->bytes_received;
+		sent = *(volatile __u64 *)&tcp->bytes_sent;
+		settled = !is_busy(sk);
+		again = *(volatile __u64 *)&tcp->bytes_retrans;
+		done = (*(volatile unsigned long *)&sk->__sk_common.skc_flags >> SOCK_DONE_BIT) & 1;
+		if (again != before)
+			settled = false;
+	}
+	if (!settled)
+		done = 1;
+	out->sent = sent > again ? sent - again : 0;
+	out->recv = received > done ? received - done : 0;
+	out->retransmits = tcp->total_retrans;
+}
+
+/* Who opened, from the counters alone: the SYN counts as acknowledged on the side that sent it. */
+static __always_inline __u8 infer_direction(struct tcp_sock *tcp, __u8 state)
+{
+	__u64 sequence = tcp->bytes_acked + (__u32)(tcp->snd_nxt - tcp->snd_una);
+	__u64 payload = tcp->bytes_sent - tcp->bytes_retrans;
+	__u64 fin = 0;
+
+	if (state == TCP_SYN_SENT)
+		return DIRECTION_OUTGOING;
+	if (state == TCP_FIN_WAIT2 || state == TCP_TIME_WAIT)
+		fin = 1;
+	else if (state == TCP_FIN_WAIT1 || state == TCP_CLOSING || state == TCP_LAST_ACK)
+		fin = tcp->snd_nxt == tcp->write_seq;
+	if (sequence == payload + fin + 1)
+		return DIRECTION_OUTGOING;
+	if (sequence == payload + fin)
+		return DIRECTION_INCOMING;
+	return DIRECTION_UNKNOWN;
+}
+
+static __always_inline bool is_mapped(const struct in6_addr *address)
+{
+	return address->in6_u.u6_addr32[0] == 0 && address->in6_u.u6_addr32[1] == 0 &&
+	       address->in6_u.u6_addr32[2] == bpf_htonl(0xffff);
+}
+
+/* The tuple as the socket has it; at CLOSE skc_num is 0 already, inet_sport stays. */
+static __always_inline void fill_tuple(struct row *row, const struct sock *sk, struct tcp_sock *tcp)
+{
+	row->protocol = IPPROTO_TCP;
+	row->local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
+	row->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (sk->__sk_common.skc_family == AF_INET6 && !is_mapped(&sk->__sk_common.skc_v6_daddr)) {
+		row->family = AF_INET6;
+		bpf_probe_read_kernel(row->local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_probe_read_kernel(row->remote, 16, &sk->__sk_common.skc_v6_daddr);
+		return;
+	}
+	row->family = AF_INET;
+	*(__u32 *)row->local = sk->__sk_common.skc_rcv_saddr;
+	*(__u32 *)row->remote = sk->__sk_common.skc_daddr;
+}
+
+static __always_inline void fill_socket(struct row *row, const struct tcp_socket *socket)
+{
+	row->origin = socket->origin;
+	row->start_ns = socket->start_ns;
+	row->connect_latency_us = socket->connect_latency_us;
+	row->generation = socket->generation;
+	row->direction = socket->direction;
+	row->certainty = socket->certainty;
+}
+
+static __always_inline struct tcp_socket *socket_of(const struct sock *sk)
+{
+	struct tcp_socket *socket =
+		bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket)
+		count(TCP_LOST_NO_STORAGE);
+	return socket;
+}
+
+static __always_inline void begin(struct tcp_socket *socket, __u8 direction, __u64 now)
+{
+	socket->start_ns = now;
+	socket->syn_ns = 0;
+	socket->changed_ns = now;
+	socket->connect_latency_us = 0;
+	socket->direction = direction;
+	socket->certainty = CERTAINTY_KNOWN;
+	socket->flags = IS_OPEN;
+}
+
+static __always_inline void opening(const struct sock *sk, __u64 now)
+{
+	struct tcp_socket *socket = socket_of(sk);
+	if (!socket)
+		return;
+	struct task_struct *task = bpf_get_current_task_btf();
+	bool user = is_user_task(task);
+
+	set_place(&socket->origin, sk, user ? task : NULL);
+	if (user) {
+		set_process(&socket->origin, task);
+	} else {
+		socket->origin.pid = 0;
+		socket->origin.process_start = 0;
+		socket->origin.comm[0] = 0;
+	}
+	begin(socket, DIRECTION_OUTGOING, now);
+	socket->syn_ns = now;
+}
+
+static __always_inline void listening(const struct sock *sk)
+{
+	struct tcp_socket *socket = socket_of(sk);
+	if (!socket)
+		return;
+	struct task_struct *task = bpf_get_current_task_btf();
+	bool user = is_user_task(task);
+
+	set_place(&socket->origin, sk, user ? task : NULL);
+	if (user)
+		set_process(&socket->origin, task);
+	socket->flags = IS_LISTENER;
+}
+
+/* A child of a listener. Its storage is a copy of the listener's, owner included, unless the listener had none. */
+static __always_inline void accepting(const struct sock *sk, __u64 now)
+{
+	struct tcp_socket *socket = socket_of(sk);
+	if (!socket)
+		return;
+	if (!socket->origin.netns)
+		set_place(&socket->origin, sk, NULL);
+	socket->generation = 0;
+	socket->told_generation = 0;
+	socket->told_sent = 0;
+	socket->told_recv = 0;
+	socket->told_retransmits = 0;
+	socket->confirmed_pass = 0;
+	begin(socket, DIRECTION_INCOMING, now);
+}
+
+static __always_inline void established(const struct sock *sk, __u8 from, __u64 now)
+{
+	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	if (!socket || !(socket->flags & IS_OPEN))
+		return;
+	if (socket->syn_ns && !socket->connect_latency_us) {
+		__u64 latency_us = (now - socket->syn_ns) / 1000;
+		/* A connect on loopback can take less than a microsecond; 0 means unknown. */
+		socket->connect_latency_us = latency_us ? latency_us : 1;
+	}
+	if (from == TCP_SYN_RECV && socket->direction == DIRECTION_INCOMING)
+		socket->start_ns = now;
+}
+
+/* Our FIN: by close or shutdown, in the task that does it. */
+static __always_inline void closing(const struct sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (!is_user_task(task))
+		return;
+	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	if (socket && socket->origin.pid != task->tgid)
+		set_process(&socket->origin, task);
+}
+
+static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	struct counters counters = {};
+	struct row *row;
+
+	if (!tcp)
+		return;
+	if (from == TCP_LISTEN) {
+		if (socket)
+			socket->flags = 0;
+		return;
+	}
+	read_locked(tcp, sk, &counters);
+	/* A child that the accept queue had no room for never was a connection; its request makes another one. */
+	if (from == TCP_SYN_RECV && !counters.sent && !counters.recv)
+		goto end;
+
+	row = bpf_ringbuf_reserve(&tcp_closed, sizeof(*row), 0);
+	if (!row) {
+		count(TCP_LOST_RING_FULL);
+		goto end;
+	}
+	__builtin_memset(row, 0, sizeof(*row));
+	if (socket && (socket->flags & IS_OPEN)) {
+		fill_socket(row, socket);
+	} else {
+		set_place(&row->origin, sk, NULL);
+		row->generation = socket ? socket->generation : 0;
+		row->direction = infer_direction(tcp, from);
+		row->certainty = row->direction ? CERTAINTY_INFERRED : CERTAINTY_UNKNOWN;
+	}
+	fill_tuple(row, sk, tcp);
+	row->cookie = bpf_get_socket_cookie((void *)sk);
+	row->at_ns = now;
+	row->sent = counters.sent;
+	row->recv = counters.recv;
+	row->retransmits = counters.retransmits;
+	row->rtt_us = tcp->srtt_us >> 3;
+	row->error = sk->sk_err;
+	row->state = from;
+	row->shutdown = sk->sk_shutdown;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+end:
+	/* Only after the record is out: a walk that finds the connection no more finds its record. */
+	if (socket) {
+		socket->flags = 0;
+		socket->generation++;
+		socket->confirmed_pass = 0;
+	}
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(weir_tcp_state, const struct sock *sk, int from, int to)
+{
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	__u64 now = bpf_ktime_get_ns();
+
+	switch (to) {
+	case TCP_SYN_SENT:
+		opening(sk, now);
+		break;
+	case TCP_LISTEN:
+		listening(sk);
+		break;
+	case TCP_SYN_RECV:
+		if (from == TCP_LISTEN)
+			accepting(sk, now);
+		break;
+	case TCP_ESTABLISHED:
+		established(sk, from, now);
+		break;
+	case TCP_FIN_WAIT1:
+		if (from == TCP_ESTABLISHED)
+			closing(sk);
+		break;
+	case TCP_LAST_ACK:
+		if (from == TCP_CLOSE_WAIT)
+			closing(sk);
+		break;
+	case TCP_CLOSE:
+		closed(sk, from, now);
+		break;
+	}
+	return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+	struct tcp_socket *socket = ctx->value;
+	struct counters counters = {};
+	struct tcp_sock *tcp;
+	struct row *row;
+	__u32 generation;
+	__u8 state;
+
+	if (!sk || !socket || !(socket->flags & IS_OPEN))
+		return 0;
+	state = sk->__sk_common.skc_state;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || state == TCP_CLOSE)
+		return 0;
+	generation = *(volatile __u32 *)&socket->generation;
+
+	/* No room: 1 asks for this socket again, after user space has emptied the ring. */
+	row = bpf_ringbuf_reserve(&tcp_live, sizeof(*row), 0);
+	if (!row)
+		return 1;
+	__builtin_memset(row, 0, sizeof(*row));
+	read_unlocked(tcp, sk, &counters);
+	fill_socket(row, socket);
+	fill_tuple(row, sk, tcp);
+	/* The connection ended meanwhile: its record is out, and what was read here may be the next one's. */
+	if (!(*(volatile __u8 *)&socket->flags & IS_OPEN) || *(volatile __u32 *)&socket->generation != generation) {
+		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	if (socket->told_generation != generation) {
+		socket->told_generation = generation;
+		socket->told_sent = 0;
+		socket->told_recv = 0;
+		socket->told_retransmits = 0;
+		socket->changed_ns = 0;
+	}
+	if (counters.sent < socket->told_sent)
+		counters.sent = socket->told_sent;
+	if (counters.recv < socket->told_recv)
+		counters.recv = socket->told_recv;
+	if (counters.retransmits < socket->told_retransmits)
+		counters.retransmits = socket->told_retransmits;
+	if (!socket->changed_ns || counters.sent != socket->told_sent || counters.recv != socket->told_recv ||
+	    counters.retransmits != socket->told_retransmits)
+		socket->changed_ns = bpf_ktime_get_ns();
+	socket->told_sent = counters.sent;
+	socket->told_recv = counters.recv;
+	socket->told_retransmits = counters.retransmits;
+
+	row->cookie = bpf_get_socket_cookie(sk);
+	row->at_ns = socket->changed_ns;
+	row->sent = counters.sent;
+	row->recv = counters.recv;
+	row->retransmits = counters.retransmits;
+	row->rtt_us = tcp->srtt_us >> 3;
+	row->state = state;
+	row->shutdown = sk->sk_shutdown;
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+/* Back-fill comes in pairs of passes: an even one confirms the owners that hold their socket's file, the odd one after
+ * it gives the sockets that were not confirmed to a task that does. So a parent that accepted and handed over loses the
+ * socket to its child, and two that share one do not take turns. */
+SEC("iter/task_file")
+int weir_tcp_fill(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct tcp_socket *socket;
+	struct tcp_sock *tcp;
+	struct socket *sock;
+	struct sock *sk;
+	__u32 key = TCP_BACKFILL_PASS, pass;
+	__u64 *number;
+	__u8 state;
+
+	if (!task || !file)
+		return 0;
+	sock = bpf_sock_from_file(file);
+	if (!sock)
+		return 0;
+	sk = sock->sk;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
+		return 0;
+	state = sk->__sk_common.skc_state;
+	if (state == TCP_CLOSE)
+		return 0;
+	number = bpf_map_lookup_elem(&tcp_numbers, &key);
+	if (!number)
+		return 0;
+	pass = *number;
+
+	socket = bpf_sk_storage_get(&tcp_sockets, sk, 0, 0);
+	if (socket && socket->flags) {
+		if (socket->origin.pid == task->tgid) {
+			socket->confirmed_pass = pass;
+		} else if ((pass & 1) && socket->confirmed_pass != pass - 1 && socket->confirmed_pass != pass) {
+			set_process(&socket->origin, task);
+			if (socket->origin.cgroup_id <= ROOT_CGROUP_ID)
+				socket->origin.cgroup_id = cgroup_of_task(task);
+			socket->confirmed_pass = pass;
+		}
+		return 0;
+	}
+	tcp = bpf_skc_to_tcp_sock(sk);
+	socket = tcp ? socket_of(sk) : NULL;
+	if (!socket || socket->flags)
+		return 0;
+	set_place(&socket->origin, sk, task);
+	set_process(&socket->origin, task);
+	socket->confirmed_pass = pass;
+	if (state == TCP_LISTEN) {
+		socket->flags = IS_LISTENER;
+		return 0;
+	}
+	socket->start_ns = 0;
+	socket->syn_ns = 0;
+	socket->connect_latency_us = 0;
+	socket->direction = infer_direction(tcp, state);
+	socket->certainty = socket->direction ? CERTAINTY_INFERRED : CERTAINTY_UNKNOWN;
+	socket->flags = IS_OPEN;
+	/* It closed meanwhile, unseen because it had no storage then. */
+	if (sk->__sk_common.skc_state == TCP_CLOSE)
+		socket->flags = 0;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
