@@ -14,6 +14,7 @@ await mkdir(folder, { recursive: true });
 const WIDE = { width: 1360, height: 860 };
 const NARROW = { width: 390, height: 844 };
 const SHOTS = [
+  ['page', { state: 'full', size: { width: 1240, height: 790 } }],
   ['full', { state: 'full' }],
   ['full-dark', { state: 'full', dark: true }],
   ['search', { state: 'full', query: '?q=data&sort=rtt' }],
