@@ -1,0 +1,421 @@
+//! The command line of `weir`. Each flag has a `WEIR_*` variable and a key in the config file (tables `[server]`,
+//! `[up]`, and `[cli]` for what all reading commands share).
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Who talks to whom on this machine or cluster, how much, how well, and what changed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    propagate_version = true,
+    after_help = "Start here:\n  sudo weir up                 watch this machine's traffic, page at http://127.0.0.1:7780\n  \
+                  weir edges --since 5m        who talks to whom\n  weir doctor                  what is missing and how to mend it\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs tracer, agent and server on this machine and shows its traffic.
+    #[command(after_help = UP_HELP)]
+    Up(Box<UpArgs>),
+    /// Runs the server alone: receives from agents, stores, answers.
+    #[command(after_help = SERVER_HELP)]
+    Server(Box<weir_server::Args>),
+    /// Shows nodes, sources, losses, versions and how complete the record is.
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+    /// Shows who talks to whom.
+    #[command(after_help = EDGES_HELP)]
+    Edges(EdgesArgs),
+    /// Shows connections and what moved on them.
+    #[command(after_help = CONNECTIONS_HELP)]
+    Connections(ConnectionsArgs),
+    /// Shows the stored counters under `ip_source-ip_dest-port_src-port_dest`.
+    #[command(after_help = TRANSACTIONS_HELP)]
+    Transactions(RowsArgs),
+    /// Shows who is who: nodes, processes, containers, pods.
+    #[command(after_help = METADATA_HELP)]
+    Metadata(RowsArgs),
+    /// Checks what this machine allows, which parts run, and says how to mend the rest.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
+    /// Prints the completion script of a shell.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+const UP_HELP: &str = "Examples:\n  sudo weir up                                   everything, data in /var/lib/weir\n  \
+    sudo weir up --data ./data --interval 5s       another folder, quicker polls\n  \
+    weir up --feed unix:/run/other/tracer.sock     somebody else's tracer, no root needed\n\n\
+    The first Ctrl-C stops the parts in order within 5 s and loses nothing, the second ends them at once.\n\
+    Standard output that is not a terminal gets one plain line per 10 s window.\n\n\
+    Exit codes: 0 stopped on request, 1 failed (another weir up holds the folder, a port is taken), 2 wrong usage.";
+const SERVER_HELP: &str = "Examples:\n  weir server --data ./server\n  \
+    weir server --listen 0.0.0.0:7780 --agents-listen 0.0.0.0:7781 --token-file token\n\n\
+    Exit codes: 0 stopped on request, 1 failed, 2 wrong usage.";
+const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq '.items[] | select(.health != \"healthy\")'\n\n\
+    Exit codes: 0 healthy (degraded counts as healthy and is told), 1 failed, 2 wrong usage, 3 unhealthy: a part is\n\
+    unhealthy, a node is silent, or a node's source does not answer.";
+const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from curl\n  \
+    weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
+    SENT is what the client sent. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
+    SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+const TRANSACTIONS_HELP: &str = "Examples:\n  weir transactions --cidr 10.0.0.0/8 --exact\n  \
+    weir transactions -o jsonl | jq 'select(.paired | not) | .key'\n\n\
+    BEFORE is the part that lies before weir's first sight; it belongs to no edge.\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+const METADATA_HELP: &str = "Examples:\n  weir metadata --name nginx\n  weir metadata -o json\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+const DOCTOR_HELP: &str = "Examples:\n  sudo weir doctor\n  weir doctor --data ./data -o json\n\n\
+    Exit codes: 0 nothing failed (degraded is told), 1 the doctor itself failed, 2 wrong usage, 3 a check failed.";
+const COMPLETIONS_HELP: &str = "Examples:\n  weir completions bash > /etc/bash_completion.d/weir\n  \
+    weir completions zsh > ~/.zfunc/_weir\n  weir completions fish > ~/.config/fish/completions/weir.fish\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns for people, with how complete the answer is below.
+    #[default]
+    Table,
+    /// The API's body: `{"items": [...], "completeness": {...}}`.
+    Json,
+    /// One item a line; completeness on standard error.
+    Jsonl,
+    /// RFC 4180 with a header; completeness on standard error.
+    Csv,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How every command that prints rows prints them.
+#[derive(Clone, Debug, Args)]
+pub struct PrintArgs {
+    /// The form of the answer.
+    #[arg(short, long, value_enum, default_value_t, env = "WEIR_OUTPUT", value_name = "FORM")]
+    pub output: Output,
+    /// When to colour.
+    #[arg(long, value_enum, default_value_t, env = "WEIR_COLOR", value_name = "WHEN")]
+    pub color: Colour,
+    /// Prints bytes as exact integers in tables too.
+    #[arg(long, env = "WEIR_EXACT")]
+    pub exact: bool,
+    /// A TOML file with settings (table `[cli]`).
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Which server is asked.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// The server's HTTP address.
+    #[arg(long, env = "WEIR_SERVER", default_value = "http://127.0.0.1:7780", value_name = "URL")]
+    pub server: String,
+    /// A file with the server's token, sent as `Authorization: Bearer`.
+    #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What every reading command takes; the keys of the config file's `[cli]` table.
+#[derive(Clone, Debug, Args)]
+pub struct ReadArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// In which form.
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// [`ReadArgs`] as a command of its own, to check the config file's `[cli]` table against.
+#[derive(Debug, Parser)]
+pub(crate) struct CliTable {
+    /// The shared settings.
+    #[command(flatten)]
+    pub(crate) _shared: ReadArgs,
+}
+
+/// Which rows. Sent to the server as they are; what it does not understand ends with exit code 2.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Start of the span: how long ago (`5m`, `2h`) or RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// End of the span, as `--since`.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only what has this in its name.
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// Only this Kubernetes namespace.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Only what has this label.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Option<String>,
+    /// Only addresses in this range.
+    #[arg(long, value_name = "CIDR")]
+    pub cidr: Option<String>,
+    /// Only this port.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Only this protocol: tcp or udp.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Only what this node saw.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// At most so many rows; what is left out is counted.
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u32>,
+}
+
+/// `weir status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Start of the span that losses and coverage are shown for: how long ago (`5m`, `2h`) or RFC 3339.
+    #[arg(long, value_name = "TIME", help_heading = "Filters")]
+    pub since: Option<String>,
+    /// End of the span, as `--since`.
+    #[arg(long, value_name = "TIME", help_heading = "Filters")]
+    pub until: Option<String>,
+    /// Only this node.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub node: Option<String>,
+}
+
+/// `weir edges`.
+#[derive(Clone, Debug, Args)]
+pub struct EdgesArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// What an end is summed to.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<Grouping>,
+    /// Only edges whose client has this name or address.
+    #[arg(long, value_name = "TEXT")]
+    pub from: Option<String>,
+    /// Only edges whose server has this name or address.
+    #[arg(long, value_name = "TEXT")]
+    pub to: Option<String>,
+    /// Which rows.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+}
+
+/// What an edge's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Grouping {
+    /// The workload that owns the pod, else container, process or address.
+    Workload,
+    /// The Service.
+    Service,
+    /// The Kubernetes namespace.
+    Namespace,
+    /// The node.
+    Node,
+    /// The node's zone.
+    Zone,
+    /// The process name.
+    Process,
+    /// The address.
+    Address,
+}
+
+impl Grouping {
+    /// The word in the API's `by`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Workload => "workload",
+            Self::Service => "service",
+            Self::Namespace => "namespace",
+            Self::Node => "node",
+            Self::Zone => "zone",
+            Self::Process => "process",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// `weir connections`.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectionsArgs {
+    /// What `transactions` takes too.
+    #[command(flatten)]
+    pub rows: RowsArgs,
+    /// Goes on: prints rows that are new or changed until Ctrl-C.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// `weir transactions` and `weir metadata`.
+#[derive(Clone, Debug, Args)]
+pub struct RowsArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Which rows.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    /// Which states.
+    #[arg(long, value_enum, value_name = "STATE", help_heading = "Filters")]
+    pub state: Option<RowState>,
+}
+
+/// Which rows by their state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RowState {
+    /// Still there.
+    Open,
+    /// Gone.
+    Closed,
+    /// Both.
+    All,
+}
+
+impl RowState {
+    /// The word in the API's `state`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `weir doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// The data folder of `weir up`; tells where its parts listen. Default: as `weir up`.
+    #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The tracer's socket. Default: that of `weir up` where there is one, else `unix:/run/weir/tracer.sock`.
+    #[arg(long, env = "WEIR_FEED", value_name = "unix:PATH")]
+    pub feed: Option<Feed>,
+    /// The agent's metrics. Default: those of `weir up` where there are some, else 127.0.0.1:7782.
+    #[arg(long, env = "WEIR_METRICS_LISTEN", value_name = "ADDR")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// A tracer's socket, written `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed(pub PathBuf);
+
+impl std::str::FromStr for Feed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self(path.into())),
+            _ => Err("write unix:PATH, for example unix:/run/weir/tracer.sock".to_owned()),
+        }
+    }
+}
+
+/// `weir up`.
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// The data folder. Default: /var/lib/weir for root, else $XDG_DATA_HOME/weir or ~/.local/share/weir.
+    #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Reads this tracer instead of starting our own.
+    #[arg(long, env = "WEIR_FEED", value_name = "unix:PATH")]
+    pub feed: Option<Feed>,
+    /// How often the tracer is polled.
+    #[arg(long, env = "WEIR_INTERVAL", default_value = "10s", value_name = "DURATION", value_parser = interval)]
+    pub interval: std::time::Duration,
+    /// Where the HTTP API and the page listen; port 0 takes a free one.
+    #[arg(long, env = "WEIR_LISTEN", default_value = "127.0.0.1:7780", value_name = "ADDR")]
+    pub listen: std::net::SocketAddr,
+    /// Where agents deliver (gRPC); port 0 takes a free one.
+    #[arg(long, env = "WEIR_AGENTS_LISTEN", default_value = "127.0.0.1:7781", value_name = "ADDR")]
+    pub agents_listen: std::net::SocketAddr,
+    /// Where the agent's metrics are; port 0 takes a free one.
+    #[arg(long, env = "WEIR_METRICS_LISTEN", default_value = "127.0.0.1:7782", value_name = "ADDR")]
+    pub metrics_listen: std::net::SocketAddr,
+    /// Started as root: the user that agent and server run as. Default: the one behind sudo.
+    #[arg(long, env = "WEIR_USER", value_name = "NAME")]
+    pub user: Option<String>,
+    /// Prints plain lines on a terminal too.
+    #[arg(long, env = "WEIR_NO_TABLE")]
+    pub no_table: bool,
+    /// Allows listeners beyond loopback without a token: anyone who reaches them may read and write.
+    #[arg(long, env = "WEIR_INSECURE")]
+    pub insecure: bool,
+    /// A file with the token that readers and agents must send.
+    #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// When to colour.
+    #[arg(long, value_enum, default_value_t, env = "WEIR_COLOR", value_name = "WHEN")]
+    pub color: Colour,
+    /// Prints bytes as exact integers.
+    #[arg(long, env = "WEIR_EXACT")]
+    pub exact: bool,
+    /// The parts' log filter, for example `info` or `weir_agent=debug,warn`.
+    #[arg(long, env = "WEIR_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// A TOML file with settings (table `[up]`; the parts read theirs).
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn interval(text: &str) -> Result<std::time::Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 10s"))?;
+    if interval < std::time::Duration::from_millis(100) {
+        return Err("shorter than 100ms".to_owned());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_and_exit_codes() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{}", command.get_name());
+        }
+    }
+}

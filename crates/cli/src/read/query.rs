@@ -1,0 +1,84 @@
+//! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
+
+use crate::args::{ConnectionsArgs, EdgesArgs, FilterArgs, RowsArgs, StatusArgs};
+
+/// The parameters of one question, in the order of the flags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// No parameters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with `key=value`, where there is a value.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
+        self.0.extend(value.map(|value| (key, value.to_string())));
+        self
+    }
+
+    /// The parameters.
+    pub fn pairs(&self) -> &[(&'static str, String)] {
+        &self.0
+    }
+
+    /// Whether anything but the span and the form of the rows is asked for.
+    pub fn is_narrowed(&self) -> bool {
+        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "limit" | "by"))
+    }
+
+    fn filtered(self, filters: &FilterArgs) -> Self {
+        self.with("since", filters.since.as_ref())
+            .with("until", filters.until.as_ref())
+            .with("name", filters.name.as_ref())
+            .with("namespace", filters.namespace.as_ref())
+            .with("label", filters.label.as_ref())
+            .with("cidr", filters.cidr.as_ref())
+            .with("port", filters.port.as_ref())
+            .with("protocol", filters.protocol.as_ref())
+            .with("node", filters.node.as_ref())
+            .with("limit", filters.limit)
+    }
+}
+
+impl From<&StatusArgs> for Query {
+    fn from(args: &StatusArgs) -> Self {
+        Self::new()
+            .with("since", args.since.as_ref())
+            .with("until", args.until.as_ref())
+            .with("node", args.node.as_ref())
+    }
+}
+
+impl From<&EdgesArgs> for Query {
+    fn from(args: &EdgesArgs) -> Self {
+        Self::new()
+            .with("by", args.by.map(crate::args::Grouping::as_str))
+            .with("from", args.from.as_ref())
+            .with("to", args.to.as_ref())
+            .filtered(&args.filters)
+    }
+}
+
+impl From<&RowsArgs> for Query {
+    fn from(args: &RowsArgs) -> Self {
+        Self::new().with("state", args.state.map(crate::args::RowState::as_str)).filtered(&args.filters)
+    }
+}
+
+impl From<&ConnectionsArgs> for Query {
+    fn from(args: &ConnectionsArgs) -> Self {
+        // Whoever follows wants to see connections end too.
+        let all = (args.follow && args.rows.state.is_none()).then_some("all");
+        Self::new().with("state", all).joined(Self::from(&args.rows))
+    }
+}
+
+impl Query {
+    fn joined(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}

@@ -1,0 +1,179 @@
+//! An answer's completeness in one line of plain words: which nodes, what was lost, which span.
+
+use super::terminal::{Paint, Surface};
+use super::text::escape;
+use super::units;
+use jiff::tz::TimeZone;
+use weir_wire::api::{Completeness, LossTotal, NodeCoverage};
+
+/// Longer lists hide what matters; `weir status` has them all.
+const LISTED_MAX: usize = 4;
+
+/// The line, escaped, without its end.
+pub fn in_words(completeness: &Completeness, zone: &TimeZone) -> String {
+    let mut words = sentence(completeness, zone);
+    if completeness.omitted > 0 {
+        let rows = if completeness.omitted == 1 { "row" } else { "rows" };
+        words.push_str(&format!("; {} more {rows} left out by the limit", units::count(completeness.omitted)));
+    }
+    escape(&words).into_owned()
+}
+
+/// As [`in_words`], coloured by what it says.
+pub fn painted(completeness: &Completeness, zone: &TimeZone, surface: &Surface) -> String {
+    let paint = if completeness.complete { Paint::Dim } else { Paint::Warn };
+    surface.paint(paint, &in_words(completeness, zone))
+}
+
+fn sentence(completeness: &Completeness, zone: &TimeZone) -> String {
+    if completeness.nodes.is_empty() {
+        return "incomplete: no node has reported in this span".to_owned();
+    }
+    let covered = format!("{} covered {}", names(&completeness.nodes), span(completeness, zone));
+    if completeness.complete {
+        return format!("complete: {covered}, nothing lost");
+    }
+    let mut faults: Vec<String> =
+        completeness.nodes.iter().flat_map(|node| faults(node, &completeness.to, zone)).collect();
+    faults.extend(completeness.losses.iter().map(loss));
+    if faults.is_empty() {
+        return format!("incomplete: {covered} in part");
+    }
+    let more = faults.len().saturating_sub(LISTED_MAX);
+    faults.truncate(LISTED_MAX);
+    let rest = if more == 0 { String::new() } else { format!("; and {more} more, see weir status") };
+    format!(
+        "incomplete: {} asked for {}; {}{rest}",
+        names(&completeness.nodes),
+        span(completeness, zone),
+        faults.join("; ")
+    )
+}
+
+fn names(nodes: &[NodeCoverage]) -> String {
+    let reporting: Vec<&str> = nodes.iter().map(|node| node.node.as_str()).collect();
+    match reporting.as_slice() {
+        [one] => format!("node {one}"),
+        few if few.len() <= LISTED_MAX => format!("{} nodes ({})", few.len(), few.join(", ")),
+        many => format!("{} nodes", many.len()),
+    }
+}
+
+fn span(completeness: &Completeness, zone: &TimeZone) -> String {
+    let until = units::instant(&completeness.to, &completeness.to, zone);
+    match units::between_ms(&completeness.from, &completeness.to) {
+        // Below a second the span's length is noise.
+        Some(ms) if ms >= 1000 => format!("the {} until {until}", units::span_ms(ms / 1000 * 1000)),
+        Some(ms) => format!("the {} until {until}", units::span_ms(ms)),
+        None => format!("{} to {}", completeness.from, completeness.to),
+    }
+}
+
+fn faults(node: &NodeCoverage, now: &str, zone: &TimeZone) -> Vec<String> {
+    let mut faults = Vec::new();
+    let name = &node.node;
+    if node.state != "reporting" {
+        let since = node
+            .last_seen
+            .as_deref()
+            .map_or_else(String::new, |seen| format!(" since {}", units::instant(seen, now, zone)));
+        faults.push(format!("{name} is {}{since}", node.state));
+    }
+    if node.missing_ms > 0 {
+        faults.push(format!("{name} was not watched for {}", units::span_ms(node.missing_ms)));
+    }
+    if !node.source_state.is_empty() && node.source_state != "ok" {
+        let detail = if node.source_detail.is_empty() { String::new() } else { format!(" ({})", node.source_detail) };
+        faults.push(format!("the source of {name} is {}{detail}", node.source_state));
+    }
+    faults
+}
+
+/// A loss in words.
+pub fn loss(loss: &LossTotal) -> String {
+    let place = if loss.node.is_empty() {
+        format!("the {}", loss.place)
+    } else {
+        format!("the {} of {}", loss.place, loss.node)
+    };
+    let mut of = Vec::new();
+    if loss.bytes > 0 {
+        of.push(units::bytes(loss.bytes));
+    }
+    if loss.connections > 0 {
+        let word = if loss.connections == 1 { "connection" } else { "connections" };
+        of.push(format!("{} {word}", units::count(loss.connections)));
+    }
+    let of = if of.is_empty() { String::new() } else { format!(", {}", of.join(" of ")) };
+    let verb = if loss.intended { "left out" } else { "lost" };
+    format!("{place} {verb} {} ({}{of})", units::count(loss.count), loss.reason.replace('_', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeCoverage {
+        NodeCoverage {
+            node: name.into(),
+            state: "reporting".into(),
+            covered_ms: 300_000,
+            source_state: "ok".into(),
+            ..NodeCoverage::default()
+        }
+    }
+
+    fn five_minutes() -> Completeness {
+        Completeness {
+            complete: true,
+            from: "2026-01-31T10:00:00Z".into(),
+            to: "2026-01-31T10:05:00.250Z".into(),
+            nodes: vec![node("alpha")],
+            ..Completeness::default()
+        }
+    }
+
+    #[test]
+    fn a_complete_answer_says_so_in_one_line() {
+        assert_eq!(
+            in_words(&five_minutes(), &TimeZone::UTC),
+            "complete: node alpha covered the 5 min until 10:05:00, nothing lost"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut completeness = five_minutes();
+        completeness.complete = false;
+        completeness.omitted = 1200;
+        completeness.nodes[0].missing_ms = 12_300;
+        completeness.nodes.push(NodeCoverage {
+            state: "silent".into(),
+            last_seen: Some("2026-01-31T10:01:00Z".into()),
+            source_state: "missing".into(),
+            source_detail: "no socket".into(),
+            ..node("beta\u{1b}")
+        });
+        completeness.losses.push(LossTotal {
+            node: "alpha".into(),
+            place: "tracer".into(),
+            reason: "closed_rows".into(),
+            count: 3,
+            bytes: 1500,
+            connections: 1,
+            ..LossTotal::default()
+        });
+        assert_eq!(
+            in_words(&completeness, &TimeZone::UTC),
+            "incomplete: 2 nodes (alpha, beta\\x1b) asked for the 5 min until 10:05:00; alpha was not watched for 12.3 s; \
+             beta\\x1b is silent since 10:01:00; the source of beta\\x1b is missing (no socket); \
+             the tracer of alpha lost 3 (closed rows, 1.50 kB of 1 connection); 1,200 more rows left out by the limit"
+        );
+    }
+
+    #[test]
+    fn no_node_is_not_complete() {
+        let completeness = Completeness { nodes: Vec::new(), ..five_minutes() };
+        assert_eq!(in_words(&completeness, &TimeZone::UTC), "incomplete: no node has reported in this span");
+    }
+}

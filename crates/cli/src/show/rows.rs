@@ -1,0 +1,541 @@
+//! Which columns each kind of row has: in tables for people, in CSV every field.
+
+use super::csv::Field;
+use super::table::{Cell, Column};
+use super::terminal::Paint;
+use super::units;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use weir_wire::api::{ConnectionRow, Edge, EdgeEnd, MetadataRow, StatusRow, Transaction};
+
+/// How numbers and times are written in a table.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// Bytes as integers.
+    pub exact: bool,
+    /// The instant that times of day are near to, RFC 3339.
+    pub reference: String,
+    /// The zone of times.
+    pub zone: TimeZone,
+}
+
+impl Style {
+    /// Bytes.
+    pub fn bytes(&self, bytes: u64) -> Cell {
+        Cell::new(if self.exact { bytes.to_string() } else { units::bytes(bytes) })
+    }
+
+    /// A count.
+    pub fn count(&self, number: u64) -> Cell {
+        Cell::new(if self.exact { number.to_string() } else { units::count(number) })
+    }
+
+    /// A count of something bad.
+    fn faults(&self, number: u64) -> Cell {
+        let cell = self.count(number);
+        if number == 0 { cell } else { cell.painted(Paint::Warn) }
+    }
+
+    /// An instant.
+    pub fn instant(&self, instant: &str) -> Cell {
+        Cell::new(units::instant(instant, &self.reference, &self.zone))
+    }
+}
+
+/// A kind of row.
+pub trait Row: serde::de::DeserializeOwned {
+    /// The table's columns.
+    const COLUMNS: &'static [Column];
+    /// CSV's columns.
+    const FIELDS: &'static [&'static str];
+
+    /// A cell for each column.
+    fn cells(&self, style: &Style) -> Vec<Cell>;
+
+    /// A field for each of [`Row::FIELDS`].
+    fn fields(&self) -> Vec<Field>;
+}
+
+/// An end's name for people: `namespace/name`, the kind where the name alone would be nothing.
+pub fn end_name(end: &EdgeEnd) -> String {
+    let name = match (end.name.as_str(), end.address.as_deref()) {
+        ("", Some(address)) => address,
+        ("", None) => end.kind.as_str(),
+        (name, _) => name,
+    };
+    match end.namespace.as_deref().filter(|namespace| *namespace != name) {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+fn end_cell(end: &EdgeEnd) -> Cell {
+    let cell = Cell::new(end_name(end));
+    if end.kind == "unknown" { cell.painted(Paint::Dim) } else { cell }
+}
+
+impl Row for Edge {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("CLIENT", 7),
+        Column::text("SERVER", 7),
+        Column::number("PORT"),
+        Column::number("SENT"),
+        Column::number("RECV"),
+        Column::number("CONNS").goes(1),
+        Column::number("RETR").goes(3),
+        Column::number("RTT").goes(4),
+        Column::number("FAIL").goes(2),
+        Column::text("SERVICE", 8).goes(6),
+        Column::word("CERTAINTY").goes(5),
+    ];
+    const FIELDS: &'static [&'static str] = &[
+        "client_kind",
+        "client_namespace",
+        "client_name",
+        "client_node",
+        "client_zone",
+        "client_address",
+        "server_kind",
+        "server_namespace",
+        "server_name",
+        "server_node",
+        "server_zone",
+        "server_address",
+        "service",
+        "port",
+        "protocol",
+        "sent_bytes",
+        "recv_bytes",
+        "connections",
+        "retransmits",
+        "rtt_us",
+        "failures",
+        "certainty",
+    ];
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        let certainty = Cell::new(if self.certainty == "known" { "" } else { &self.certainty }).painted(Paint::Dim);
+        vec![
+            end_cell(&self.client),
+            end_cell(&self.server),
+            Cell::new(format!("{}/{}", self.port, self.protocol)),
+            style.bytes(self.sent_bytes),
+            style.bytes(self.recv_bytes),
+            style.count(self.connections),
+            style.faults(self.retransmits),
+            Cell::new(self.rtt_us.map(units::micros).unwrap_or_default()),
+            style.faults(self.failures),
+            Cell::new(self.service.as_deref().unwrap_or_default()),
+            certainty,
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let end = |end: &EdgeEnd| {
+            [
+                Field::from(&end.kind),
+                Field::from(&end.namespace),
+                Field::from(&end.name),
+                Field::from(&end.node),
+                Field::from(&end.zone),
+                Field::from(&end.address),
+            ]
+        };
+        let mut fields: Vec<Field> = end(&self.client).into_iter().chain(end(&self.server)).collect();
+        fields.extend([
+            Field::from(&self.service),
+            self.port.into(),
+            Field::from(&self.protocol),
+            self.sent_bytes.into(),
+            self.recv_bytes.into(),
+            self.connections.into(),
+            self.retransmits.into(),
+            Field::from(&self.rtt_us),
+            self.failures.into(),
+            Field::from(&self.certainty),
+        ]);
+        fields
+    }
+}
+
+/// `name[pid]`, as much of it as is known.
+fn process(row: &Transaction) -> String {
+    match (row.process.as_deref().unwrap_or_default(), row.pid) {
+        ("", 0) => String::new(),
+        ("", pid) => format!("[{pid}]"),
+        (name, 0) => name.to_owned(),
+        (name, pid) => format!("{name}[{pid}]"),
+    }
+}
+
+/// The TCP state, or why it ended.
+fn state(row: &Transaction) -> Cell {
+    match row.close_reason.as_deref() {
+        None => Cell::new(&row.state),
+        Some("closed" | "disconnected") => Cell::new("closed").painted(Paint::Dim),
+        Some(reason) => Cell::new(reason).painted(Paint::Warn),
+    }
+}
+
+fn socket_address(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+fn remote(row: &Transaction) -> Cell {
+    if row.other_peer {
+        return Cell::new("(other peers)");
+    }
+    Cell::new(socket_address(&row.dest, row.dest_port))
+}
+
+impl Row for Transaction {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("KEY", 20),
+        Column::word("PROTO"),
+        Column::text("NODE", 6).goes(7),
+        Column::word("DIRECTION").goes(4),
+        Column::number("SENT"),
+        Column::number("RECV"),
+        Column::number("BEFORE").goes(3),
+        Column::number("RETR").goes(5),
+        Column::word("STATE").goes(1),
+        Column::text("PROCESS", 8).goes(2),
+        Column::word("FIRST SEEN").goes(8),
+        Column::word("LAST SEEN").goes(6),
+    ];
+    const FIELDS: &'static [&'static str] = &[
+        "key",
+        "protocol",
+        "node",
+        "boot_id",
+        "instance",
+        "generation",
+        "source",
+        "dest",
+        "source_port",
+        "dest_port",
+        "direction",
+        "direction_certainty",
+        "monotonic_sent_bytes",
+        "monotonic_recv_bytes",
+        "monotonic_retransmits",
+        "bytes_before",
+        "sent_bytes_before",
+        "recv_bytes_before",
+        "state",
+        "close_reason",
+        "errno",
+        "pid",
+        "process",
+        "container_id",
+        "cgroup_path",
+        "net_ns",
+        "rtt_us",
+        "connect_latency_us",
+        "first_seen",
+        "last_seen",
+        "paired",
+        "other_peer",
+    ];
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        vec![
+            Cell::new(&self.key),
+            Cell::new(&self.protocol),
+            Cell::new(&self.node),
+            Cell::new(&self.direction),
+            style.bytes(self.monotonic_sent_bytes),
+            style.bytes(self.monotonic_recv_bytes),
+            style.bytes(self.bytes_before),
+            style.faults(self.monotonic_retransmits),
+            state(self),
+            Cell::new(process(self)),
+            style.instant(&self.first_seen),
+            style.instant(&self.last_seen),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::from(&self.key),
+            Field::from(&self.protocol),
+            Field::from(&self.node),
+            Field::from(&self.boot_id),
+            Field::from(&self.instance),
+            self.generation.into(),
+            Field::from(&self.source),
+            Field::from(&self.dest),
+            self.source_port.into(),
+            self.dest_port.into(),
+            Field::from(&self.direction),
+            Field::from(&self.direction_certainty),
+            self.monotonic_sent_bytes.into(),
+            self.monotonic_recv_bytes.into(),
+            self.monotonic_retransmits.into(),
+            self.bytes_before.into(),
+            self.sent_bytes_before.into(),
+            self.recv_bytes_before.into(),
+            Field::from(&self.state),
+            Field::from(&self.close_reason),
+            Field::from(&self.errno),
+            self.pid.into(),
+            Field::from(&self.process),
+            Field::from(&self.container_id),
+            Field::from(&self.cgroup_path),
+            self.net_ns.into(),
+            Field::from(&self.rtt_us),
+            Field::from(&self.connect_latency_us),
+            Field::from(&self.first_seen),
+            Field::from(&self.last_seen),
+            self.paired.into(),
+            self.other_peer.into(),
+        ]
+    }
+}
+
+/// [`Transaction`]'s fields and those that a connection has on top: checked against it by a test.
+const CONNECTION_FIELDS: &[&str] = &[
+    "key",
+    "protocol",
+    "node",
+    "boot_id",
+    "instance",
+    "generation",
+    "source",
+    "dest",
+    "source_port",
+    "dest_port",
+    "direction",
+    "direction_certainty",
+    "monotonic_sent_bytes",
+    "monotonic_recv_bytes",
+    "monotonic_retransmits",
+    "bytes_before",
+    "sent_bytes_before",
+    "recv_bytes_before",
+    "state",
+    "close_reason",
+    "errno",
+    "pid",
+    "process",
+    "container_id",
+    "cgroup_path",
+    "net_ns",
+    "rtt_us",
+    "connect_latency_us",
+    "first_seen",
+    "last_seen",
+    "paired",
+    "other_peer",
+    "sent_bytes",
+    "recv_bytes",
+    "retransmits",
+];
+
+impl Row for ConnectionRow {
+    const COLUMNS: &'static [Column] = &[
+        Column::word("PROTO"),
+        Column::text("LOCAL", 15),
+        Column::word("").goes(5),
+        Column::text("REMOTE", 15),
+        Column::number("SENT"),
+        Column::number("RECV"),
+        Column::number("RETR").goes(4),
+        Column::number("RTT").goes(6),
+        Column::word("STATE").goes(2),
+        Column::text("PROCESS", 8).goes(1),
+        Column::text("NODE", 6).goes(7),
+        Column::word("LAST SEEN").goes(3),
+    ];
+    const FIELDS: &'static [&'static str] = CONNECTION_FIELDS;
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        let row = &self.transaction;
+        let arrow = match row.direction.as_str() {
+            "outgoing" => "->",
+            "incoming" => "<-",
+            _ => "--",
+        };
+        vec![
+            Cell::new(&row.protocol),
+            Cell::new(socket_address(&row.source, row.source_port)),
+            Cell::new(arrow),
+            remote(row),
+            style.bytes(self.sent_bytes),
+            style.bytes(self.recv_bytes),
+            style.faults(self.retransmits),
+            Cell::new(row.rtt_us.map(|rtt| units::micros(rtt.into())).unwrap_or_default()),
+            state(row),
+            Cell::new(process(row)),
+            Cell::new(&row.node),
+            style.instant(&row.last_seen),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let mut fields = self.transaction.fields();
+        fields.extend([self.sent_bytes.into(), self.recv_bytes.into(), self.retransmits.into()]);
+        fields
+    }
+}
+
+/// A map in one field: `key=value;key=value`, with `%`, `=` and `;` in either part percent-encoded.
+fn map<V: ToString>(map: &BTreeMap<String, V>) -> Field {
+    let encoded = |text: &str| text.replace('%', "%25").replace('=', "%3D").replace(';', "%3B");
+    let pairs: Vec<String> =
+        map.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(&value.to_string()))).collect();
+    Field::Text(pairs.join(";"))
+}
+
+impl Row for MetadataRow {
+    const COLUMNS: &'static [Column] = &[
+        Column::word("KIND"),
+        Column::text("NAME", 10),
+        Column::text("NAMESPACE", 9).goes(1),
+        Column::text("ADDRESSES", 15).goes(2),
+        Column::text("ID", 8).goes(4),
+        Column::text("PARENT", 8).goes(8),
+        Column::word("SOURCE").goes(5),
+        Column::text("NODE", 6).goes(6),
+        Column::word("FROM").goes(3),
+        Column::word("UNTIL").goes(7),
+    ];
+    const FIELDS: &'static [&'static str] = &[
+        "key",
+        "kind",
+        "source",
+        "node",
+        "id",
+        "name",
+        "namespace",
+        "parent",
+        "net_ns",
+        "addresses",
+        "valid_from",
+        "valid_to",
+        "attributes",
+    ];
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        vec![
+            Cell::new(&self.kind),
+            Cell::new(&self.name),
+            Cell::new(self.namespace.as_deref().unwrap_or_default()),
+            Cell::new(self.addresses.join(" ")),
+            Cell::new(&self.id),
+            Cell::new(self.parent.as_deref().unwrap_or_default()),
+            Cell::new(&self.source),
+            Cell::new(&self.node),
+            style.instant(&self.valid_from),
+            self.valid_to.as_deref().map_or_else(|| Cell::new(""), |to| style.instant(to)),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::from(&self.key),
+            Field::from(&self.kind),
+            Field::from(&self.source),
+            Field::from(&self.node),
+            Field::from(&self.id),
+            Field::from(&self.name),
+            Field::from(&self.namespace),
+            Field::from(&self.parent),
+            Field::from(&self.net_ns),
+            Field::Text(self.addresses.join(" ")),
+            Field::from(&self.valid_from),
+            Field::from(&self.valid_to),
+            map(&self.attributes),
+        ]
+    }
+}
+
+/// A state's colour.
+pub fn health(word: &str) -> Cell {
+    Cell::new(word).painted(match word {
+        "healthy" | "ok" | "reporting" => Paint::Good,
+        "degraded" | "late" => Paint::Warn,
+        _ => Paint::Bad,
+    })
+}
+
+impl Row for StatusRow {
+    const COLUMNS: &'static [Column] = &[
+        Column::word("PART"),
+        Column::text("NAME", 8),
+        Column::word("HEALTH"),
+        Column::word("VERSION").goes(1),
+        Column::word("LAST SEEN").goes(2),
+        Column::text("DETAIL", 20),
+    ];
+    const FIELDS: &'static [&'static str] = &["kind", "name", "health", "detail", "version", "last_seen", "counters"];
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        vec![
+            Cell::new(&self.kind),
+            Cell::new(&self.name),
+            health(&self.health),
+            Cell::new(&self.version),
+            self.last_seen.as_deref().map_or_else(|| Cell::new(""), |seen| style.instant(seen)),
+            Cell::new(&self.detail),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::from(&self.kind),
+            Field::from(&self.name),
+            Field::from(&self.health),
+            Field::from(&self.detail),
+            Field::from(&self.version),
+            Field::from(&self.last_seen),
+            map(&self.counters),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The JSON names of a row, nested ones joined by `_`, sorted.
+    fn names(row: &impl serde::Serialize) -> Vec<String> {
+        let serde_json::Value::Object(object) = serde_json::to_value(row).unwrap() else { panic!("no object") };
+        let mut names = Vec::new();
+        for (name, value) in object {
+            match value {
+                serde_json::Value::Object(inner) if matches!(name.as_str(), "client" | "server") => {
+                    names.extend(inner.keys().map(|key| format!("{name}_{key}")));
+                }
+                _ => names.push(name),
+            }
+        }
+        names.sort();
+        names
+    }
+
+    fn holds<R: Row + serde::Serialize + Default>() {
+        let row = R::default();
+        let mut fields: Vec<String> = R::FIELDS.iter().map(ToString::to_string).collect();
+        assert_eq!(row.fields().len(), fields.len());
+        let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC };
+        assert_eq!(row.cells(&style).len(), R::COLUMNS.len());
+        fields.sort();
+        assert_eq!(fields, names(&row));
+    }
+
+    #[test]
+    fn csv_has_every_field_of_the_api() {
+        holds::<Edge>();
+        holds::<Transaction>();
+        holds::<ConnectionRow>();
+        holds::<MetadataRow>();
+        holds::<StatusRow>();
+    }
+
+    #[test]
+    fn a_map_in_one_field_can_be_taken_apart_again() {
+        let labels = BTreeMap::from([("a=b".to_owned(), "1;2%".to_owned())]);
+        assert_eq!(map(&labels), Field::Text("a%3Db=1%3B2%25".into()));
+    }
+}

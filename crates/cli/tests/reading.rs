@@ -1,0 +1,281 @@
+//! The reading commands of the real binary against a stand-in server: forms, exit codes, and what people are told.
+
+mod stand_in;
+
+use insta::assert_snapshot;
+use stand_in::{
+    StandIn, body, command, complete, connection, edges, lossy, metadata, status, stderr, stdout, transaction, weir,
+};
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use weir_wire::api::{Completeness, Edge};
+
+#[test]
+fn tables_show_rows_and_completeness() {
+    let edges = StandIn::answering(200, body(edges(), lossy())).weir(&["edges"]);
+    assert_eq!(edges.status.code(), Some(0));
+    assert_snapshot!("edges", stdout(&edges));
+    let transactions = StandIn::answering(200, body(vec![transaction()], complete())).weir(&["transactions"]);
+    assert_snapshot!("transactions", stdout(&transactions));
+    let connections = StandIn::answering(200, body(vec![connection("resolver")], complete())).weir(&["connections"]);
+    assert_snapshot!("connections", stdout(&connections));
+    let metadata = StandIn::answering(200, body(vec![metadata()], complete())).weir(&["metadata"]);
+    assert_snapshot!("metadata", stdout(&metadata));
+}
+
+#[test]
+fn exact_bytes_are_integers() {
+    let output = StandIn::answering(200, body(edges(), complete())).weir(&["edges", "--exact"]);
+    assert!(stdout(&output).contains("18446744073709551615") && stdout(&output).contains("104857600"));
+}
+
+#[test]
+fn json_is_the_body_as_it_came() {
+    let body = body(edges(), complete()).replace("\"items\"", "\"later\": 1,\n \"items\"");
+    let output = StandIn::answering(200, body.clone()).weir(&["edges", "-o", "json"]);
+    assert_eq!(stdout(&output), body + "\n");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn jsonl_is_an_item_a_line_with_completeness_beside_it() {
+    let pretty = serde_json::to_string_pretty(&serde_json::json!({
+        "items": [{"key": "a\nb", "unknown_field": [1, 2]}, {"key": "c"}], "completeness": complete(),
+    }));
+    let output = StandIn::answering(200, pretty.unwrap()).weir(&["transactions", "-o", "jsonl"]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, [serde_json::json!({"key": "a\nb", "unknown_field": [1, 2]}), serde_json::json!({"key": "c"})]);
+    assert_eq!(stderr(&output), "complete: node alpha covered the 5 min until 10:05:00, nothing lost\n");
+}
+
+#[test]
+fn csv_has_a_header_and_exact_numbers() {
+    let output = StandIn::answering(200, body(edges(), complete())).weir(&["edges", "-o", "csv"]);
+    assert_snapshot!("edges_csv", stdout(&output).replace("\r\n", "<CRLF>\n"));
+    assert!(stderr(&output).starts_with("complete: "));
+    let empty = StandIn::answering(200, body(Vec::<Edge>::new(), complete())).weir(&["edges", "-o", "csv"]);
+    assert!(stdout(&empty).starts_with("client_kind,") && stdout(&empty).lines().count() == 1);
+}
+
+#[test]
+fn names_from_the_network_cannot_steer_a_terminal_or_a_spreadsheet() {
+    let row = connection("=cmd|'/c calc'\u{1b}[2J\u{202e}\n");
+    let server = StandIn::answering(200, body(vec![row], complete()));
+    for form in ["table", "jsonl", "csv", "json"] {
+        let text = stdout(&server.weir(&["connections", "-o", form, "--color", "never"]));
+        assert!(!text.contains('\u{1b}'), "{form}: {text:?}");
+    }
+    let table = stdout(&server.weir(&["connections"]));
+    assert!(table.contains("=cmd|'/c calc'\\x1b[2J\\u{202e}\\n[123]"), "{table}");
+    let csv = stdout(&server.weir(&["connections", "-o", "csv"]));
+    assert!(csv.contains(",'=cmd|'/c calc'\\x1b[2J\\u{202e}\\n,"), "{csv}");
+}
+
+#[test]
+fn no_rows_come_with_a_hint() {
+    let none = || Vec::<Edge>::new();
+    let quiet = stdout(&StandIn::answering(200, body(none(), complete())).weir(&["edges"]));
+    assert!(quiet.starts_with("(no rows) nothing moved in this span"), "{quiet}");
+    let narrow = stdout(&StandIn::answering(200, body(none(), complete())).weir(&["edges", "--port", "1"]));
+    assert!(narrow.starts_with("(no rows) nothing matches; try fewer filters"), "{narrow}");
+    let nobody = stdout(&StandIn::answering(200, body(none(), Completeness::default())).weir(&["edges"]));
+    assert!(nobody.starts_with("(no rows) no agent has delivered anything yet"), "{nobody}");
+}
+
+#[test]
+fn filters_reach_the_server() {
+    let server = StandIn::answering(200, body(Vec::<Edge>::new(), complete()));
+    server.weir(&[
+        "edges",
+        "--by",
+        "process",
+        "--from",
+        "a b",
+        "--to",
+        "c",
+        "--since",
+        "5m",
+        "--until",
+        "2026-01-31T10:00:00+01:00",
+        "--name",
+        "n",
+        "--namespace",
+        "s",
+        "--label",
+        "k=v",
+        "--cidr",
+        "10.0.0.0/8",
+        "--port",
+        "443",
+        "--protocol",
+        "tcp",
+        "--node",
+        "alpha",
+        "--limit",
+        "7",
+    ]);
+    let asked = server.asked();
+    assert_eq!(
+        asked[0].lines().next(),
+        Some(
+            "GET /api/v1/edges?by=process&from=a%20b&to=c&since=5m&until=2026-01-31T10%3A00%3A00%2B01%3A00&name=n&namespace=s\
+             &label=k%3Dv&cidr=10.0.0.0%2F8&port=443&protocol=tcp&node=alpha&limit=7 HTTP/1.1"
+        )
+    );
+}
+
+#[test]
+fn the_token_is_sent_and_its_absence_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "secret\n").unwrap();
+    let server = StandIn::answering(200, body(edges(), complete()));
+    server.weir(&["edges", "--token-file", file.to_str().unwrap()]);
+    assert!(server.asked()[0].to_lowercase().contains("authorization: bearer secret\r\n"), "{:?}", server.asked());
+    let refused = StandIn::answering(401, r#"{"error": "a token is needed"}"#).weir(&["edges"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("a token is needed (pass --token-file FILE)"), "{}", stderr(&refused));
+    let missing = weir(&["edges", "--token-file", "/nonexistent/token"]);
+    assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for words in
+        [&["edges", "--by", "colour"][..], &["nonsense"], &["edges", "-o", "xml"], &["edges", "--limit", "x"], &[]]
+    {
+        assert_eq!(weir(words).status.code(), Some(2), "{words:?}");
+    }
+    let judged = StandIn::answering(400, r#"{"error": "since: `soon` is neither a duration nor a time"}"#)
+        .weir(&["edges", "--since", "soon"]);
+    assert_eq!(judged.status.code(), Some(2));
+    assert_eq!(stderr(&judged), "weir: since: `soon` is neither a duration nor a time\n");
+    let url = weir(&["edges", "--server", "localhost:7780"]);
+    assert_eq!(url.status.code(), Some(2));
+    let endless = weir(&["connections", "-f", "-o", "json"]);
+    assert_eq!(endless.status.code(), Some(2));
+    assert!(stderr(&endless).contains("-o jsonl"), "{}", stderr(&endless));
+}
+
+#[test]
+fn a_server_that_is_down_is_exit_code_1_with_the_fix() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let output = weir(&["edges", "--server", &url]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "weir: no answer from {url}: connection refused; start a server here with `sudo weir up`, or name another with \
+             --server URL (`weir doctor` looks further)\n"
+        )
+    );
+}
+
+#[test]
+fn an_answer_of_something_else_is_exit_code_1() {
+    let page = StandIn::answering(200, "<html>").weir(&["edges"]);
+    assert_eq!(page.status.code(), Some(1));
+    assert!(stderr(&page).contains("is not what a weir server says"), "{}", stderr(&page));
+    let gone = StandIn::answering(404, "").weir(&["edges"]);
+    assert_eq!(gone.status.code(), Some(1));
+    let broken = StandIn::answering(500, r#"{"error": "the store is full\u001b[2J"}"#).weir(&["edges"]);
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(stderr(&broken).contains("500: the store is full\\x1b[2J"), "{}", stderr(&broken));
+}
+
+#[test]
+fn status_judges_by_its_exit_code() {
+    let healthy = StandIn::answering(200, body(status("healthy"), complete())).weir(&["status"]);
+    assert_eq!(healthy.status.code(), Some(0));
+    assert_snapshot!("status_healthy", stdout(&healthy));
+    let degraded = StandIn::answering(200, body(status("degraded"), lossy())).weir(&["status"]);
+    assert_eq!(degraded.status.code(), Some(0));
+    assert_snapshot!("status_degraded", stdout(&degraded));
+    let unhealthy = StandIn::answering(200, body(status("unhealthy"), complete())).weir(&["status", "-o", "json"]);
+    assert_eq!(unhealthy.status.code(), Some(3));
+    let mut silent = complete();
+    silent.nodes[0].state = "silent".into();
+    let silent = StandIn::answering(200, body(status("healthy"), silent)).weir(&["status", "-o", "csv"]);
+    assert_eq!(silent.status.code(), Some(3));
+    let mut missing = complete();
+    missing.nodes[0].source_state = "missing".into();
+    let missing = StandIn::answering(200, body(status("healthy"), missing)).weir(&["status", "-o", "jsonl"]);
+    assert_eq!(missing.status.code(), Some(3));
+}
+
+#[test]
+fn colour_is_for_terminals_unless_asked_for() {
+    let server = StandIn::answering(200, body(status("healthy"), complete()));
+    let coloured = |words: &[&str], no_color: &str| {
+        let url = server.url();
+        let words = [words, &["--server", &url]].concat();
+        stdout(&command(&words).env("NO_COLOR", no_color).output().unwrap()).contains('\u{1b}')
+    };
+    assert!(!coloured(&["status"], ""));
+    assert!(coloured(&["status", "--color", "always"], ""));
+    assert!(coloured(&["status", "--color", "always"], "1"));
+    assert!(!coloured(&["status", "--color", "never"], ""));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let server = StandIn::answering(200, body(vec![transaction(); 20_000], complete()));
+    let mut child = command(&["transactions", "-o", "jsonl", "--server", &server.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut first).unwrap();
+    drop(reader);
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(errors, "");
+}
+
+#[test]
+fn following_prints_what_is_new_or_changed_until_interrupted() {
+    let old = connection("one");
+    let mut moved = old.clone();
+    moved.transaction.monotonic_sent_bytes += 1;
+    let mut other = connection("two");
+    other.transaction.instance = "tuple:2".into();
+    let server = StandIn::sequence(vec![
+        (200, body(vec![old.clone()], complete())),
+        (200, body(vec![old], complete())),
+        (503, r#"{"error": "restarting"}"#.into()),
+        (200, body(vec![moved, other], complete())),
+    ]);
+    let mut child = command(&["connections", "-f", "-o", "jsonl", "--server", &server.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["process"], "one");
+    assert_eq!(next()["monotonic_sent_bytes"], 3080);
+    assert_eq!(next()["process"], "two");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(server.asked()[0].starts_with("GET /api/v1/connections?state=all "));
+}
+
+#[test]
+fn following_ends_when_its_reader_does() {
+    let server = StandIn::answering(200, body(vec![connection("one")], complete()));
+    let mut child = command(&["connections", "-f", "-o", "csv", "--server", &server.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut first).unwrap();
+    drop(reader);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
