@@ -1,11 +1,11 @@
 // How far an answer can be trusted, in plain words: which nodes reported, which time is covered, what was lost where and
 // why, what the server left out. Pure; the words are made here and nowhere else.
 import type { Completeness, LossTotal, NodeCoverage } from './api.ts';
-import { formatBytes, formatCount, formatDuration, listed, plural, timeOfDay } from './units.ts';
+import { formatCount, formatDuration, listed, plural, timeOfDay } from './units.ts';
 
 export interface Trust {
   complete: boolean;
-  /** One or two words: `Complete`, `Partly complete`, `No reports`. */
+  /** One or two words: `Complete`, `Incomplete`, `No reports`. */
   verdict: string;
   /** Why, one sentence each, the weightiest first. */
   reasons: string[];
@@ -28,17 +28,6 @@ const MEANT_MS = 1000;
 function names(nodes: NodeCoverage[]): string {
   const shown = nodes.slice(0, 3).map((node) => node.node);
   return nodes.length > 3 ? `${shown.join(', ')} and ${nodes.length - 3} more` : listed(shown);
-}
-
-/** What one loss cost: `3 (1.20 KiB, 2 connections)`. */
-export function lossSize(loss: LossTotal): string {
-  const parts: string[] = [];
-  if (loss.bytes > 0) {
-    const { value, unit } = formatBytes(loss.bytes);
-    parts.push(`${value} ${unit}`);
-  }
-  if (loss.connections > 0) parts.push(plural(loss.connections, 'connection'));
-  return parts.join(', ');
 }
 
 /** A reason's fixed word, readable: `map_full` as `map full`. */
@@ -82,7 +71,7 @@ export function trustIn(completeness: Completeness): Trust {
 
   if (silent.length > 0) {
     const seen = silent.length === 1 ? silent[0]?.last_seen : null;
-    const since = typeof seen === 'string' ? ` since ${timeOfDay(seen)}` : '';
+    const since = typeof seen === 'string' ? ` since ${timeOfDay(seen, completeness.to)}` : '';
     reasons.push(`${names(silent)} ${silent.length === 1 ? 'has' : 'have'} been silent${since}.`);
   }
   if (late.length > 0) reasons.push(`${names(late)} ${late.length === 1 ? 'is' : 'are'} late.`);
@@ -99,7 +88,8 @@ export function trustIn(completeness: Completeness): Trust {
     reasons.push(`${plural(omitted, 'more edge')} matched, beyond the server's limit, and ${omitted === 1 ? 'is' : 'are'} in no row and no total.`);
   }
   for (const node of unwell.slice(0, 2)) {
-    reasons.push(`The source on ${node.node} is ${node.source_state}.`);
+    const detail = node.source_detail === '' ? '' : ` (${node.source_detail})`;
+    reasons.push(`The source on ${node.node} is ${node.source_state}${detail}.`);
   }
   if (newer.length > 0) {
     const one = newer.length === 1 ? newer[0] : undefined;
@@ -116,11 +106,11 @@ export function trustIn(completeness: Completeness): Trust {
         ? [`${who} all of it, nothing was lost.`]
         : [];
     if (chosen.length > 0) reasons.push(`Left out on purpose: ${lossWords(chosen)}.`);
-    return { complete: omitted === 0, verdict: omitted === 0 ? 'Complete' : 'Partly complete', reasons: [...first, ...reasons] };
+    return { complete: omitted === 0, verdict: omitted === 0 ? 'Complete' : 'Incomplete', reasons: [...first, ...reasons] };
   }
   if (chosen.length > 0) reasons.push(`Left out on purpose: ${lossWords(chosen)}.`);
   if (reasons.length === 0) reasons.push('The server says that something is missing, and names no reason.');
-  return { complete: false, verdict: 'Partly complete', reasons };
+  return { complete: false, verdict: 'Incomplete', reasons };
 }
 
 /** `3 of 4 nodes reporting`. */

@@ -23,7 +23,7 @@ export interface View {
   since: Since;
   sort: Column;
   direction: Direction;
-  /** Bytes as integers instead of KiB and MiB. */
+  /** Bytes as integers instead of kB and MB. */
   exact: boolean;
 }
 

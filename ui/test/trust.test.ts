@@ -39,7 +39,7 @@ test('silence_lateness_gaps_and_losses_are_each_told', () => {
       nodes: [
         node('a', { state: 'silent', covered_ms: 270_000, missing_ms: 30_000 }),
         node('b', { state: 'late', covered_ms: 289_000, missing_ms: 11_000 }),
-        node('c', { source_state: 'degraded' }),
+        node('c', { source_state: 'degraded', source_detail: 'no UDP' }),
         node('d', { covered_ms: 60_000 }),
       ],
       losses: [loss(), loss({ place: 'agent', reason: 'spool_full', count: 3 })],
@@ -52,7 +52,7 @@ test('silence_lateness_gaps_and_losses_are_each_told', () => {
   assert.match(words, /b is late\./);
   assert.match(words, /41 s are missing in all, from a and b\./);
   assert.match(words, /Lost: 1,204 in the kernel \(map full\) and 3 in the agent \(spool full\)\./);
-  assert.match(words, /The source on c is degraded\./);
+  assert.match(words, /The source on c is degraded \(no UDP\)\./);
   assert.match(words, /d first reported 1 min before the end/);
   assert.match(words, /7 more edges matched, beyond the server's limit, and are in no row and no total\./);
 });
