@@ -71,21 +71,21 @@ const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq 
 const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from curl\n  \
     weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
     SENT is what the client sent. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
     SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const TRANSACTIONS_HELP: &str = "Examples:\n  weir transactions --cidr 10.0.0.0/8 --exact\n  \
     weir transactions -o jsonl | jq 'select(.paired | not) | .key'\n\n\
     BEFORE is the part that lies before weir's first sight; it belongs to no edge.\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const METADATA_HELP: &str = "Examples:\n  weir metadata --name nginx\n  weir metadata -o json\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const DOCTOR_HELP: &str = "Examples:\n  sudo weir doctor\n  weir doctor --data ./data -o json\n\n\
     Exit codes: 0 nothing failed (degraded is told), 1 the doctor itself failed, 2 wrong usage, 3 a check failed.";
 const COMPLETIONS_HELP: &str = "Examples:\n  weir completions bash > /etc/bash_completion.d/weir\n  \
     weir completions zsh > ~/.zfunc/_weir\n  weir completions fish > ~/.config/fish/completions/weir.fish\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -150,10 +150,10 @@ fn memlock(facts: &Facts) -> Check {
     if facts.version.is_some_and(|version| version >= KERNEL_WITHOUT_MEMLOCK) {
         return Check::ok("memlock", "the kernel accounts maps by cgroup");
     }
-    match facts.memlock {
-        Some(None) => Check::ok("memlock", "unlimited"),
-        Some(Some(bytes)) if bytes >= MEMLOCK_LEAST => Check::ok("memlock", units::bytes(bytes)),
-        Some(Some(bytes)) => Check::degraded(
+    match facts.memlock_bytes {
+        Some(u64::MAX) => Check::ok("memlock", "unlimited"),
+        Some(bytes) if bytes >= MEMLOCK_LEAST => Check::ok("memlock", units::bytes(bytes)),
+        Some(bytes) => Check::degraded(
             "memlock",
             format!("{} may be too little for the maps", units::bytes(bytes)),
             "ulimit -l unlimited before starting, or LimitMEMLOCK=infinity in the unit",
@@ -339,7 +339,7 @@ mod tests {
             unprivileged_bpf_disabled: Some(2),
             lockdown: Some("none".into()),
             jit: Some(1),
-            memlock: Some(None),
+            memlock_bytes: Some(u64::MAX),
         }
     }
 
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_fix() {
-        let facts = Facts { version: Some((4, 19)), memlock: Some(Some(65536)), jit: Some(0), ..Facts::default() };
+        let facts = Facts { version: Some((4, 19)), memlock_bytes: Some(65536), jit: Some(0), ..Facts::default() };
         let facts = Facts { kernel: Some("4.19.0".into()), lockdown: Some("confidentiality".into()), ..facts };
         let checks = kernel(&facts, false);
         let expected = [

@@ -30,8 +30,8 @@ pub struct Facts {
     pub lockdown: Option<String>,
     /// `net.core.bpf_jit_enable`.
     pub jit: Option<u32>,
-    /// The soft limit on locked memory, bytes; `None` within for unlimited.
-    pub memlock: Option<Option<u64>>,
+    /// The soft limit on locked memory, bytes; `u64::MAX` for none.
+    pub memlock_bytes: Option<u64>,
 }
 
 impl Facts {
@@ -51,7 +51,7 @@ impl Facts {
             unprivileged_bpf_disabled: number("proc/sys/kernel/unprivileged_bpf_disabled"),
             lockdown: text("sys/kernel/security/lockdown").as_deref().and_then(chosen),
             jit: number("proc/sys/net/core/bpf_jit_enable"),
-            memlock: text("proc/self/limits").as_deref().and_then(memlock),
+            memlock_bytes: text("proc/self/limits").as_deref().and_then(memlock),
         }
     }
 
@@ -92,11 +92,11 @@ fn chosen(text: &str) -> Option<String> {
 }
 
 /// The soft limit in `Max locked memory  8388608  8388608  bytes`.
-fn memlock(limits: &str) -> Option<Option<u64>> {
+fn memlock(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
     match line.split_whitespace().next()? {
-        "unlimited" => Some(None),
-        bytes => bytes.parse().ok().map(Some),
+        "unlimited" => Some(u64::MAX),
+        bytes => bytes.parse().ok(),
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
             unprivileged_bpf_disabled: Some(2),
             lockdown: Some("integrity".into()),
             jit: Some(1),
-            memlock: Some(Some(8_388_608)),
+            memlock_bytes: Some(8_388_608),
         };
         assert_eq!(facts, expected);
         assert!(facts.missing(&TRACING).is_empty());

@@ -177,6 +177,7 @@ fn print(checks: &[Check], args: &DoctorArgs, out: &mut impl Write) -> Result<()
 
 /// A table of what was found, and below it what to do.
 fn text(checks: &[Check], surface: &Surface) -> String {
+    use std::fmt::Write as _;
     let paint = |state| match state {
         State::Ok => Paint::Good,
         State::Degraded => Paint::Warn,
@@ -190,13 +191,13 @@ fn text(checks: &[Check], surface: &Surface) -> String {
     let mut text = table.render(surface);
     let wrong: Vec<&Check> = checks.iter().filter(|check| check.state != State::Ok).collect();
     if wrong.is_empty() {
-        text.push_str(&format!("\n{}\n", surface.paint(Paint::Good, "nothing to mend")));
+        let _ = writeln!(text, "\n{}", surface.paint(Paint::Good, "nothing to mend"));
     }
     for check in wrong {
         // The table may have shortened it.
         let line = format!("{} {}: {}\n  mend: {}", check.check, check.state.as_str(), check.detail, check.fix);
         let line = crate::show::text::escape_lines(&line).into_owned();
-        text.push_str(&format!("\n{}\n", surface.paint(paint(check.state), &line)));
+        let _ = writeln!(text, "\n{}", surface.paint(paint(check.state), &line));
     }
     text
 }

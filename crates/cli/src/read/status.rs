@@ -146,8 +146,8 @@ fn counters(row: &StatusRow, style: &Style, surface: &Surface) -> String {
     let per_line = (surface.width.unwrap_or(PLAIN_WIDTH).saturating_sub(2) / cell).max(1);
     let mut text = format!("{}\n", surface.paint(Paint::Bold, &title));
     for line in pairs.chunks(per_line) {
-        let line: String = line.iter().map(|pair| format!("{pair:cell$}")).collect();
-        text.push_str(&format!("  {}\n", line.trim_end()));
+        let padded: Vec<String> = line.iter().map(|pair| format!("{pair:cell$}")).collect();
+        text.extend(["  ", padded.concat().trim_end(), "\n"]);
     }
     text
 }

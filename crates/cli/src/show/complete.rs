@@ -13,8 +13,7 @@ const LISTED_MAX: usize = 4;
 pub fn in_words(completeness: &Completeness, zone: &TimeZone) -> String {
     let mut words = sentence(completeness, zone);
     if completeness.omitted > 0 {
-        let rows = if completeness.omitted == 1 { "row" } else { "rows" };
-        words.push_str(&format!("; {} more {rows} left out by the limit", units::count(completeness.omitted)));
+        words.extend(["; ", &units::of(completeness.omitted, "more row"), " left out by the limit"]);
     }
     escape(&words).into_owned()
 }
@@ -29,25 +28,20 @@ fn sentence(completeness: &Completeness, zone: &TimeZone) -> String {
     if completeness.nodes.is_empty() {
         return "incomplete: no node has reported in this span".to_owned();
     }
-    let covered = format!("{} covered {}", names(&completeness.nodes), span(completeness, zone));
+    let (names, span) = (names(&completeness.nodes), span(completeness, zone));
     if completeness.complete {
-        return format!("complete: {covered}, nothing lost");
+        return format!("complete: {names} covered {span}, nothing lost");
     }
     let mut faults: Vec<String> =
         completeness.nodes.iter().flat_map(|node| faults(node, &completeness.to, zone)).collect();
     faults.extend(completeness.losses.iter().map(loss));
     if faults.is_empty() {
-        return format!("incomplete: {covered} in part");
+        return format!("incomplete: {names} did not cover all of {span}");
     }
     let more = faults.len().saturating_sub(LISTED_MAX);
     faults.truncate(LISTED_MAX);
     let rest = if more == 0 { String::new() } else { format!("; and {more} more, see weir status") };
-    format!(
-        "incomplete: {} asked for {}; {}{rest}",
-        names(&completeness.nodes),
-        span(completeness, zone),
-        faults.join("; ")
-    )
+    format!("incomplete: of {span} from {names}, {}{rest}", faults.join("; "))
 }
 
 fn names(nodes: &[NodeCoverage]) -> String {
@@ -101,8 +95,7 @@ pub fn loss(loss: &LossTotal) -> String {
         of.push(units::bytes(loss.bytes));
     }
     if loss.connections > 0 {
-        let word = if loss.connections == 1 { "connection" } else { "connections" };
-        of.push(format!("{} {word}", units::count(loss.connections)));
+        of.push(units::of(loss.connections, "connection"));
     }
     let of = if of.is_empty() { String::new() } else { format!(", {}", of.join(" of ")) };
     let verb = if loss.intended { "left out" } else { "lost" };
@@ -165,7 +158,7 @@ mod tests {
         });
         assert_eq!(
             in_words(&completeness, &TimeZone::UTC),
-            "incomplete: 2 nodes (alpha, beta\\x1b) asked for the 5 min until 10:05:00; alpha was not watched for 12.3 s; \
+            "incomplete: of the 5 min until 10:05:00 from 2 nodes (alpha, beta\\x1b), alpha was not watched for 12.3 s; \
              beta\\x1b is silent since 10:01:00; the source of beta\\x1b is missing (no socket); \
              the tracer of alpha lost 3 (closed rows, 1.50 kB of 1 connection); 1,200 more rows left out by the limit"
         );

@@ -34,8 +34,8 @@ fn escape_but(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
             '\n' => safe.push_str("\\n"),
             '\r' => safe.push_str("\\r"),
             '\t' => safe.push_str("\\t"),
-            _ if u32::from(character) < 0x100 => safe.push_str(&format!("\\x{:02x}", u32::from(character))),
-            _ => safe.push_str(&format!("\\u{{{:x}}}", u32::from(character))),
+            _ if u32::from(character) < 0x100 => safe.extend(format!("\\x{:02x}", u32::from(character)).chars()),
+            _ => safe.extend(format!("\\u{{{:x}}}", u32::from(character)).chars()),
         }
     }
     Cow::Owned(safe)
@@ -53,7 +53,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
         if unsafe_here(character) {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
-                safe.push_str(&format!("\\u{unit:04x}"));
+                safe.extend(format!("\\u{unit:04x}").chars());
             }
         } else {
             safe.push(character);

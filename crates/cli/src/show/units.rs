@@ -33,6 +33,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A count of things: `1 row`, `2,000 rows`.
+pub fn of(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Microseconds as a time with three digits: `85 us`, `1.20 ms`, `3.45 s`.
 pub fn micros(micros: u64) -> String {
     match micros {
@@ -52,7 +57,7 @@ pub fn span_ms(ms: u64) -> String {
     };
     match seconds {
         0 => format!("{ms} ms"),
-        1..60 if ms % 1000 == 0 => format!("{seconds} s"),
+        1..60 if ms.is_multiple_of(1000) => format!("{seconds} s"),
         1..60 => format!("{:.1} s", (ms / 100) as f64 / 10.0),
         60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
         3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),

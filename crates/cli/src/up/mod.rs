@@ -293,7 +293,7 @@ impl<'a> Up<'a> {
         ];
         self.screen.print(lines.map(|line| crate::show::text::escape(&line).into_owned()).join("\n"));
         if let Some(note) = &source.note {
-            self.tell(note.clone());
+            self.tell(note);
         }
     }
 
@@ -314,7 +314,7 @@ impl<'a> Up<'a> {
                     interrupts += 1;
                     if interrupts == 1 {
                         stop_began = Some(Instant::now());
-                        self.tell("stopping: agent, server, tracer (Ctrl-C again ends them at once)".to_owned());
+                        self.tell("stopping: agent, server, tracer (Ctrl-C again ends them at once)");
                         Event::Stop
                     } else {
                         Event::Kill
@@ -457,7 +457,7 @@ impl<'a> Up<'a> {
     fn give_up(&mut self, part: Part, why: &str) {
         let words = format!("{} cannot run: {why}", part.as_str());
         if part == Part::Tracer {
-            self.tell(format!("{words}; agent and server go on without it"));
+            self.tell(&format!("{words}; agent and server go on without it"));
         } else {
             self.hopeless.get_or_insert(words);
         }
@@ -485,10 +485,10 @@ impl<'a> Up<'a> {
         if hopeless {
             self.give_up(part, &format!("it ended with {how}{said}"));
         } else if self.in_a_row(part) == 0 {
-            self.tell(format!("{} ended with {how}, starts again{said}", part.as_str()));
+            self.tell(&format!("{} ended with {how}, starts again{said}", part.as_str()));
         } else if self.in_a_row(part) == 5 {
             let log = self.recipe.folder.log().join(format!("{}.log", part.as_str()));
-            self.tell(format!("{} keeps ending with {how}{said} (see {})", part.as_str(), log.display()));
+            self.tell(&format!("{} keeps ending with {how}{said} (see {})", part.as_str(), log.display()));
         }
         event
     }
@@ -516,7 +516,7 @@ impl<'a> Up<'a> {
                 self.addresses.http = bound.http;
                 self.addresses.agents = bound.agents;
                 if self.recipe.args.listen.port() == 0 {
-                    self.tell(format!("page: {}", page_url(bound.http)));
+                    self.tell(&format!("page: {}", page_url(bound.http)));
                 }
                 self.page.send_replace(Some(reachable(bound.http)));
             }
@@ -571,7 +571,7 @@ impl<'a> Up<'a> {
             Err(error) => {
                 // Tried again with the next change, so that a full disk is not told ten times a second.
                 self.published = running;
-                self.tell(format!("{error:#}"));
+                self.tell(&format!("{error:#}"));
             }
         }
     }
@@ -584,12 +584,12 @@ impl<'a> Up<'a> {
             .map(|(log, error)| format!("failed to shorten {}: {error}", log.path().display()))
             .collect();
         for failure in failures {
-            self.tell(failure);
+            self.tell(&failure);
         }
     }
 
-    fn tell(&mut self, message: String) {
-        let message = crate::show::text::escape(&message).into_owned();
+    fn tell(&mut self, message: &str) {
+        let message = crate::show::text::escape(message).into_owned();
         if !self.live {
             self.screen.complain(message);
             return;

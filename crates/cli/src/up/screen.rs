@@ -68,7 +68,7 @@ impl Screen {
         self.send(Message::Frame(frame));
     }
 
-    /// Gives the terminal back as it was.
+    /// Gives the terminal back as it was. Should nobody take that now, the writer does it at its end.
     pub fn leave(&mut self) {
         if std::mem::take(&mut self.entered) {
             self.send(Message::Leave);
@@ -81,15 +81,14 @@ impl Screen {
     }
 
     fn send(&mut self, message: Message) -> bool {
-        let sent = match self.sender.as_ref().map(|sender| sender.try_send(message)) {
+        match self.sender.as_ref().map(|sender| sender.try_send(message)) {
             Some(Ok(())) => true,
             Some(Err(TrySendError::Full(_))) => {
                 self.dropped += 1;
                 false
             }
             Some(Err(TrySendError::Disconnected(_))) | None => false,
-        };
-        sent
+        }
     }
 }
 
@@ -106,22 +105,33 @@ impl Drop for Screen {
 
 fn write_all(messages: &Receiver<Message>) {
     let mut out = std::io::stdout();
+    let mut entered = false;
+    // Whoever closed standard output wants no more of it; the supervisor goes on.
+    let mut write = |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
     for message in messages {
-        let text = match message {
-            Message::Text(text) => text + "\n",
+        let written = match message {
+            Message::Text(text) => write(&(text + "\n")),
             Message::Complaint(text) => {
                 // A closed standard error leaves nobody to tell.
                 let _ = std::io::stderr().write_all(format!("weir: {text}\n").as_bytes());
-                continue;
+                true
             }
-            Message::Enter => ENTER.to_owned(),
-            Message::Leave => LEAVE.to_owned(),
-            Message::Frame(lines) => draw(&lines),
+            Message::Enter => {
+                entered = true;
+                write(ENTER)
+            }
+            Message::Leave => {
+                entered = false;
+                write(LEAVE)
+            }
+            Message::Frame(lines) => write(&draw(&lines)),
         };
-        // Whoever closed standard output wants no more of it; the supervisor goes on.
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if !written {
             return;
         }
+    }
+    if entered {
+        write(LEAVE);
     }
 }
 

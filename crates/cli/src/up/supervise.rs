@@ -349,7 +349,7 @@ mod tests {
         let mut supervisor = Supervisor::new(&ALL, true);
         supervisor.step(ms(0), Event::Tick);
         supervisor.step(ms(100), Event::Ready(Part::Server));
-        assert_eq!(supervisor.step(SETTLE - ms(1), Event::Tick), []);
+        assert_eq!(supervisor.step(SETTLE.saturating_sub(ms(1)), Event::Tick), []);
         assert_eq!(supervisor.step(SETTLE, Event::Tick), [Action::Start(Part::Agent)]);
     }
 
@@ -370,9 +370,9 @@ mod tests {
             assert_eq!(server(&supervisor).deaths_in_a_row(now), deaths);
             assert_eq!(supervisor.step(now, exited(Part::Server)), []);
             let State::Pausing { until } = server(&supervisor).state else { panic!("{supervisor:?}") };
-            assert_eq!(supervisor.step(until - ms(1), Event::Tick), []);
+            assert_eq!(supervisor.step(until.saturating_sub(ms(1)), Event::Tick), []);
             assert_eq!(supervisor.step(until, Event::Tick), [Action::Start(Part::Server)]);
-            pauses.push((until - now).as_millis());
+            pauses.push(until.saturating_sub(now).as_millis());
             now = until + ms(50);
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);

@@ -44,15 +44,15 @@ impl Sums {
 
     fn in_words(&self, bytes: impl Fn(u64) -> String) -> String {
         let mut words = format!(
-            "sent {}, received {}, {} connections, {} edges",
+            "sent {}, received {}, {}, {}",
             bytes(self.sent),
             bytes(self.recv),
-            units::count(self.connections),
-            units::count(self.edges)
+            units::of(self.connections, "connection"),
+            units::of(self.edges, "edge")
         );
-        for (number, what) in [(self.retransmits, "retransmits"), (self.failures, "failures")] {
+        for (number, what) in [(self.retransmits, "retransmit"), (self.failures, "failure")] {
             if number > 0 {
-                words.push_str(&format!(", {} {what}", units::count(number)));
+                words.extend([", ", &units::of(number, what)]);
             }
         }
         words
@@ -186,7 +186,7 @@ impl Scene<'_> {
     /// top edges.
     pub fn plain(&self, before: Sums) -> (Vec<String>, Sums) {
         let restarts: u64 = self.slots.iter().map(|slot| slot.restarts).sum();
-        let restarts = if restarts == 0 { String::new() } else { format!("; {restarts} restarts") };
+        let restarts = if restarts == 0 { String::new() } else { format!("; {}", units::of(restarts, "restart")) };
         let Some(answer) = self.answer else {
             let trouble = self.trouble.unwrap_or("no answer yet");
             return (vec![format!("up {}: {trouble}{restarts}", units::span_ms(self.up_seconds * 1000))], before);
@@ -204,14 +204,14 @@ impl Scene<'_> {
         )];
         lines.extend(answer.items.iter().take(PLAIN_EDGES).map(|edge| {
             format!(
-                "  {} -> {} {}/{}: sent {}, received {}, {} connections",
+                "  {} -> {} {}/{}: sent {}, received {}, {}",
                 end_name(&edge.client),
                 end_name(&edge.server),
                 edge.port,
                 edge.protocol,
                 self.bytes(edge.sent_bytes),
                 self.bytes(edge.recv_bytes),
-                units::count(edge.connections)
+                units::of(edge.connections, "connection")
             )
         }));
         (lines.iter().map(|line| escape(line).into_owned()).collect(), sums)

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(missing_docs, reason = "test support")]
+#![allow(clippy::unwrap_used, reason = "test support: a panic is the test's failure")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
