@@ -1,9 +1,9 @@
 //! The engine: one thread that owns the kernel's maps, the journal and the clients, so nothing of it is locked.
 //!
 //! ```text
-//! tcp_closed ring ──drain──▶ journal ──┐
-//! tcp_sockets walk ────────────────────┼──▶ Snapshot ──▶ server (streams it)
-//! requests ──Command (16)──▶ engine ───┘
+//! tcp_closed ring, udp_gone ring ──drain──▶ journal ──┐
+//! tcp_sockets walk, udp_flows ────────────────────────┼──▶ Snapshot ──▶ server (streams it)
+//! requests ──Command (16)──▶ engine ──────────────────┘
 //! ```
 //! The ring is drained every 100 ms and around every walk. A walk comes first and the ring after it: a connection that
 //! ends in between is then an ended row, and nothing falls through.
@@ -14,6 +14,7 @@ use crate::losses::{self, Loss};
 use crate::places::{Place, Places};
 use crate::probes::layout::Row;
 use crate::probes::tcp::Tcp;
+use crate::probes::udp::Udp;
 use crate::probes::{Descriptors, ProbeReport, ProbeState};
 use crate::rows::Last;
 use std::collections::BTreeMap;
@@ -116,6 +117,8 @@ pub struct Run {
 pub struct Settings {
     /// How often owners are looked up anew.
     pub backfill_interval: Duration,
+    /// How long an UDP flow lives without a datagram.
+    pub udp_idle: Duration,
     /// The file with the clients that acknowledge.
     pub clients_file: PathBuf,
 }
@@ -126,6 +129,7 @@ pub struct Engine<C> {
     descriptors: Descriptors,
     probes: Vec<ProbeReport>,
     tcp: Tcp,
+    udp: Option<Udp>,
     journal: Journal,
     clients: Clients,
     places: Places,
@@ -134,6 +138,7 @@ pub struct Engine<C> {
     since_ns: u64,
     drained_ns: u64,
     backfilled_ns: u64,
+    expired_ns: u64,
     journal_write_errors: u64,
 }
 
@@ -149,12 +154,14 @@ impl<C: Clock> Engine<C> {
         clock: C,
     ) -> Result<Self, EngineError> {
         let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
+        let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
         let now = clock.monotonic().0;
         let mut engine = Self {
             run,
             descriptors,
             probes,
             tcp,
+            udp,
             journal,
             clients: Clients::default(),
             places,
@@ -163,6 +170,7 @@ impl<C: Clock> Engine<C> {
             since_ns: now,
             drained_ns: now,
             backfilled_ns: now,
+            expired_ns: now,
             journal_write_errors: 0,
         };
         losses::add(&engine.descriptors, Loss::JournalTornTails, engine.journal.torn_tails());
@@ -202,11 +210,18 @@ impl<C: Clock> Engine<C> {
         if now.saturating_sub(self.backfilled_ns) >= self.settings.backfill_interval.as_nanos() as u64 {
             self.backfill();
         }
+        if now.saturating_sub(self.expired_ns) >= EXPIRY_INTERVAL.min(self.settings.udp_idle / 4).as_nanos() as u64 {
+            self.expired_ns = now;
+            if let Err(error) = self.expire(now) {
+                tracing::warn!(%error, "failed to end idle UDP flows");
+            }
+        }
     }
 
     fn backfill(&mut self) {
         self.backfilled_ns = self.clock.monotonic().0;
-        if let Err(error) = self.tcp.backfill(&self.descriptors) {
+        let of_udp = if self.udp.is_some() { Udp::backfill(&self.descriptors) } else { Ok(()) };
+        if let Err(error) = self.tcp.backfill(&self.descriptors).and(of_udp) {
             tracing::warn!(%error, "failed to look up the owners of sockets");
             losses::add(&self.descriptors, Loss::BackfillsFailed, 1);
         }
@@ -234,19 +249,48 @@ impl<C: Clock> Engine<C> {
                 self.tcp.closed().advance(position);
                 break;
             }
-            let ended: Vec<Ended> = rows
-                .into_iter()
-                .filter(|row| !self.journal.has(row))
-                .map(|row| {
-                    let place = self.places.find(&row.origin, now);
-                    (row, place)
-                })
-                .collect();
-            let dropped = self.journal.append(&ended)?;
+            self.write(rows, now)?;
             self.tcp.closed().advance(position);
-            losses::add(&self.descriptors, Loss::ClosedRowsDropped, dropped);
+        }
+        if let Some(mut udp) = self.udp.take() {
+            let outcome = self.drain_udp(&mut udp, now);
+            self.udp = Some(udp);
+            outcome?;
         }
         self.journal.forget_already();
+        Ok(())
+    }
+
+    fn drain_udp(&mut self, udp: &mut Udp, now: u64) -> Result<(), EngineError> {
+        let endings = udp.endings(&self.descriptors, now).map_err(kernel("read the UDP flows that ended"))?;
+        self.write(endings.rows.clone(), now)?;
+        udp.take(&self.descriptors, &endings).map_err(kernel("take the UDP flows that ended"))
+    }
+
+    /// Ends flows without a datagram for long. They leave the kernel before they are written: a datagram in between
+    /// begins a new flow, and what a kill in between would lose has been told as a living row.
+    fn expire(&mut self, now: u64) -> Result<(), EngineError> {
+        let Some(udp) = &mut self.udp else { return Ok(()) };
+        let rows = udp
+            .expire(&self.descriptors, now, self.settings.udp_idle)
+            .map_err(kernel("take the UDP flows that are idle"))?;
+        self.write(rows, now)
+    }
+
+    fn write(&mut self, rows: Vec<Row>, now: u64) -> Result<(), EngineError> {
+        let ended: Vec<Ended> = rows
+            .into_iter()
+            .filter(|row| !self.journal.has(row))
+            .map(|row| {
+                let place = self.places.find(&row.origin, now);
+                (row, place)
+            })
+            .collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let dropped = self.journal.append(&ended)?;
+        losses::add(&self.descriptors, Loss::ClosedRowsDropped, dropped);
         Ok(())
     }
 
@@ -257,11 +301,18 @@ impl<C: Clock> Engine<C> {
             losses::add(&self.descriptors, Loss::WalksFailed, 1);
             EngineError::Kernel { step: "walk the open connections", source }
         })?;
+        // Flows only end in this thread, so their walk may come after.
         self.drain()?;
+        let mut flows = match &mut self.udp {
+            Some(udp) => udp.walk(&self.descriptors).map_err(kernel("read the UDP flows"))?,
+            None => Vec::new(),
+        };
+        let mut rows = walk.rows;
+        rows.append(&mut flows);
         let head = self.journal.head();
         let mut answer = fetch.map(|fetch| self.clients.begin(fetch, self.journal.floor(), head, now));
-        let mut open = Vec::with_capacity(walk.rows.len());
-        for row in walk.rows {
+        let mut open = Vec::with_capacity(rows.len());
+        for row in rows {
             let place = self.places.find(&row.origin, now);
             let last = answer.as_mut().map(|answer| answer.open(&row)).unwrap_or_default();
             open.push(Open { row, place, last });
@@ -343,6 +394,12 @@ impl<C: Clock> Engine<C> {
         let mut all = BTreeMap::new();
         let of_tcp = self.tcp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
         all.extend(of_tcp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)));
+        if let Some(udp) = &self.udp {
+            let of_udp = udp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
+            all.extend(
+                of_udp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)),
+            );
+        }
         losses::read(&self.descriptors, &mut all).map_err(kernel("read what was lost"))?;
         Ok(all)
     }
@@ -365,6 +422,12 @@ impl<C: Clock> Engine<C> {
             ("clients", self.clients.len() as u64),
             ("clients_max", crate::clients::CLIENTS_MAX as u64),
         ];
+        let mut gauges: BTreeMap<String, u64> =
+            gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if let Some(udp) = &self.udp {
+            let of_udp = udp.gauges(&self.descriptors).map_err(kernel("read the numbers of probe udp"))?;
+            gauges.extend(of_udp.map(|(name, value)| (name.to_owned(), value)));
+        }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: self.run_id(),
@@ -372,7 +435,7 @@ impl<C: Clock> Engine<C> {
             state: if degraded { "degraded" } else { "running" }.to_owned(),
             probes,
             losses: self.losses()?,
-            gauges: gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            gauges,
             since_monotonic_ns: self.since_ns,
             takeovers: self.run.takeovers,
         })
@@ -400,6 +463,9 @@ impl<C: Clock> Engine<C> {
         probe
     }
 }
+
+/// A flow lives at most this much, or a quarter of its idle time, longer than it should.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One batch of the ring: an eighth of it, so that a drain's memory stays small.
 const DRAIN_BYTES: usize = 1 << 20;

@@ -54,7 +54,16 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
 
     let boot_id = read_boot_id()?;
     let mut descriptors = Descriptors::new();
-    let probes = vec![probes::tcp::load(&mut descriptors)?];
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let cgroup_root = places::cgroup2_root(&mountinfo);
+    probes::log_libbpf();
+    let mut probes = vec![probes::tcp::load(&mut descriptors)?];
+    probes.push(if args.no_udp {
+        let state = ProbeState::Disabled("--no-udp".to_owned());
+        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
+    } else {
+        probes::udp::load(&mut descriptors, cgroup_root.as_deref())
+    });
     let run = Run { id: random()?, boot_id: boot_id.clone(), takeovers: 0 };
     report(&probes, &run);
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
@@ -63,7 +72,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let journal = Journal::open(&state.join("closed.journal"), run.id, first)?;
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let places = Places::new(places::cgroup2_root(&mountinfo), "/proc".into());
-    let settings = Settings { backfill_interval: args.backfill_interval, clients_file: state.join("clients.json") };
+    let settings = Settings {
+        backfill_interval: args.backfill_interval,
+        udp_idle: args.udp_idle,
+        clients_file: state.join("clients.json"),
+    };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let engine = Engine::new(run, descriptors, probes, journal, places, settings, clock)?;
     let thread = std::thread::Builder::new()

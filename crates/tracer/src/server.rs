@@ -292,11 +292,8 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
     if let Some(cursor) = cursor {
         out.buffer.extend_from_slice(format!(",\"cursor\":{cursor}").as_bytes());
     }
-    out.buffer.extend_from_slice(format!(",\"complete\":{complete}").as_bytes());
-    if !losses.is_empty() {
-        out.buffer.extend_from_slice(b",\"losses\":");
-        serde_json::to_writer(&mut out.buffer, &losses)?;
-    }
+    out.buffer.extend_from_slice(format!(",\"complete\":{complete},\"losses\":").as_bytes());
+    serde_json::to_writer(&mut out.buffer, &losses)?;
     out.buffer.extend_from_slice(b"}\n");
     out.send()
 }

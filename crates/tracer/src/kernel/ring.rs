@@ -83,6 +83,14 @@ impl Ring {
     /// Hands the finished records to `each`, oldest first, at most about `limit_bytes` of them. Nothing is consumed
     /// before [`Ring::advance`].
     pub fn read(&self, limit_bytes: usize, mut each: impl FnMut(&[u8])) -> Position {
+        self.read_while(limit_bytes, |record| {
+            each(record);
+            true
+        })
+    }
+
+    /// As [`Ring::read`], but stops before the record that `each` answers `false` to.
+    pub fn read_while(&self, limit_bytes: usize, mut each: impl FnMut(&[u8]) -> bool) -> Position {
         let begin = self.consumer_position().load(Ordering::Acquire);
         let end = self.producer_position().load(Ordering::Acquire);
         let mut at = begin;
@@ -98,12 +106,15 @@ impl Ring {
             if header & DISCARDED == 0 {
                 // SAFETY: the record is finished (not busy) and lies within the data, which is mapped twice; the kernel
                 // does not write it again before the consumer's position has passed it.
-                each(unsafe {
+                let record = unsafe {
                     std::slice::from_raw_parts(
                         self.producer.start.as_ptr().byte_add(offset + HEADER).cast::<u8>(),
                         length,
                     )
-                });
+                };
+                if !each(record) {
+                    break;
+                }
             }
             at += (HEADER + length).next_multiple_of(8) as u64;
         }

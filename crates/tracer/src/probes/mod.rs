@@ -6,11 +6,14 @@
 
 pub mod layout;
 pub mod tcp;
+pub mod udp;
 
+use crate::kernel::sys;
 use libbpf_rs::{MapCore, Object, ObjectBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use zerocopy::IntoBytes;
 
 /// The version of the probes' maps and programs: a hash of their sources.
 pub const ABI: &str = env!("WEIR_PROBES_ABI");
@@ -77,6 +80,25 @@ pub enum ProbeState {
     Failed(String),
 }
 
+/// Runs a pair of back-fill passes: even, then odd (see the TCP probe). `number` is the pass' index in the map `numbers`.
+pub(crate) fn backfill(descriptors: &Descriptors, numbers: &str, number: u32, iterator: &str) -> std::io::Result<()> {
+    let numbers = tcp::descriptor(descriptors, numbers)?;
+    let last = tcp::read_number(numbers, number)?;
+    // The first pass ever is 2, because 0 says "never confirmed".
+    let even = (last + 1).next_multiple_of(2).max(2);
+    for pass in [even, even + 1] {
+        sys::update(numbers, number.as_bytes(), pass.as_bytes())?;
+        let mut iterator = sys::open_iterator(tcp::descriptor(descriptors, iterator)?)?;
+        std::io::copy(&mut iterator, &mut std::io::sink())?;
+    }
+    Ok(())
+}
+
+/// libbpf's own words, for whoever debugs.
+pub fn log_libbpf() {
+    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, text| tracing::debug!("{}", text.trim_end()))));
+}
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Attach<'a> {
@@ -87,7 +109,6 @@ pub(crate) enum Attach<'a> {
     /// An iterator over a map.
     MapIterator(&'static str),
     /// A cgroup and all below it.
-    #[expect(dead_code, reason = "the UDP probe's")]
     Cgroup(std::os::fd::BorrowedFd<'a>),
 }
 

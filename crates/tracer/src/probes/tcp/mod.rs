@@ -99,17 +99,7 @@ impl Tcp {
 
     /// Gives sockets older than the probe their storage, and sockets that changed hands their owner.
     pub fn backfill(&self, descriptors: &Descriptors) -> io::Result<()> {
-        let numbers = descriptor(descriptors, "tcp_numbers")?;
-        let last = read_number(numbers, BACKFILL_PASS)?;
-        // A pair of passes: even, then odd. The first pass ever is 2, because 0 says "never confirmed".
-        let even = last.next_multiple_of(2).max(2);
-        let even = if even == last { even + 2 } else { even };
-        for pass in [even, even + 1] {
-            sys::update(numbers, BACKFILL_PASS.as_bytes(), pass.as_bytes())?;
-            let mut iterator = sys::open_iterator(descriptor(descriptors, FILL)?)?;
-            io::copy(&mut iterator, &mut io::sink())?;
-        }
-        Ok(())
+        super::backfill(descriptors, "tcp_numbers", BACKFILL_PASS, FILL)
     }
 
     /// What the kernel side lost, by reason.
