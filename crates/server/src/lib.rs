@@ -2,14 +2,27 @@
 //!
 //! ```text
 //! agents ─gRPC─▶ ingest ─▶ store's log (group fsync) ─▶ acknowledge
-//!                                   └─▶ applier ─▶ state, history ─▶ query ─▶ HTTP API, page
+//!                                   └─▶ apply ─▶ state, history ─▶ query (pair, name, sum) ─▶ HTTP API, page
 //! ```
 
-pub mod args;
+mod apply;
+mod args;
+mod auth;
+mod counts;
+mod http;
+mod identity;
+mod ingest;
+mod live;
+mod pairing;
+mod query;
+mod server;
 
 pub use args::Args;
+pub use server::Server;
 
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use weir_daemon::clock::SystemClock;
 
 /// Runs the server until `shutdown` is cancelled.
 ///
@@ -17,12 +30,10 @@ use tokio_util::sync::CancellationToken;
 /// When it cannot start (the data folder is held by another server, a port is taken, a listener that is not on loopback
 /// has neither a token nor `--insecure`), or when a critical task fails.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
-    tracing::info!(data = %args.data.display(), "server starts");
-    shutdown.cancelled().await;
-    Ok(())
+    Server::start(args, Arc::new(SystemClock::new()), shutdown).await?.run().await
 }
 
 /// The HTTP API's description, as `/openapi.json` serves it.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    utoipa::openapi::OpenApiBuilder::new().build()
+    http::openapi::openapi()
 }

@@ -1,1 +1,22 @@
-//! Current state and history behind two traits; the embedded backend.
+//! Current state and history, behind two traits.
+//!
+//! - [`StateStore`]: transactions (the merged state of every counter), metadata, and what the batches reported.
+//! - [`HistoryStore`]: rows of what moved, in immutable segments that are named by their range of the log.
+//! - [`embedded`]: the backend in one folder, with the log that makes acknowledged batches durable (R8).
+//!
+//! One contract suite (`tests/contract`) holds every backend to the same promises.
+
+pub mod embedded;
+mod error;
+mod fact;
+mod history;
+mod report;
+mod state;
+pub mod transaction;
+
+pub use error::StoreError;
+pub use fact::Fact;
+pub use history::{Endpoint, HistoryRow, HistoryStore, HistorySummary, SegmentId};
+pub use report::{BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
+pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
+pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};

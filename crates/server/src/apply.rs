@@ -1,0 +1,320 @@
+//! The applier: the one thread that merges durable batches into the state, gathers history rows, and flushes them.
+//!
+//! ```text
+//! Durable ─▶ convert ─▶ state + pending rows ─▶ every window or 100,000 rows: segment, watermark ─▶ log cut behind it
+//! ```
+//!
+//! At start the same steps run over the log from the watermark on. A failing disk does not end the thread: it tries
+//! again, the queue fills, the agents keep their batches.
+
+use crate::counts::Counts;
+use crate::identity::Names;
+use crate::ingest::convert::{Converted, convert};
+use crate::ingest::frame;
+use crate::ingest::writer::Durable;
+use crate::live::Live;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use weir_daemon::clock::Clock;
+use weir_model::{NodeName, WINDOW};
+use weir_store::embedded::Embedded;
+use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
+use weir_store::{
+    BatchReport, Coverage, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, SourceState, StateChanges,
+    StateStore, StoreError, StreamId,
+};
+
+/// A segment is written when so many rows wait: about 30 MB of memory, 3 MB of file.
+const PENDING_ROWS_MAX: usize = 100_000;
+/// Batches merged in one step at most, so that a reader waits at most for that.
+const GROUP_RECORDS: usize = 50_000;
+/// How often the applier looks whether a flush or retention is due.
+const TICK: Duration = Duration::from_millis(200);
+/// How often it forgets what is past its time.
+const RETAIN_EVERY_NS: u64 = 60_000_000_000;
+/// How long it waits before it tries a failed step again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Transactions leave two hours after their close (R9).
+const CLOSED_NS: i64 = 2 * 3600 * 1_000_000_000;
+/// About 500 MB of SQLite.
+const TRANSACTIONS_MAX: u64 = 1_000_000;
+/// Ended facts name what the last day's connections refer to.
+const FACTS_NS: i64 = 24 * 3600 * 1_000_000_000;
+/// A busy build machine starts some 100,000 processes a day.
+const FACTS_MAX: u64 = 200_000;
+
+/// The applier's state.
+pub(crate) struct Applier {
+    pub(crate) store: Arc<Embedded>,
+    pub(crate) live: Arc<Live>,
+    /// `None` while the log is replayed.
+    pub(crate) log: Option<Arc<Mutex<Log>>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) retain_history: Duration,
+    /// The last sequence applied of each stream: a batch that came twice is applied once.
+    pub(crate) applied: HashMap<StreamId, Applied>,
+    pub(crate) names: Names,
+    /// When the oldest pending row came, on the monotonic clock.
+    pub(crate) pending_since: Option<u64>,
+    pub(crate) retained_at: Option<u64>,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    sequence: u64,
+    node: NodeName,
+    boot: [u8; 16],
+    covered_to: weir_model::UnixNanos,
+}
+
+/// Everything that one merge changes.
+#[derive(Default)]
+struct Group {
+    changes: StateChanges,
+    rows: Vec<HistoryRow>,
+    last: Lsn,
+    batches: u64,
+}
+
+impl Applier {
+    /// Merges a log entry at start, before the writer exists.
+    ///
+    /// # Errors
+    /// When the state cannot be changed.
+    pub(crate) fn replay(&mut self, entry: Entry) -> Result<(), StoreError> {
+        let mut group = Group::default();
+        let Entry { lsn, entry } = entry;
+        self.add(&mut group, Durable { lsn, entry, batch: None, clock_offset_ns: None });
+        self.live.apply(&*self.store, &group.changes, std::mem::take(&mut group.rows), group.last)?;
+        self.pending_since = Some(0);
+        // A log that grew while segments could not be written does not have to fit into memory.
+        if self.live.pending().rows >= PENDING_ROWS_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Notes where a stream stands in the state, before the replay.
+    pub(crate) fn recover(&mut self, stream: &weir_store::StreamSummary) {
+        self.applied.insert(
+            stream.stream,
+            Applied {
+                // The state may be ahead of history: what the log still has is applied to both again, once.
+                sequence: 0,
+                node: stream.node.clone(),
+                boot: stream.boot,
+                covered_to: stream.newest.to,
+            },
+        );
+    }
+
+    /// Runs until every sender of `durable` is gone; then writes what is pending.
+    pub(crate) fn run(mut self, durable: &Receiver<Durable>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        loop {
+            match durable.recv_timeout(TICK) {
+                Ok(first) => {
+                    let mut group = Group::default();
+                    self.add(&mut group, first);
+                    while group.changes.transactions.len() < GROUP_RECORDS
+                        && let Ok(next) = durable.try_recv()
+                    {
+                        self.add(&mut group, next);
+                    }
+                    if !self.merge(group, shutdown) {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.flush_when_due(false);
+            self.retain_when_due();
+        }
+        self.flush_when_due(true);
+        if let Err(error) = self.store.checkpoint() {
+            tracing::warn!(%error, "the next start will be slower");
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, group: &mut Group, durable: Durable) {
+        let Durable { lsn, entry, batch, clock_offset_ns } = durable;
+        group.last = group.last.max(lsn);
+        let known = self.applied.get(&entry.stream);
+        if known.is_some_and(|known| known.sequence >= entry.sequence) {
+            self.counts.duplicates.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let converted = match entry.kind {
+            EntryKind::Gap => known.map(|known| told_gap(known, &entry)),
+            EntryKind::Batch => {
+                let batch = match batch {
+                    Some(batch) => Ok(batch),
+                    None => frame::decode(u32::from(entry.encoding), &entry.payload),
+                };
+                match batch {
+                    Ok(batch) => Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &mut self.names)),
+                    // It was decoded before it was appended; a newer build's batch can come here after a downgrade.
+                    Err(error) => {
+                        tracing::error!(%error, position = lsn.0, "skipped a batch of the log");
+                        self.counts.corrupt_frames.fetch_add(1, Ordering::Relaxed);
+                        None
+                    }
+                }
+            }
+        };
+        let Some(Converted { transactions, facts, report, rows, records_refused }) = converted else { return };
+        self.applied.insert(
+            entry.stream,
+            Applied {
+                sequence: entry.sequence,
+                node: report.node.clone(),
+                boot: report.boot,
+                covered_to: report.coverage.to,
+            },
+        );
+        self.counts.records_refused.fetch_add(records_refused, Ordering::Relaxed);
+        group.batches += 1;
+        group.changes.transactions.extend(transactions);
+        group.changes.facts.extend(facts);
+        group.changes.reports.push(report);
+        group.rows.extend(rows);
+    }
+
+    /// False: shut down before it could be merged. The log has it.
+    fn merge(&mut self, group: Group, shutdown: &CancellationToken) -> bool {
+        let batches = group.batches;
+        let rows = group.rows;
+        loop {
+            match self.live.apply(&*self.store, &group.changes, rows.clone(), group.last) {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(%error, "failed to merge; trying again");
+                    self.counts.apply_failures.fetch_add(1, Ordering::Relaxed);
+                    if shutdown.is_cancelled() {
+                        return false;
+                    }
+                    std::thread::park_timeout(RETRY);
+                }
+            }
+        }
+        self.counts.batches_applied.fetch_add(batches, Ordering::Relaxed);
+        self.pending_since.get_or_insert(self.clock.monotonic().0);
+        true
+    }
+
+    fn flush_when_due(&mut self, at_end: bool) {
+        let Some(since) = self.pending_since else { return };
+        let pending = self.live.pending();
+        let waited = self.clock.monotonic().0.saturating_sub(since);
+        if !at_end && waited < WINDOW as u64 && pending.rows < PENDING_ROWS_MAX {
+            return;
+        }
+        match self.flush() {
+            Ok(()) => self.pending_since = None,
+            Err(error) => {
+                tracing::error!(%error, "failed to write a segment; trying again");
+                self.counts.flush_failures.fetch_add(1, Ordering::Relaxed);
+                // The rows stay pending, and a window passes before the next try.
+                self.pending_since = Some(self.clock.monotonic().0);
+            }
+        }
+    }
+
+    /// Writes every pending row as one segment and cuts the log behind it.
+    ///
+    /// # Errors
+    /// When the segment cannot be stored; everything stays as it was.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        let pending = self.live.pending();
+        if pending.last <= pending.watermark {
+            return Ok(());
+        }
+        let rows: Vec<HistoryRow> = pending.groups.iter().flat_map(|group| group.iter().cloned()).collect();
+        let id = SegmentId { first: Lsn(pending.watermark.0 + 1), last: pending.last };
+        self.store.put_segment(id, &rows)?;
+        self.live.flushed(&pending);
+        if !rows.is_empty() {
+            self.counts.segments_written.fetch_add(1, Ordering::Relaxed);
+        }
+        match &self.log {
+            Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).truncate(id.last),
+            None => Ok(()),
+        }
+    }
+
+    fn retain_when_due(&mut self) {
+        let now = self.clock.monotonic().0;
+        if self.retained_at.is_some_and(|at| now.saturating_sub(at) < RETAIN_EVERY_NS) {
+            return;
+        }
+        self.retained_at = Some(now);
+        let history_ns = i64::try_from(self.retain_history.as_nanos()).unwrap_or(i64::MAX);
+        let retention = Retention {
+            now: self.clock.wall(),
+            closed_ns: CLOSED_NS,
+            transactions_max: TRANSACTIONS_MAX,
+            facts_ns: FACTS_NS,
+            facts_max: FACTS_MAX,
+            reports_ns: history_ns,
+        };
+        match self.store.retain(&retention) {
+            Ok(removed) if removed.transactions_evicted + removed.facts_evicted > 0 => {
+                tracing::warn!(?removed, "evicted rows beyond the caps");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "failed to forget old state"),
+        }
+        match self.store.forget_before(self.clock.wall().plus(history_ns.saturating_neg())) {
+            Ok((segments, rows)) => {
+                self.counts.segments_forgotten.fetch_add(segments, Ordering::Relaxed);
+                self.counts.history_rows_forgotten.fetch_add(rows, Ordering::Relaxed);
+            }
+            Err(error) => tracing::error!(%error, "failed to forget old segments"),
+        }
+    }
+}
+
+/// The report of sequences that the agent no longer had when it came back.
+fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
+    let NewEntry { stream, sequence: last_sequence, received, ref payload, .. } = *entry;
+    let first_sequence = payload.as_ref().try_into().map_or(last_sequence, u64::from_le_bytes);
+    let count = 1 + last_sequence.saturating_sub(first_sequence);
+    // What the lost batches covered is not known: an instant stands for it, the uncovered time says the rest.
+    let coverage = Coverage {
+        node: known.node.0.clone(),
+        from: known.covered_to,
+        to: known.covered_to,
+        covered: false,
+        gap_reason: "batches_lost".into(),
+    };
+    let loss = Loss {
+        node: known.node.0.clone(),
+        from: known.covered_to,
+        to: received,
+        place: "agent".into(),
+        reason: "batches_lost".into(),
+        count,
+        ..Loss::default()
+    };
+    let report = BatchReport {
+        stream,
+        first_sequence,
+        last_sequence,
+        node: known.node.clone(),
+        boot: known.boot,
+        agent_run: [0; 16],
+        version: String::new(),
+        received,
+        clock_offset_ns: None,
+        coverage,
+        source: SourceState::default(),
+        losses: vec![loss],
+        counts: [("batches_lost".to_owned(), count)].into(),
+    };
+    Converted { transactions: Vec::new(), facts: Vec::new(), report, rows: Vec::new(), records_refused: 0 }
+}

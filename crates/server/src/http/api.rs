@@ -1,0 +1,167 @@
+//! The paths under `/api/v1`: parameters in, `{"items": [...], "completeness": {...}}` or a problem out.
+
+use super::{App, problem};
+use crate::query::params::{Asked, Question, parse};
+use crate::query::{Sources, edges, records, status};
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::IntoParams;
+use weir_store::StoreError;
+use weir_wire::api::{Answer, ConnectionRow, Edge, MetadataRow, Problem, StatusRow, Transaction};
+
+/// The span, and names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct CommonParameters {
+    /// The span's start: a duration back from now (`5m`, `2h`, `7d`) or an RFC 3339 time. Default: 5m for edges and
+    /// connections, everything kept for transactions and metadata.
+    since: Option<String>,
+    /// The span's end, which it does not contain; same forms. Default: now.
+    until: Option<String>,
+    /// A name of either end, `*` for any characters: pod, container, process, container id, or address.
+    name: Option<String>,
+    /// The Kubernetes namespace of either end; `*` allowed.
+    namespace: Option<String>,
+    /// `key=value`: an attribute collected about either end (`process`, `container_id`, `cgroup_path`, or a collected
+    /// label); `*` allowed in the value.
+    label: Option<String>,
+    /// A network or an address that holds either end, for example `10.0.0.0/8`.
+    cidr: Option<String>,
+    /// The node; `*` allowed.
+    node: Option<String>,
+    /// Rows at most, 1 to 1000000; default 1000. `completeness.omitted` counts the rest.
+    limit: Option<u32>,
+}
+
+/// Both ends and what is between them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct TrafficParameters {
+    /// The client's name, as `name`.
+    from: Option<String>,
+    /// The server's name, as `name`.
+    to: Option<String>,
+    /// The server's port; of connections and transactions, either port.
+    port: Option<u16>,
+    /// `tcp` or `udp`.
+    protocol: Option<String>,
+}
+
+/// How edges are grouped.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct GroupingParameters {
+    /// `workload` (default), `service`, `namespace`, `node`, `zone`, `process` or `address`. Where an end has no value
+    /// under a grouping: service and workload fall back to pod, container, process; process to the workload; zone and
+    /// namespace to the node; an end beyond every known node stays `external` with its address.
+    by: Option<String>,
+}
+
+/// Which connections by their condition.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct ConditionParameters {
+    /// `open`, `closed` or `all` (default).
+    state: Option<String>,
+}
+
+/// How the server, its store and every node do.
+#[utoipa::path(get, path = "/api/v1/status", tag = "api", responses(
+    (status = 200, description = "One row a part", body = Answer<StatusRow>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Status, query, |sources, _| status::answer(sources)).await
+}
+
+/// Who talks to whom.
+#[utoipa::path(get, path = "/api/v1/edges", tag = "api",
+    params(CommonParameters, TrafficParameters, GroupingParameters), responses(
+    (status = 200, description = "One row an edge, most bytes first", body = Answer<Edge>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn edges(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Edges, query, edges::answer).await
+}
+
+/// Connections open in the span, with what moved in it; both views of a connection are rows.
+#[utoipa::path(get, path = "/api/v1/connections", tag = "api",
+    params(CommonParameters, TrafficParameters, ConditionParameters), responses(
+    (status = 200, description = "One row a view, most bytes first", body = Answer<ConnectionRow>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn connections(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Connections, query, records::connections).await
+}
+
+/// The stored counters: totals, newest change first.
+#[utoipa::path(get, path = "/api/v1/transactions", tag = "api",
+    params(CommonParameters, TrafficParameters, ConditionParameters), responses(
+    (status = 200, description = "One row a counter", body = Answer<Transaction>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn transactions(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Transactions, query, records::transactions).await
+}
+
+/// Who is who: what each source said, and from when to when it was so.
+#[utoipa::path(get, path = "/api/v1/metadata", tag = "api", params(CommonParameters), responses(
+    (status = 200, description = "One row a fact", body = Answer<MetadataRow>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn metadata(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Metadata, query, records::metadata).await
+}
+
+async fn answer<T: Serialize + 'static>(
+    app: App,
+    asked: Asked,
+    query: Option<String>,
+    ask: fn(&Sources, &Question) -> Result<Answer<T>, StoreError>,
+) -> Response {
+    let pairs: Vec<(String, String)> = match serde_urlencoded::from_str(query.as_deref().unwrap_or_default()) {
+        Ok(pairs) => pairs,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the query is not name=value&...: {error}")),
+    };
+    let question = match parse(asked, &pairs, app.sources.clock.wall()) {
+        Ok(question) => question,
+        Err(text) => return problem(StatusCode::BAD_REQUEST, text),
+    };
+    // Closed only when the server is gone.
+    let Ok(turn) = std::sync::Arc::clone(&app.questions).acquire_owned().await else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down".to_owned());
+    };
+    let answered = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let answer = ask(&app.sources, &question).map_err(|error| format!("failed to {error}"))?;
+        serde_json::to_vec(&answer).map_err(|error| format!("failed to write the answer: {error}"))
+    })
+    .await;
+    match answered {
+        Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(Err(text)) => {
+            tracing::error!(error = text, "failed to answer");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+        Err(error) => {
+            tracing::error!(%error, "failed to answer");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to answer: {error}"))
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Who an end is (R6), from a transaction's owner and the metadata facts. Pure.
+//!
+//! [`Names`] is an index over facts: containers by id, pods by uid, holders of addresses with their validity. A local
+//! end is its pod, else its container, else its process; a remote end is the paired view's local end, else the one
+//! holder of its address at that time, else `external` with the address as its name, or `unknown` for a loopback
+//! address without a counterpart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use weir_model::{Certainty, UnixNanos};
+use weir_store::{Endpoint, Fact, Transaction};
+
+/// Facts that the index takes at most; beyond that new things stay unnamed.
+const NAMES_MAX: usize = 200_000;
+/// Characters of a container's id where its name is not known, as container tools print it.
+const SHORT_ID: usize = 12;
+
+/// What a thing is called, and what else was collected about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Thing {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) parent: String,
+    pub(crate) node: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    said: UnixNanos,
+    from: UnixNanos,
+    to: Option<UnixNanos>,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    containers: HashMap<String, Thing>,
+    pods: HashMap<String, Thing>,
+    nodes: HashMap<String, Thing>,
+    holders: HashMap<IpAddr, Vec<Thing>>,
+    entries: usize,
+}
+
+impl Names {
+    /// Takes a fact in. The newest saying of a thing stands.
+    pub(crate) fn learn(&mut self, fact: &Fact) {
+        if self.entries >= NAMES_MAX {
+            return;
+        }
+        let thing = Thing {
+            kind: fact.kind.clone(),
+            id: fact.id.clone(),
+            name: fact.name.clone(),
+            namespace: fact.namespace.clone(),
+            parent: fact.parent.clone(),
+            node: fact.node.0.clone(),
+            attributes: fact.attributes.clone(),
+            said: fact.said,
+            from: fact.from,
+            to: fact.to,
+        };
+        let table = match fact.kind.as_str() {
+            "container" => Some(&mut self.containers),
+            "pod" => Some(&mut self.pods),
+            "node" => Some(&mut self.nodes),
+            _ => None,
+        };
+        if let Some(table) = table {
+            let key = if fact.kind == "node" { fact.node.0.clone() } else { fact.id.clone() };
+            match table.get_mut(&key) {
+                // A source that knows the name beats one that only knows that the thing exists.
+                Some(held) if (!held.name.is_empty(), held.said) > (!thing.name.is_empty(), thing.said) => {}
+                Some(held) => *held = thing.clone(),
+                None => {
+                    table.insert(key, thing.clone());
+                    self.entries += 1;
+                }
+            }
+        }
+        if !matches!(fact.kind.as_str(), "container" | "pod" | "node" | "service") {
+            return;
+        }
+        for address in &fact.addresses {
+            let Ok(address) = address.parse::<IpAddr>() else { continue };
+            let address = address.to_canonical();
+            if address.is_loopback() || address.is_unspecified() {
+                continue;
+            }
+            let holders = self.holders.entry(address).or_default();
+            let same = holders
+                .iter_mut()
+                .find(|held| held.kind == thing.kind && held.id == thing.id && held.from == thing.from);
+            match same {
+                Some(held) if held.said > thing.said => {}
+                Some(held) => *held = thing.clone(),
+                None => {
+                    holders.push(thing.clone());
+                    self.entries += 1;
+                }
+            }
+        }
+    }
+
+    /// Who held an address at an instant: the one pod, else the one container, else the one node; nobody when two of a
+    /// kind claim it.
+    pub(crate) fn holder(&self, address: IpAddr, at: UnixNanos) -> Option<&Thing> {
+        let holders = self.holders.get(&address)?;
+        let valid = |kind: &str| {
+            let mut of_kind = holders
+                .iter()
+                .filter(|thing| thing.kind == kind && thing.from <= at && thing.to.is_none_or(|to| at < to));
+            let first = of_kind.next();
+            // Several sources may speak of one thing.
+            first.filter(|first| of_kind.all(|other| other.id == first.id))
+        };
+        // A host-network pod shares its node's address: the address then says only the node.
+        let node = valid("node");
+        if node.is_some() {
+            return node;
+        }
+        ["pod", "container"].into_iter().find_map(valid)
+    }
+
+    /// The node that owns an address.
+    pub(crate) fn node_of(&self, address: IpAddr, at: UnixNanos) -> Option<&str> {
+        self.holder(address, at).map(|thing| thing.node.as_str())
+    }
+
+    /// A node's own facts.
+    pub(crate) fn node(&self, node: &str) -> Option<&Thing> {
+        self.nodes.get(node)
+    }
+
+    /// The container of an id, and its pod.
+    pub(crate) fn container(&self, id: &str) -> (Option<&Thing>, Option<&Thing>) {
+        let container = self.containers.get(id);
+        let pod = container.and_then(|container| self.pods.get(&container.parent));
+        (container, pod)
+    }
+
+    /// A transaction's own end.
+    pub(crate) fn endpoint(&self, transaction: &Transaction) -> Endpoint {
+        let (process, container) =
+            transaction.owner.as_ref().map_or(("", ""), |owner| (owner.process.as_str(), owner.container_id.as_str()));
+        self.own(process, container, transaction.tuple.local.ip())
+    }
+
+    /// An end that a process or container holds.
+    pub(crate) fn own(&self, process: &str, container_id: &str, address: IpAddr) -> Endpoint {
+        if !container_id.is_empty() {
+            let (container, pod) = self.container(container_id);
+            if let Some(pod) = pod.filter(|pod| !pod.name.is_empty()) {
+                return endpoint("pod", &pod.namespace, &pod.name);
+            }
+            return match container.filter(|container| !container.name.is_empty()) {
+                Some(container) => endpoint("container", &container.namespace, &container.name),
+                None => endpoint("container", "", container_id.get(..SHORT_ID).unwrap_or(container_id)),
+            };
+        }
+        if !process.is_empty() {
+            return endpoint("process", "", process);
+        }
+        endpoint("unknown", "", &address.to_string())
+    }
+
+    /// A transaction's other end as far as its address tells.
+    pub(crate) fn remote_endpoint(&self, transaction: &Transaction) -> Endpoint {
+        self.by_address(transaction.tuple.remote.ip(), transaction.last).0
+    }
+
+    /// An end that only its address tells of, and how sure that is.
+    pub(crate) fn by_address(&self, address: IpAddr, at: UnixNanos) -> (Endpoint, Certainty) {
+        if address.is_loopback() || address.is_unspecified() {
+            return (endpoint("unknown", "", &address.to_string()), Certainty::Unknown);
+        }
+        match self.holder(address, at) {
+            Some(thing) if !thing.name.is_empty() => {
+                (endpoint(&thing.kind, &thing.namespace, &thing.name), Certainty::Inferred)
+            }
+            _ => (endpoint("external", "", &address.to_string()), Certainty::Known),
+        }
+    }
+}
+
+fn endpoint(kind: &str, namespace: &str, name: &str) -> Endpoint {
+    Endpoint { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}

@@ -1,0 +1,386 @@
+//! A batch turned into what is stored: readings, facts, a report, and history rows. Pure.
+//!
+//! A record that cannot be what it says (no address, an index out of range, an unknown protocol) is left out and
+//! counted; the rest of its batch stands.
+
+use crate::identity::Names;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use weir_model::connection::address_from_bytes;
+use weir_model::{
+    Bytes, Certainty, ConnectionKey, Deltas, Direction, Generation, Instance, NodeName, Protocol, Side, Totals, Tuple,
+    UnixNanos,
+};
+use weir_store::{
+    BatchReport, Before, Claim, Condition, Coverage, Fact, HistoryRow, Loss, Owner, Rtt, SourceState, StreamId,
+    Transaction,
+};
+use weir_wire::agent::record::InstanceKind;
+use weir_wire::agent::{Address, Batch, LocalEnd, Record};
+
+/// More losses in one batch are summed under the last of them: a batch comes every few seconds.
+const LOSSES_MAX: usize = 256;
+/// A cap for every text that an agent gives: names and paths are shorter, and one row must not fill a page.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// What a batch holds.
+#[derive(Debug)]
+pub(crate) struct Converted {
+    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) report: BatchReport,
+    pub(crate) rows: Vec<HistoryRow>,
+    pub(crate) records_refused: u64,
+}
+
+/// Converts a batch of `stream`. `names` say who a local end is.
+pub(crate) fn convert(
+    stream: StreamId,
+    batch: &Batch,
+    received: UnixNanos,
+    clock_offset_ns: Option<i64>,
+    names: &mut Names,
+) -> Converted {
+    let node = NodeName(clip(&batch.node));
+    let boot = sixteen(&batch.boot_id);
+    let facts: Vec<Fact> = batch.metadata.iter().map(|fact| to_fact(fact, &node, batch.covers_to_unix_ns)).collect();
+    for fact in &facts {
+        names.learn(fact);
+    }
+    let mut transactions = Vec::with_capacity(batch.records.len());
+    let mut rows = Vec::with_capacity(batch.records.len());
+    let mut refused = 0;
+    let node_text: Arc<str> = node.0.as_str().into();
+    let nothing = LocalEnd::default();
+    for record in &batch.records {
+        // An index beyond the list with an empty list means that the agent knows nothing of any owner.
+        let end = match batch.local_ends.get(record.local_end as usize) {
+            Some(end) => end,
+            None if batch.local_ends.is_empty() => &nothing,
+            None => {
+                refused += 1;
+                continue;
+            }
+        };
+        let Some(reading) = to_transaction(record, end, &node, boot) else {
+            refused += 1;
+            continue;
+        };
+        rows.extend(to_row(record, &reading, &node_text, names));
+        transactions.push(reading);
+    }
+    name_remote_ends(&transactions, &mut rows, names);
+    let report = to_report(stream, batch, &node, boot, received, clock_offset_ns, refused);
+    Converted { transactions, facts, report, rows, records_refused: refused }
+}
+
+fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 16]) -> Option<Transaction> {
+    let protocol = match record.protocol {
+        0 => Protocol::Tcp,
+        1 => Protocol::Udp,
+        _ => return None,
+    };
+    let tuple = tuple(record.local.as_ref()?, record.remote.as_ref()?)?;
+    let instance = match record.instance_kind() {
+        InstanceKind::Socket if record.cookie != 0 => Instance::Socket { cookie: record.cookie },
+        InstanceKind::Peer if record.cookie != 0 => Instance::Peer { cookie: record.cookie, tuple },
+        InstanceKind::Tuple => Instance::Tuple { protocol, netns: end.netns, pid: end.pid, tuple },
+        _ => return None,
+    };
+    let at = UnixNanos(record.to_unix_ns);
+    let closed = known(record.closed_unix_ns);
+    let started = known(record.start_unix_ns);
+    let from = UnixNanos(record.from_unix_ns.min(record.to_unix_ns));
+    let owner = Owner {
+        at,
+        pid: end.pid,
+        process_start_ns: end.process_start_ns,
+        process: clip(&end.process_name),
+        cgroup_id: end.cgroup_id,
+        cgroup_path: clip(&end.cgroup_path),
+        container_id: clip(&end.container_id),
+    };
+    let owned = owner != Owner { at, ..Owner::default() };
+    Some(Transaction {
+        key: ConnectionKey {
+            node: node.clone(),
+            boot,
+            instance,
+            generation: Generation { count: record.generation, run: record.generation_run },
+        },
+        protocol,
+        tuple,
+        translated: translated(record, tuple),
+        netns: end.netns,
+        totals: Totals {
+            sent: Bytes(record.sent_total),
+            recv: Bytes(record.recv_total),
+            retransmits: record.retransmits_total,
+        },
+        before: Before { sent: Bytes(record.sent_before), recv: Bytes(record.recv_before) },
+        started,
+        first: started.map_or(from, |started| started.min(at)),
+        last: at,
+        condition: Condition {
+            closed,
+            at,
+            state: if closed.is_some() { "closed".to_owned() } else { clip(&record.state) },
+            close_reason: closed.map(|_| clip(&record.close_reason)).filter(|reason| !reason.is_empty()),
+            errno: record.error,
+        },
+        claim: match record.direction {
+            1 => Some(Direction::Incoming),
+            2 => Some(Direction::Outgoing),
+            _ => None,
+        }
+        .map(|direction| Claim {
+            certainty: match record.direction_certainty {
+                2 => Certainty::Known,
+                1 => Certainty::Inferred,
+                _ => Certainty::Unknown,
+            },
+            at,
+            direction,
+        }),
+        owner: owned.then_some(owner),
+        rtt: (record.rtt_us != 0).then_some(Rtt { at, us: record.rtt_us }),
+        connect_latency_us: (record.connect_latency_us != 0).then_some(record.connect_latency_us),
+        other_peer: record.other_peer,
+    })
+}
+
+/// `None` when the record only describes: nothing moved, nothing opened or closed.
+fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, names: &Names) -> Option<HistoryRow> {
+    let closed = reading.closed().is_some();
+    let moved = record.sent_delta != 0 || record.recv_delta != 0 || record.retransmits_delta != 0;
+    if !(moved || record.opened || closed) {
+        return None;
+    }
+    let view = reading.side();
+    let own = Arc::new(names.endpoint(reading));
+    let other = Arc::new(names.remote_endpoint(reading));
+    let tuple = reading.flow_tuple();
+    let at_server = view == Some(Side::Server);
+    let (client, server) = if at_server { (tuple.remote, tuple.local) } else { (tuple.local, tuple.remote) };
+    let (client_endpoint, server_endpoint) = if at_server { (other, own) } else { (own, other) };
+    let (sent, recv) =
+        if at_server { (record.recv_delta, record.sent_delta) } else { (record.sent_delta, record.recv_delta) };
+    let owner = reading.owner.as_ref();
+    Some(HistoryRow {
+        from: UnixNanos(record.from_unix_ns.min(record.to_unix_ns)),
+        to: reading.last,
+        connection: reading.id(),
+        view,
+        node: Arc::clone(node),
+        protocol: reading.protocol,
+        netns: reading.netns,
+        client,
+        server,
+        client_endpoint,
+        server_endpoint,
+        process: owner.map_or("", |owner| &owner.process).into(),
+        container_id: owner.map_or("", |owner| &owner.container_id).into(),
+        deltas: Deltas { sent: Bytes(sent), recv: Bytes(recv), retransmits: record.retransmits_delta },
+        opened: record.opened,
+        closed,
+        failure: reading.condition.close_reason.as_deref().filter(|reason| is_failure(reason)).unwrap_or("").into(),
+        rtt_us: reading.rtt.map(|rtt| rtt.us),
+        started: reading.started,
+    })
+}
+
+/// Where both ends' views are in one batch, each names the other's end in the history's readable columns. Answers do
+/// not depend on it: they pair anew (R5, R6).
+fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], names: &Names) {
+    let by_tuple: std::collections::HashMap<_, _> = transactions
+        .iter()
+        .map(|reading| {
+            let tuple = reading.flow_tuple();
+            ((reading.protocol, if tuple.is_loopback() { reading.netns } else { 0 }, tuple), reading)
+        })
+        .collect();
+    for row in rows {
+        let at_server = row.view == Some(Side::Server);
+        let (own, remote) = if at_server { (row.server, row.client) } else { (row.client, row.server) };
+        let tuple = Tuple { local: remote, remote: own };
+        let netns = if tuple.is_loopback() { row.netns } else { 0 };
+        if let Some(other) = by_tuple.get(&(row.protocol, netns, tuple)) {
+            let endpoint = Arc::new(names.endpoint(other));
+            if at_server {
+                row.client_endpoint = endpoint;
+            } else {
+                row.server_endpoint = endpoint;
+            }
+        }
+    }
+}
+
+/// Whether a close reason means that the connection failed to open or broke. `closed` and `disconnected` do not.
+pub(crate) fn is_failure(reason: &str) -> bool {
+    matches!(reason, "refused" | "timed_out" | "reset" | "unreachable" | "aborted")
+}
+
+fn to_report(
+    stream: StreamId,
+    batch: &Batch,
+    node: &NodeName,
+    boot: [u8; 16],
+    received: UnixNanos,
+    clock_offset_ns: Option<i64>,
+    refused: u64,
+) -> BatchReport {
+    let source = batch.source.clone().unwrap_or_default();
+    let (mut from, mut to) = (batch.covers_from_unix_ns, batch.covers_to_unix_ns);
+    let mut covered = batch.covered;
+    let mut gap_reason = clip(&batch.gap_reason);
+    let mut counts = BTreeMap::from([
+        ("batches".to_owned(), 1),
+        ("records".to_owned(), batch.records.len() as u64),
+        ("records_refused".to_owned(), refused),
+        ("rows".to_owned(), source.rows),
+        ("rows_refused".to_owned(), source.rows_refused),
+        (format!("polls_{}", if source.state.is_empty() { "unknown" } else { &source.state }), 1),
+    ]);
+    let mut losses: Vec<Loss> = Vec::new();
+    if let Some(tombstone) = &batch.tombstone {
+        (from, to, covered) = (tombstone.from_unix_ns, tombstone.to_unix_ns, false);
+        gap_reason = "spool_dropped".to_owned();
+        counts.insert(
+            "batches_dropped_by_spool".to_owned(),
+            1 + tombstone.last_sequence - tombstone.first_sequence.min(tombstone.last_sequence),
+        );
+        losses.push(Loss {
+            place: "agent".into(),
+            reason: "spool_dropped".into(),
+            count: tombstone.records,
+            bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
+            connections: tombstone.connections,
+            intended: true,
+            ..Loss::default()
+        });
+    }
+    // No previous poll: nothing before this one is covered.
+    if from == 0 || from > to {
+        from = to;
+    }
+    for loss in &batch.losses {
+        if loss.count == 0 && loss.bytes == 0 && loss.connections == 0 {
+            continue;
+        }
+        let next = Loss {
+            place: clip(&loss.place),
+            reason: clip(&loss.reason),
+            count: loss.count,
+            bytes: loss.bytes,
+            connections: loss.connections,
+            intended: loss.intended,
+            ..Loss::default()
+        };
+        let is_full = losses.len() == LOSSES_MAX;
+        match losses.last_mut() {
+            Some(last) if is_full => {
+                last.reason = "further_reasons".into();
+                last.count = last.count.saturating_add(next.count);
+                last.bytes = last.bytes.saturating_add(next.bytes);
+                last.connections = last.connections.saturating_add(next.connections);
+            }
+            _ => losses.push(next),
+        }
+    }
+    if refused > 0 {
+        losses.push(Loss {
+            place: "server".into(),
+            reason: "record_refused".into(),
+            count: refused,
+            ..Loss::default()
+        });
+    }
+    for loss in &mut losses {
+        loss.node.clone_from(&node.0);
+        (loss.from, loss.to) = (UnixNanos(from), UnixNanos(to));
+        counts.insert(format!("lost_{}_{}", loss.place, loss.reason), loss.count);
+    }
+    let first_sequence = batch.tombstone.as_ref().map_or(batch.sequence, |tombstone| tombstone.first_sequence);
+    BatchReport {
+        stream,
+        first_sequence: first_sequence.min(batch.sequence),
+        last_sequence: batch.sequence,
+        node: node.clone(),
+        boot,
+        agent_run: sixteen(&batch.agent_run),
+        version: clip(&batch.agent_version),
+        received,
+        clock_offset_ns,
+        coverage: Coverage { node: node.0.clone(), from: UnixNanos(from), to: UnixNanos(to), covered, gap_reason },
+        source: SourceState {
+            kind: clip(&source.kind),
+            state: clip(&source.state),
+            detail: clip(&source.detail),
+            version: clip(&source.version),
+        },
+        losses,
+        counts,
+    }
+}
+
+fn to_fact(fact: &weir_wire::agent::MetadataFact, node: &NodeName, said: i64) -> Fact {
+    Fact {
+        node: node.clone(),
+        source: clip(&fact.source),
+        kind: clip(&fact.kind),
+        id: clip(&fact.id),
+        from: UnixNanos(fact.from_unix_ns),
+        said: UnixNanos(said),
+        to: known(fact.to_unix_ns),
+        name: clip(&fact.name),
+        namespace: clip(&fact.namespace),
+        parent: clip(&fact.parent),
+        netns: fact.netns,
+        addresses: fact.addresses.iter().map(|address| clip(address)).collect(),
+        attributes: fact.attributes.iter().map(|(name, value)| (clip(name), clip(value))).collect(),
+    }
+}
+
+fn translated(record: &Record, tuple: Tuple) -> Option<Tuple> {
+    if record.translated_local.is_none() && record.translated_remote.is_none() {
+        return None;
+    }
+    let local = record.translated_local.as_ref().map_or(Some(tuple.local), address)?;
+    let remote = record.translated_remote.as_ref().map_or(Some(tuple.remote), address)?;
+    Some(Tuple { local, remote }).filter(|translated| *translated != tuple)
+}
+
+fn tuple(local: &Address, remote: &Address) -> Option<Tuple> {
+    Some(Tuple { local: address(local)?, remote: address(remote)? })
+}
+
+fn address(address: &Address) -> Option<SocketAddr> {
+    let port = u16::try_from(address.port).ok()?;
+    let ip = match address.ip.len() {
+        4 => {
+            let bytes: [u8; 4] = address.ip.as_ref().try_into().ok()?;
+            bytes.into()
+        }
+        16 => address_from_bytes(address.ip.as_ref().try_into().ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+fn known(nanos: i64) -> Option<UnixNanos> {
+    (nanos != 0).then_some(UnixNanos(nanos))
+}
+
+/// An id of another length is an agent's mistake that harms only itself: zeros.
+pub(crate) fn sixteen(bytes: &[u8]) -> [u8; 16] {
+    bytes.try_into().unwrap_or_default()
+}
+
+fn clip(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

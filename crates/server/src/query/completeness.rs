@@ -1,0 +1,183 @@
+//! How complete an answer is: which nodes reported, which time they covered, what was lost (invariant 5).
+
+use super::params::{Glob, Question};
+use super::rfc3339;
+use std::collections::{BTreeMap, HashMap};
+use weir_model::UnixNanos;
+use weir_store::{Coverage, Loss, StateView, StoreError, StreamSummary};
+use weir_wire::api::{Completeness, LossTotal, NodeCoverage};
+
+/// The interval that is assumed until a node's second poll: the agent's default.
+const INTERVAL_NS: i64 = 10_000_000_000;
+/// A shorter measured interval counts as this, so that a busy moment is not called late.
+const INTERVAL_NS_MIN: i64 = 1_000_000_000;
+/// Nothing for so long: silent.
+const SILENT_NS: i64 = 120_000_000_000;
+
+/// Each node's spans that a poll covered: sorted, merged.
+#[derive(Debug, Default)]
+pub(crate) struct Covered {
+    spans: HashMap<String, Vec<(i64, i64)>>,
+}
+
+impl Covered {
+    pub(crate) fn of(coverage: &[Coverage]) -> Self {
+        let mut spans: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
+        for span in coverage.iter().filter(|span| span.covered) {
+            spans.entry(span.node.clone()).or_default().push((span.from.0, span.to.0));
+        }
+        for spans in spans.values_mut() {
+            spans.sort_unstable();
+            let mut merged: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
+            for &(from, to) in spans.iter() {
+                match merged.last_mut() {
+                    Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                    _ => merged.push((from, to)),
+                }
+            }
+            *spans = merged;
+        }
+        Self { spans }
+    }
+
+    /// Whether a poll of the node covered what a record that ends at `at` tells of: `at` in `(from, to]`.
+    pub(crate) fn covers(&self, node: &str, at: UnixNanos) -> bool {
+        let Some(spans) = self.spans.get(node) else { return false };
+        let next = spans.partition_point(|&(from, _)| from < at.0);
+        next > 0 && at.0 <= spans[next - 1].1
+    }
+
+    /// Nanoseconds of `[from, to)` that are covered.
+    fn within(&self, node: &str, from: i64, to: i64) -> i64 {
+        let spans = self.spans.get(node).into_iter().flatten();
+        spans.map(|&(start, end)| (end.min(to) - start.max(from)).max(0)).sum()
+    }
+}
+
+/// Sums up what is known about the question's span.
+pub(crate) fn of(
+    view: &dyn StateView,
+    question: &Question,
+    now: UnixNanos,
+    own_losses: Vec<Loss>,
+) -> Result<Completeness, StoreError> {
+    let streams = view.streams()?;
+    let first = streams.iter().map(|stream| stream.first_covered).min();
+    let from = question.since.or(first).unwrap_or(now);
+    let to = question.until.unwrap_or(now);
+    let newest = question.until.unwrap_or(UnixNanos(i64::MAX));
+    let covered = Covered::of(&view.coverage(from, newest)?);
+    let wanted = |node: &str| question.node.as_ref().is_none_or(|glob: &Glob| glob.matches(node));
+    let mut nodes = Vec::new();
+    for (node, streams) in by_node(&streams) {
+        if wanted(node) {
+            nodes.push(node_coverage(node, &streams, &covered, (from.0, to.0), now));
+        }
+    }
+    let losses = view.losses(from, newest)?.into_iter().chain(own_losses);
+    let losses = sum_losses(losses.filter(|loss| loss.node.is_empty() || wanted(&loss.node)));
+    let complete = !nodes.is_empty()
+        && losses.is_empty()
+        && nodes.iter().all(|node| node.state == "reporting" && node.missing_ms == 0);
+    Ok(Completeness { complete, from: rfc3339(from), to: rfc3339(to), nodes, losses, omitted: 0 })
+}
+
+fn by_node(streams: &[StreamSummary]) -> BTreeMap<&str, Vec<&StreamSummary>> {
+    let mut nodes: BTreeMap<&str, Vec<&StreamSummary>> = BTreeMap::new();
+    for stream in streams {
+        nodes.entry(&stream.node.0).or_default().push(stream);
+    }
+    nodes
+}
+
+/// A node can have several streams: its spool was lost once. The newest speaks for it.
+pub(crate) fn newest<'a>(streams: &[&'a StreamSummary]) -> Option<&'a StreamSummary> {
+    streams.iter().copied().max_by_key(|stream| (stream.received, stream.stream))
+}
+
+/// `reporting`, `late` or `silent`.
+pub(crate) fn node_state(stream: &StreamSummary, now: UnixNanos) -> &'static str {
+    let measured = stream.newest.to.since(stream.newest.from);
+    let interval = if measured == 0 { INTERVAL_NS } else { measured.max(INTERVAL_NS_MIN) };
+    let age = now.since(stream.received);
+    // A long gap makes a long last span: silence is silence all the same.
+    if age > SILENT_NS {
+        "silent"
+    } else if age > interval.saturating_mul(3) {
+        "late"
+    } else {
+        "reporting"
+    }
+}
+
+fn node_coverage(
+    node: &str,
+    streams: &[&StreamSummary],
+    covered: &Covered,
+    (from, to): (i64, i64),
+    now: UnixNanos,
+) -> NodeCoverage {
+    let Some(stream) = newest(streams) else { return NodeCoverage::default() };
+    let state = node_state(stream, now);
+    let first = streams.iter().map(|stream| stream.first_covered.0).min().unwrap_or(to);
+    // The time since a reporting node's last poll is not missing: its next poll will cover it.
+    let end = if state == "reporting" { to.min(stream.newest.to.0) } else { to };
+    let asked = (end - from.max(first)).max(0);
+    let covered_ns = covered.within(node, from.max(first), to);
+    let covered_to_end = covered.within(node, from.max(first), end);
+    NodeCoverage {
+        node: node.to_owned(),
+        state: state.to_owned(),
+        last_seen: streams
+            .iter()
+            .filter(|stream| stream.newest.covered)
+            .map(|stream| stream.newest.to)
+            .max()
+            .or_else(|| covered.spans.get(node)?.last().map(|span| UnixNanos(span.1)))
+            .map(rfc3339),
+        covered_ms: (covered_ns / 1_000_000) as u64,
+        missing_ms: ((asked - covered_to_end).max(0) / 1_000_000) as u64,
+        clock_offset_ms: stream.clock_offset_ns.map(|offset| offset / 1_000_000),
+        source_state: stream.source.state.clone(),
+        source_detail: stream.source.detail.clone(),
+    }
+}
+
+pub(crate) fn sum_losses(losses: impl Iterator<Item = Loss>) -> Vec<LossTotal> {
+    let mut sums: BTreeMap<(String, String, String), LossTotal> = BTreeMap::new();
+    for loss in losses {
+        let sum =
+            sums.entry((loss.node.clone(), loss.place.clone(), loss.reason.clone())).or_insert_with(|| LossTotal {
+                node: loss.node,
+                place: loss.place,
+                reason: loss.reason,
+                intended: loss.intended,
+                ..LossTotal::default()
+            });
+        sum.count = sum.count.saturating_add(loss.count);
+        sum.bytes = sum.bytes.saturating_add(loss.bytes);
+        sum.connections = sum.connections.saturating_add(loss.connections);
+        sum.intended &= loss.intended;
+    }
+    sums.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(from: i64, to: i64, covered: bool) -> Coverage {
+        Coverage { node: "a".into(), from: UnixNanos(from), to: UnixNanos(to), covered, gap_reason: String::new() }
+    }
+
+    #[test]
+    fn covered_spans_are_merged_and_gaps_are_not_covered() {
+        let covered = Covered::of(&[span(20, 30, true), span(0, 10, true), span(10, 20, false), span(30, 40, true)]);
+        assert_eq!(covered.within("a", 0, 40), 30);
+        assert_eq!(covered.within("a", 5, 25), 10);
+        assert_eq!(covered.within("b", 0, 40), 0);
+        for (at, expected) in [(0, false), (1, true), (10, true), (11, false), (20, false), (35, true), (41, false)] {
+            assert_eq!(covered.covers("a", UnixNanos(at)), expected, "{at}");
+        }
+    }
+}

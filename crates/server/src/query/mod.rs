@@ -1,0 +1,43 @@
+//! Answers: what was asked, from one snapshot of state, pending rows and segments.
+//!
+//! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`ends`] names the ends,
+//! [`edges`] and [`records`] build the rows, [`completeness`] says how complete they are, [`status`] how the parts do.
+
+pub(crate) mod completeness;
+pub(crate) mod edges;
+pub(crate) mod ends;
+pub(crate) mod params;
+pub(crate) mod records;
+pub(crate) mod selection;
+pub(crate) mod status;
+
+use crate::counts::Counts;
+use crate::ingest::streams::Streams;
+use crate::live::Live;
+use std::sync::{Arc, Mutex};
+use weir_daemon::clock::Clock;
+use weir_model::UnixNanos;
+use weir_store::embedded::Embedded;
+use weir_store::embedded::log::Log;
+
+/// What every answer is made from.
+pub(crate) struct Sources {
+    pub(crate) store: Arc<Embedded>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) log: Arc<Mutex<Log>>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// An instant as every answer prints it: RFC 3339 with nanoseconds where it has them.
+pub(crate) fn rfc3339(at: UnixNanos) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(at.0)).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+/// Cuts `items` to `limit`; answers how many were left out.
+pub(crate) fn cut<T>(items: &mut Vec<T>, limit: usize) -> u64 {
+    let omitted = items.len().saturating_sub(limit);
+    items.truncate(limit);
+    omitted as u64
+}

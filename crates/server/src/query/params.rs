@@ -1,0 +1,312 @@
+//! The question: query parameters, parsed once. A wrong one is answered with its name, its value and what is allowed.
+
+use ipnet::IpNet;
+use std::net::IpAddr;
+use weir_model::{Protocol, UnixNanos};
+
+/// Rows in an answer where `limit` is not given.
+const LIMIT: usize = 1000;
+/// The largest `limit`: about 500 MB of JSON.
+const LIMIT_MAX: usize = 1_000_000;
+/// The span of edges and connections where `since` is not given: five minutes.
+const SPAN_NS: i64 = 300_000_000_000;
+
+/// What the ends of an edge are grouped by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Grouping {
+    #[default]
+    Workload,
+    Service,
+    Namespace,
+    Node,
+    Zone,
+    Process,
+    Address,
+}
+
+const GROUPINGS: [(&str, Grouping); 7] = [
+    ("workload", Grouping::Workload),
+    ("service", Grouping::Service),
+    ("namespace", Grouping::Namespace),
+    ("node", Grouping::Node),
+    ("zone", Grouping::Zone),
+    ("process", Grouping::Process),
+    ("address", Grouping::Address),
+];
+
+/// Which connections by their condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OpenOrClosed {
+    #[default]
+    All,
+    Open,
+    Closed,
+}
+
+const CONDITIONS: [(&str, OpenOrClosed); 3] =
+    [("all", OpenOrClosed::All), ("open", OpenOrClosed::Open), ("closed", OpenOrClosed::Closed)];
+const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+/// A name with `*` for any characters, case ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Glob(String);
+
+impl Glob {
+    pub(crate) fn new(pattern: &str) -> Self {
+        Self(pattern.to_lowercase())
+    }
+
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let mut parts = self.0.split('*');
+        let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+        let mut parts: Vec<&str> = parts.collect();
+        let Some(last) = parts.pop() else { return rest.is_empty() };
+        for part in parts {
+            let Some(place) = rest.find(part) else { return false };
+            rest = &rest[place + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// A parsed question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// `None`: everything that is kept.
+    pub(crate) since: Option<UnixNanos>,
+    /// `None`: until now, and what an agent's clock puts after it.
+    pub(crate) until: Option<UnixNanos>,
+    pub(crate) by: Grouping,
+    pub(crate) from: Option<Glob>,
+    pub(crate) to: Option<Glob>,
+    pub(crate) name: Option<Glob>,
+    pub(crate) namespace: Option<Glob>,
+    pub(crate) label: Option<(String, Glob)>,
+    pub(crate) cidr: Option<IpNet>,
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) node: Option<Glob>,
+    pub(crate) state: OpenOrClosed,
+    pub(crate) limit: usize,
+}
+
+/// Which endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Edges,
+    Connections,
+    Transactions,
+    Metadata,
+    /// Takes no parameters.
+    Status,
+}
+
+impl Asked {
+    fn allowed(self) -> &'static [&'static str] {
+        match self {
+            Self::Edges => &[
+                "since",
+                "until",
+                "by",
+                "from",
+                "to",
+                "name",
+                "namespace",
+                "label",
+                "cidr",
+                "port",
+                "protocol",
+                "node",
+                "limit",
+            ],
+            Self::Connections | Self::Transactions => &[
+                "since",
+                "until",
+                "from",
+                "to",
+                "name",
+                "namespace",
+                "label",
+                "cidr",
+                "port",
+                "protocol",
+                "node",
+                "state",
+                "limit",
+            ],
+            Self::Metadata => &["since", "until", "name", "namespace", "label", "cidr", "node", "limit"],
+            Self::Status => &[],
+        }
+    }
+}
+
+/// Parses the parameters of a request.
+///
+/// # Errors
+/// The text of the problem: which parameter, its value, what is allowed.
+pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) -> Result<Question, String> {
+    let default_since = matches!(asked, Asked::Edges | Asked::Connections).then(|| now.plus(-SPAN_NS));
+    let mut question = Question {
+        since: None,
+        until: None,
+        by: Grouping::default(),
+        from: None,
+        to: None,
+        name: None,
+        namespace: None,
+        label: None,
+        cidr: None,
+        port: None,
+        protocol: None,
+        node: None,
+        state: OpenOrClosed::default(),
+        limit: LIMIT,
+    };
+    let mut seen = Vec::new();
+    for (name, value) in pairs {
+        if !asked.allowed().contains(&name.as_str()) {
+            let allowed = asked.allowed();
+            return Err(if allowed.is_empty() {
+                format!("parameter `{name}` is not known here; this path takes none")
+            } else {
+                format!("parameter `{name}` is not known here; known are {}", allowed.join(", "))
+            });
+        }
+        if seen.contains(&name) {
+            return Err(format!("parameter `{name}` is given twice; give it once"));
+        }
+        seen.push(name);
+        let wrong = |allowed: &str| format!("parameter `{name}` is `{value}`; {allowed}");
+        let glob = || {
+            if value.is_empty() {
+                return Err(wrong("write a name, with * for any characters"));
+            }
+            Ok(Some(Glob::new(value)))
+        };
+        match name.as_str() {
+            "since" => question.since = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
+            "until" => question.until = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
+            "by" => question.by = one_of(&GROUPINGS, value).map_err(|allowed| wrong(&allowed))?,
+            "state" => question.state = one_of(&CONDITIONS, value).map_err(|allowed| wrong(&allowed))?,
+            "protocol" => {
+                question.protocol = Some(one_of(&PROTOCOLS, &value.to_lowercase()).map_err(|allowed| wrong(&allowed))?);
+            }
+            "from" => question.from = glob()?,
+            "to" => question.to = glob()?,
+            "name" => question.name = glob()?,
+            "namespace" => question.namespace = glob()?,
+            "node" => question.node = glob()?,
+            "label" => {
+                let (key, pattern) = value
+                    .split_once('=')
+                    .filter(|(key, _)| !key.is_empty())
+                    .ok_or_else(|| wrong("write key=value, for example process=nginx"))?;
+                question.label = Some((key.to_owned(), Glob::new(pattern)));
+            }
+            "cidr" => {
+                let network = value.parse::<IpNet>().or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
+                let allowed = "write an address or a network, for example 10.0.0.0/8 or fd00::/8";
+                question.cidr = Some(network.map_err(|_not_a_network| wrong(allowed))?);
+            }
+            "port" => {
+                question.port = Some(value.parse().map_err(|_not_a_port| wrong("write a number from 0 to 65535"))?);
+            }
+            _ => {
+                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                question.limit = limit.ok_or_else(|| wrong(&format!("write a number from 1 to {LIMIT_MAX}")))?;
+            }
+        }
+    }
+    question.since = question.since.or(default_since);
+    if let (Some(since), until) = (question.since, question.until.unwrap_or(now))
+        && since >= until
+    {
+        let at = super::rfc3339;
+        return Err(format!(
+            "parameter `since` is {}, which is not before `until`, {}; write an earlier `since`",
+            at(since),
+            at(until)
+        ));
+    }
+    Ok(question)
+}
+
+const INSTANTS: &str = "write a duration back from now (5m, 2h, 7d) or an RFC 3339 time (2026-01-02T03:04:05Z)";
+
+fn instant(text: &str, now: UnixNanos) -> Option<UnixNanos> {
+    if let Ok(back) = humantime::parse_duration(text) {
+        return Some(now.plus(-i64::try_from(back.as_nanos()).ok()?));
+    }
+    // A `+` of an offset that was not escaped arrives as a blank.
+    let at: jiff::Timestamp = text.replace(' ', "+").parse().ok()?;
+    i64::try_from(at.as_nanosecond()).ok().map(UnixNanos)
+}
+
+fn one_of<T: Copy>(table: &[(&str, T)], value: &str) -> Result<T, String> {
+    table.iter().find(|(name, _)| *name == value).map(|(_, found)| *found).ok_or_else(|| {
+        let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+        format!("write one of {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixNanos = UnixNanos(1_700_000_000_000_000_000);
+
+    fn ask(asked: Asked, pairs: &[(&str, &str)]) -> Result<Question, String> {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        parse(asked, &pairs, NOW)
+    }
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, text, matches) in [
+            ("nginx", "nginx", true),
+            ("nginx", "nginx-1", false),
+            ("nginx*", "NGINX-1", true),
+            ("*-1", "nginx-1", true),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abde", false),
+            ("*", "", true),
+            ("ab*ba", "aba", false),
+            ("*b*", "abc", true),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text), matches, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn spans_are_durations_or_times() {
+        let question = ask(Asked::Edges, &[]).unwrap();
+        assert_eq!((question.since, question.until), (Some(NOW.plus(-SPAN_NS)), None));
+        assert_eq!(ask(Asked::Transactions, &[]).unwrap().since, None);
+        let question = ask(Asked::Edges, &[("since", "2h"), ("until", "2023-11-14T22:13:00 00:00")]).unwrap();
+        assert_eq!(question.since, Some(NOW.plus(-7_200_000_000_000)));
+        assert_eq!(question.until, Some(NOW.plus(-20_000_000_000)));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named_with_its_value_and_what_is_allowed() {
+        for (pairs, expected) in [
+            (&[("sinse", "5m")][..], "parameter `sinse` is not known here; known are since, until, by"),
+            (&[("since", "yesterday")], "parameter `since` is `yesterday`; write a duration"),
+            (&[("by", "pod")], "parameter `by` is `pod`; write one of workload, service"),
+            (&[("limit", "0")], "parameter `limit` is `0`; write a number from 1"),
+            (&[("port", "65536")], "parameter `port` is `65536`; write a number from 0 to 65535"),
+            (&[("cidr", "10.0.0.0/40")], "parameter `cidr` is `10.0.0.0/40`; write an address"),
+            (&[("protocol", "icmp")], "parameter `protocol` is `icmp`; write one of tcp, udp"),
+            (&[("label", "nginx")], "parameter `label` is `nginx`; write key=value"),
+            (&[("from", "")], "parameter `from` is ``; write a name"),
+            (&[("since", "1m"), ("since", "2m")], "parameter `since` is given twice"),
+            (&[("since", "1m"), ("until", "2m")], "parameter `since` is "),
+        ] {
+            let problem = ask(Asked::Edges, pairs).unwrap_err();
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+        assert!(ask(Asked::Status, &[("limit", "1")]).unwrap_err().ends_with("this path takes none"));
+        assert!(ask(Asked::Metadata, &[("by", "node")]).is_err());
+    }
+}

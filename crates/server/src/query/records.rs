@@ -1,0 +1,207 @@
+//! The stored records: transactions, connections (transactions with what moved in the span), and metadata.
+
+use super::params::Question;
+use super::selection::{Depth, Selection, Subject};
+use super::{Sources, completeness, cut, rfc3339};
+use std::net::IpAddr;
+use weir_model::{Certainty, Direction, Instance, UnixNanos};
+use weir_store::{Fact, Loss, StateView, StoreError};
+use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
+
+/// Answers `/api/v1/transactions`.
+pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Answer<Transaction>, StoreError> {
+    let (view, pending) = sources.live.read(&*sources.store)?;
+    let selection = Selection::load(sources, &*view, &pending, question, Depth::State)?;
+    let mut found = matching(&selection, question);
+    found.sort_unstable_by_key(|subject| (std::cmp::Reverse(subject.last), subject.id));
+    let omitted = cut(&mut found, question.limit);
+    let items = found.into_iter().filter_map(|subject| transaction(&selection, subject)).collect();
+    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view)?)?;
+    completeness.omitted = omitted;
+    Ok(Answer { items, completeness })
+}
+
+/// Answers `/api/v1/connections`.
+pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answer<ConnectionRow>, StoreError> {
+    let (view, pending) = sources.live.read(&*sources.store)?;
+    let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
+    let mut found = matching(&selection, question);
+    let moved = |subject: &Subject| selection.moved.get(&subject.id).copied().unwrap_or_default().all;
+    found.sort_by_cached_key(|subject| {
+        let moved = moved(subject);
+        let bytes = moved.sent.0.saturating_add(moved.recv.0);
+        (std::cmp::Reverse(bytes), std::cmp::Reverse(subject.last), subject.id)
+    });
+    let omitted = cut(&mut found, question.limit);
+    let items = found
+        .into_iter()
+        .filter_map(|subject| {
+            let moved = moved(subject);
+            Some(ConnectionRow {
+                transaction: transaction(&selection, subject)?,
+                sent_bytes: moved.sent.0,
+                recv_bytes: moved.recv.0,
+                retransmits: moved.retransmits,
+            })
+        })
+        .collect();
+    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view)?)?;
+    completeness.omitted = omitted;
+    Ok(Answer { items, completeness })
+}
+
+/// Answers `/api/v1/metadata`.
+pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<MetadataRow>, StoreError> {
+    let (view, _) = sources.live.read(&*sources.store)?;
+    let mut found: Vec<Fact> = Vec::new();
+    view.facts(&mut |fact| {
+        if fact_passes(&fact, question) {
+            found.push(fact);
+        }
+    })?;
+    found.sort_unstable_by(|a, b| {
+        (&a.node, &a.kind, &a.name, &a.id, &a.source, a.from)
+            .cmp(&(&b.node, &b.kind, &b.name, &b.id, &b.source, b.from))
+    });
+    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), Vec::new())?;
+    completeness.omitted = cut(&mut found, question.limit);
+    Ok(Answer { items: found.into_iter().map(metadata_row).collect(), completeness })
+}
+
+fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subject> {
+    let by_names = question.from.is_some()
+        || question.to.is_some()
+        || question.name.is_some()
+        || question.namespace.is_some()
+        || question.label.is_some();
+    let passes = |subject: &Subject| {
+        subject.in_span
+            && subject.transaction.is_some()
+            && subject.passes(question)
+            && question.node.as_ref().is_none_or(|glob| glob.matches(&subject.node))
+            && question
+                .port
+                .is_none_or(|port| subject.tuple.local.port() == port || subject.tuple.remote.port() == port)
+            && (!by_names || selection.ends_pass(&selection.ends(subject), question))
+    };
+    selection.subjects.values().filter(|subject| passes(subject)).collect()
+}
+
+fn transaction(selection: &Selection, subject: &Subject) -> Option<Transaction> {
+    let stored = subject.transaction.as_ref()?;
+    let owner = stored.owner.as_ref();
+    let text = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
+    let instance = match stored.key.instance {
+        Instance::Socket { cookie } => format!("socket:{cookie}"),
+        Instance::Peer { cookie, .. } => format!("peer:{cookie}"),
+        Instance::Tuple { netns, pid, .. } => format!("tuple:{netns}:{pid}"),
+    };
+    Some(Transaction {
+        key: stored.tuple.transaction_key(),
+        protocol: stored.protocol.as_str().to_owned(),
+        node: stored.key.node.0.clone(),
+        boot_id: hex(&stored.key.boot),
+        instance,
+        generation: stored.key.generation.count,
+        source: stored.tuple.local.ip().to_string(),
+        dest: stored.tuple.remote.ip().to_string(),
+        source_port: stored.tuple.local.port(),
+        dest_port: stored.tuple.remote.port(),
+        direction: match stored.claim.map(|claim| claim.direction) {
+            Some(Direction::Incoming) => "incoming",
+            Some(Direction::Outgoing) => "outgoing",
+            None => "unknown",
+        }
+        .to_owned(),
+        direction_certainty: stored.claim.map_or(Certainty::Unknown, |claim| claim.certainty).as_str().to_owned(),
+        monotonic_sent_bytes: stored.totals.sent.0,
+        monotonic_recv_bytes: stored.totals.recv.0,
+        monotonic_retransmits: stored.totals.retransmits,
+        bytes_before: stored.before.sent.0.saturating_add(stored.before.recv.0),
+        sent_bytes_before: stored.before.sent.0,
+        recv_bytes_before: stored.before.recv.0,
+        state: stored.condition.state.clone(),
+        close_reason: stored.condition.close_reason.clone(),
+        errno: (stored.condition.errno != 0).then_some(stored.condition.errno),
+        pid: owner.map_or(0, |owner| owner.pid),
+        process: owner.and_then(|owner| text(&owner.process)),
+        container_id: owner.and_then(|owner| text(&owner.container_id)),
+        cgroup_path: owner.and_then(|owner| text(&owner.cgroup_path)),
+        net_ns: stored.netns,
+        rtt_us: stored.rtt.map(|rtt| rtt.us),
+        connect_latency_us: stored.connect_latency_us,
+        first_seen: rfc3339(stored.started.unwrap_or(stored.first)),
+        last_seen: rfc3339(stored.closed().unwrap_or(stored.last)),
+        paired: selection.verdicts.get(&subject.id).is_some_and(|verdict| verdict.counterpart.is_some()),
+        other_peer: stored.other_peer,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Rows beyond the cap are missing from these answers, whatever their span was.
+fn evicted(view: &dyn StateView) -> Result<Vec<Loss>, StoreError> {
+    let count = view.counters()?.get("transactions_evicted").copied().unwrap_or(0);
+    Ok((count > 0)
+        .then(|| Loss {
+            place: "store".into(),
+            reason: "transactions_evicted".into(),
+            count,
+            connections: count,
+            intended: true,
+            ..Loss::default()
+        })
+        .into_iter()
+        .collect())
+}
+
+fn fact_passes(fact: &Fact, question: &Question) -> bool {
+    let valid = question.until.is_none_or(|until| fact.from < until)
+        && question.since.is_none_or(|since| fact.to.is_none_or(|to| to > since));
+    let label = |(key, pattern): &(String, super::params::Glob)| {
+        let own = match key.as_str() {
+            "process" if fact.kind == "process" => Some(&fact.name),
+            "container_id" if fact.kind == "container" => Some(&fact.id),
+            "container_id" if fact.kind == "process" => Some(&fact.parent),
+            _ => None,
+        };
+        own.or_else(|| fact.attributes.get(key)).is_some_and(|value| pattern.matches(value))
+    };
+    let inside = |network: &ipnet::IpNet| {
+        fact.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()).any(|address| network.contains(&address))
+    };
+    valid
+        && question.node.as_ref().is_none_or(|glob| glob.matches(&fact.node.0))
+        && question.name.as_ref().is_none_or(|glob| {
+            glob.matches(&fact.name) || glob.matches(&fact.id) || fact.addresses.iter().any(|text| glob.matches(text))
+        })
+        && question.namespace.as_ref().is_none_or(|glob| !fact.namespace.is_empty() && glob.matches(&fact.namespace))
+        && question.label.as_ref().is_none_or(label)
+        && question.cidr.as_ref().is_none_or(inside)
+}
+
+fn metadata_row(fact: Fact) -> MetadataRow {
+    let text = |value: String| Some(value).filter(|value| !value.is_empty());
+    let valid = |at: UnixNanos| rfc3339(at);
+    MetadataRow {
+        key: fact.addresses.first().cloned().unwrap_or_default(),
+        kind: fact.kind,
+        source: fact.source,
+        node: fact.node.0,
+        id: fact.id,
+        name: fact.name,
+        namespace: text(fact.namespace),
+        parent: text(fact.parent),
+        net_ns: (fact.netns != 0).then_some(fact.netns),
+        addresses: fact.addresses,
+        valid_from: valid(fact.from),
+        valid_to: fact.to.map(valid),
+        attributes: fact.attributes,
+    }
+}

@@ -1,0 +1,317 @@
+//! What a question is about: connections, what moved in them within the span, and how their views pair.
+//!
+//! Connections come from the state; those that have left it (two hours after their close) from the history rows of the
+//! span. Views that pair with one of them are found by their bucket, whether they lie in the span or not.
+
+use super::Sources;
+use super::completeness::Covered;
+use super::params::{OpenOrClosed, Question};
+use crate::identity::Names;
+use crate::pairing::{self, Verdict, View};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
+use weir_store::{
+    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, transaction,
+};
+
+/// A connection's view without its stored form: from the state or, if it has left that, from history.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) id: ConnectionId,
+    pub(crate) node: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) netns: u32,
+    pub(crate) tuple: Tuple,
+    pub(crate) flow: Tuple,
+    pub(crate) claim: Option<(Side, Certainty)>,
+    /// Its start, or its first record.
+    pub(crate) from: UnixNanos,
+    /// The end of its newest record.
+    pub(crate) last: UnixNanos,
+    /// It has ended: closed, or its node has booted since.
+    pub(crate) ended: bool,
+    pub(crate) close_reason: String,
+    pub(crate) process: String,
+    pub(crate) container_id: String,
+    pub(crate) cgroup_path: String,
+    pub(crate) rtt_us: Option<u32>,
+    /// The stored form.
+    pub(crate) transaction: Option<Transaction>,
+    /// It overlaps the span. The others are here only to pair with.
+    pub(crate) in_span: bool,
+}
+
+/// What moved in a connection within the span, as its own end sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) all: Deltas,
+    /// The part whose rows lie within the client node's coverage, if this is the server's view.
+    pub(crate) while_client_covered: Deltas,
+    pub(crate) rows: u64,
+}
+
+/// Everything that a question needs.
+pub(crate) struct Selection {
+    pub(crate) subjects: HashMap<ConnectionId, Subject>,
+    pub(crate) moved: HashMap<ConnectionId, Moved>,
+    pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
+    pub(crate) names: Names,
+    pub(crate) covered: Covered,
+}
+
+/// Which parts a question needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Connections and pairing.
+    State,
+    /// And what moved within the span.
+    History,
+}
+
+impl Selection {
+    pub(crate) fn load(
+        sources: &Sources,
+        view: &dyn StateView,
+        pending: &crate::live::Pending,
+        question: &Question,
+        depth: Depth,
+    ) -> Result<Self, StoreError> {
+        let since = question.since.unwrap_or(UnixNanos(i64::MIN));
+        let until = question.until.unwrap_or(UnixNanos(i64::MAX));
+        let mut names = Names::default();
+        view.facts(&mut |fact| names.learn(&fact))?;
+        let boots = current_boots(view)?;
+        let mut subjects = HashMap::new();
+        view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {
+            let mut subject = Subject::of(transaction, &boots);
+            subject.in_span = subject.from < until && (!subject.ended || subject.last >= since);
+            subjects.insert(subject.id, subject);
+        })?;
+        let mut selection = Self {
+            subjects,
+            moved: HashMap::new(),
+            verdicts: HashMap::new(),
+            names,
+            covered: Covered::of(&view.coverage(since, until)?),
+        };
+        if depth == Depth::History {
+            selection.add_history(sources, pending, since, until)?;
+        }
+        selection.find_counterparts(view, &boots)?;
+        Ok(selection)
+    }
+
+    fn add_history(
+        &mut self,
+        sources: &Sources,
+        pending: &crate::live::Pending,
+        since: UnixNanos,
+        until: UnixNanos,
+    ) -> Result<(), StoreError> {
+        let watermark: Lsn = pending.watermark;
+        sources.store.scan(since, until, watermark, &mut |row| self.add_row(&row))?;
+        for row in pending.groups.iter().flat_map(|group| group.iter()) {
+            if row.to >= since && row.to < until {
+                self.add_row(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_row(&mut self, row: &HistoryRow) {
+        // Rows are oriented from the client; sums are kept as the view's own end sees them, since pairing may turn it.
+        let mut own = row.deltas;
+        if row.view == Some(Side::Server) {
+            std::mem::swap(&mut own.sent, &mut own.recv);
+        }
+        let moved = self.moved.entry(row.connection).or_default();
+        moved.all += own;
+        moved.rows += 1;
+        if row.view == Some(Side::Server)
+            && client_covered(&self.names, &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
+        {
+            moved.while_client_covered += own;
+        }
+        match self.subjects.get_mut(&row.connection) {
+            Some(subject) if subject.transaction.is_none() => subject.add_row(row),
+            Some(_) => {}
+            None => {
+                self.subjects.insert(row.connection, Subject::of_row(row));
+            }
+        }
+    }
+
+    /// Pairs what is here; looks up the buckets of what found no other end, and pairs again.
+    fn find_counterparts(&mut self, view: &dyn StateView, boots: &Boots) -> Result<(), StoreError> {
+        self.verdicts = pairing::pair(self.subjects.values().map(Subject::view));
+        let lonely: HashSet<i64> = self
+            .verdicts
+            .iter()
+            .filter(|(_, verdict)| verdict.counterpart.is_none())
+            .filter_map(|(id, _)| self.subjects.get(id))
+            .map(|subject| transaction::link(subject.protocol, subject.flow))
+            .collect();
+        let mut links: Vec<i64> = lonely.into_iter().collect();
+        links.sort_unstable();
+        let mut found = Vec::new();
+        view.linked(&links, &mut |transaction| found.push(transaction))?;
+        let mut added = false;
+        for transaction in found {
+            let subject = Subject::of(transaction, boots);
+            added |= self.subjects.insert_if_new(subject);
+        }
+        if added {
+            self.verdicts = pairing::pair(self.subjects.values().map(Subject::view));
+        }
+        Ok(())
+    }
+
+    /// Whether the client's node would have told of a view of this connection, had it one.
+    pub(crate) fn is_client_covered(&self, subject: &Subject) -> bool {
+        let (own, other) = (subject.flow.local.ip(), subject.flow.remote.ip());
+        client_covered(&self.names, &self.covered, &subject.node, other, own, subject.last)
+    }
+}
+
+trait InsertIfNew {
+    fn insert_if_new(&mut self, subject: Subject) -> bool;
+}
+
+impl InsertIfNew for HashMap<ConnectionId, Subject> {
+    fn insert_if_new(&mut self, subject: Subject) -> bool {
+        match self.entry(subject.id) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(subject);
+                true
+            }
+        }
+    }
+}
+
+/// A client on the server's own node is covered by the very poll that tells of the server's view.
+fn client_covered(
+    names: &Names,
+    covered: &Covered,
+    node: &str,
+    client: std::net::IpAddr,
+    server: std::net::IpAddr,
+    at: UnixNanos,
+) -> bool {
+    if client.is_loopback() || client == server {
+        return true;
+    }
+    match names.node_of(client, at) {
+        Some(owner) if owner == node => true,
+        Some(owner) => covered.covers(owner, at),
+        None => false,
+    }
+}
+
+type Boots = BTreeMap<NodeName, [u8; 16]>;
+
+/// Each node's boot as its newest batch says: sockets of an earlier one have ended.
+fn current_boots(view: &dyn StateView) -> Result<Boots, StoreError> {
+    let mut newest: BTreeMap<NodeName, (UnixNanos, [u8; 16])> = BTreeMap::new();
+    for stream in view.streams()? {
+        let entry = newest.entry(stream.node).or_insert((stream.received, stream.boot));
+        if stream.received >= entry.0 {
+            *entry = (stream.received, stream.boot);
+        }
+    }
+    Ok(newest.into_iter().map(|(node, (_, boot))| (node, boot)).collect())
+}
+
+impl Subject {
+    fn of(transaction: Transaction, boots: &Boots) -> Self {
+        let owner = transaction.owner.clone().unwrap_or_default();
+        let same_boot = boots.get(&transaction.key.node).is_none_or(|boot| *boot == transaction.key.boot);
+        Self {
+            id: transaction.id(),
+            node: transaction.key.node.0.as_str().into(),
+            protocol: transaction.protocol,
+            netns: transaction.netns,
+            tuple: transaction.tuple,
+            flow: transaction.flow_tuple(),
+            claim: transaction.claim.map(|claim| (claim.direction.into(), claim.certainty)),
+            from: transaction.started.unwrap_or(transaction.first).min(transaction.first),
+            last: transaction.last,
+            ended: transaction.closed().is_some() || !same_boot,
+            close_reason: transaction.condition.close_reason.clone().unwrap_or_default(),
+            process: owner.process,
+            container_id: owner.container_id,
+            cgroup_path: owner.cgroup_path,
+            rtt_us: transaction.rtt.map(|rtt| rtt.us),
+            in_span: false,
+            transaction: Some(transaction),
+        }
+    }
+
+    fn of_row(row: &HistoryRow) -> Self {
+        let (local, remote) =
+            if row.view == Some(Side::Server) { (row.server, row.client) } else { (row.client, row.server) };
+        let tuple = Tuple { local, remote };
+        Self {
+            id: row.connection,
+            node: Arc::clone(&row.node),
+            protocol: row.protocol,
+            netns: row.netns,
+            tuple,
+            flow: tuple,
+            claim: row.view.map(|side| (side, Certainty::Inferred)),
+            from: row.started.unwrap_or(row.from).min(row.from),
+            last: row.to,
+            ended: true,
+            close_reason: row.failure.to_string(),
+            process: row.process.to_string(),
+            container_id: row.container_id.to_string(),
+            cgroup_path: String::new(),
+            rtt_us: row.rtt_us,
+            transaction: None,
+            in_span: true,
+        }
+    }
+
+    /// Another row of a connection that has left the state.
+    fn add_row(&mut self, row: &HistoryRow) {
+        self.from = self.from.min(row.started.unwrap_or(row.from)).min(row.from);
+        if row.to >= self.last {
+            self.rtt_us = row.rtt_us.or(self.rtt_us);
+        }
+        self.last = self.last.max(row.to);
+        if !row.failure.is_empty() {
+            self.close_reason = row.failure.to_string();
+        }
+    }
+
+    fn view(&self) -> View {
+        View {
+            id: self.id,
+            protocol: self.protocol,
+            netns: self.netns,
+            tuple: self.flow,
+            claim: self.claim,
+            from: self.from,
+            to: if self.ended { self.last } else { UnixNanos(i64::MAX) },
+        }
+    }
+
+    /// Whether it is open now.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.ended
+    }
+
+    /// Whether the question's filters that need no names let it through.
+    pub(crate) fn passes(&self, question: &Question) -> bool {
+        let state = match question.state {
+            OpenOrClosed::All => true,
+            OpenOrClosed::Open => self.is_open(),
+            OpenOrClosed::Closed => !self.is_open(),
+        };
+        let ends = [self.tuple.local.ip(), self.tuple.remote.ip()];
+        state
+            && question.protocol.is_none_or(|protocol| protocol == self.protocol)
+            && question.cidr.is_none_or(|network| ends.iter().any(|end| network.contains(end)))
+    }
+}

@@ -1,0 +1,222 @@
+//! A running server: opened, replayed, listening. The wiring is here, and nothing else.
+//!
+//! ```text
+//! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier ─▶ state.db, segments
+//! readers ─HTTP─▶ question (4 at a time) ─▶ snapshot of state + pending rows + segments
+//! ```
+//!
+//! Stops in the order of the pipeline: listeners and sessions, the writer when its last sender is gone, the applier
+//! when the writer is, which flushes what is pending.
+
+use crate::apply::Applier;
+use crate::args::Args;
+use crate::auth::{Guard, Token, check_listener};
+use crate::counts::Counts;
+use crate::http::{App, router};
+use crate::identity::Names;
+use crate::ingest::frame::FRAME_BYTES_MAX;
+use crate::ingest::service::IngestService;
+use crate::ingest::streams::Streams;
+use crate::ingest::writer::{self, APPENDS_MAX, DURABLE_MAX};
+use crate::live::Live;
+use crate::query::Sources;
+use anyhow::Context as _;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Status};
+use weir_daemon::clock::Clock;
+use weir_daemon::tasks::Tasks;
+use weir_store::embedded::Embedded;
+use weir_store::embedded::log::Log;
+use weir_store::{StateStore as _, StoreError};
+use weir_wire::agent::ingest_server::IngestServer;
+
+/// A protobuf envelope around the largest frame.
+const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX + (1 << 20);
+/// An agent that is gone without a word is noticed within twice this, and its stream is free again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// What stopping may take: a question that is being answered, the last segment. Below every supervisor's patience.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// A started server.
+pub struct Server {
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// Where agents deliver.
+    pub agents: SocketAddr,
+    tasks: Tasks,
+    addresses: PathBuf,
+}
+
+impl Server {
+    /// Opens the data folder, replays the log, listens. The bound addresses are also written to `DIR/server.json`,
+    /// which is removed when the server stops.
+    ///
+    /// # Errors
+    /// When the folder is held or cannot be read, a port is taken, or a listener that others can reach has no guard.
+    pub async fn start(args: Args, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
+        let guard = match (&token, args.insecure) {
+            (Some(_), _) => Guard::Token,
+            (None, true) => Guard::Insecure,
+            (None, false) => Guard::Missing,
+        };
+        check_listener("listen", args.listen, guard)?;
+        check_listener("agents-listen", args.agents_listen, guard)?;
+        let counts = Arc::new(Counts::default());
+        let opening = {
+            let (args, clock, counts) = (args.clone(), Arc::clone(&clock), Arc::clone(&counts));
+            tokio::task::spawn_blocking(move || open(&args, clock, counts))
+        };
+        let Opened { applier, sources } = opening.await.context("failed to open the data folder")??;
+        let http = bind("listen", args.listen).await?;
+        let agents = bind("agents-listen", args.agents_listen).await?;
+        let (http_address, agents_address) = (http.local_addr()?, agents.local_addr()?);
+
+        let mut tasks = Tasks::new(shutdown.clone());
+        let (durable_sender, durable) = std::sync::mpsc::sync_channel(DURABLE_MAX);
+        let (appends_sender, appends) = mpsc::channel(APPENDS_MAX);
+        let applier_shutdown = shutdown.clone();
+        tasks.spawn("applier", blocking(move || applier.run(&durable, &applier_shutdown)));
+        let (log, writer_counts) = (Arc::clone(&sources.log), Arc::clone(&counts));
+        tasks.spawn("log writer", blocking(move || writer::write(&log, appends, &durable_sender, &writer_counts)));
+        let sessions = TaskTracker::new();
+        let service = IngestService::new(
+            Arc::clone(&sources.streams),
+            appends_sender,
+            clock,
+            Arc::clone(&counts),
+            sessions.clone(),
+            shutdown.clone(),
+        );
+        tasks.spawn("agents", serve_agents(agents, service, token.clone(), counts, sessions, shutdown.clone()));
+        let routes = router(App::new(sources, token));
+        tasks.spawn("http", async move {
+            axum::serve(http, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+            Ok(())
+        });
+
+        let addresses = args.data.join("server.json");
+        let text = serde_json::json!({
+            "http": http_address.to_string(),
+            "agents": agents_address.to_string(),
+            "pid": std::process::id(),
+        });
+        // Whole or not at all: whoever waits for it reads it as soon as it is there.
+        let temporary = args.data.join("server.json.tmp");
+        std::fs::write(&temporary, format!("{text}\n"))
+            .and_then(|()| std::fs::rename(&temporary, &addresses))
+            .with_context(|| format!("failed to write {}", addresses.display()))?;
+        tracing::info!(http = %http_address, agents = %agents_address, data = %args.data.display(), "the server listens");
+        Ok(Self { http: http_address, agents: agents_address, tasks, addresses })
+    }
+
+    /// Runs until shutdown, then stops: what is pending is written, the log is cut.
+    ///
+    /// # Errors
+    /// When a part failed, or did not stop in time.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let outcome = self.tasks.run(GRACE).await;
+        if let Err(error) = std::fs::remove_file(&self.addresses) {
+            tracing::debug!(%error, "server.json stays");
+        }
+        outcome
+    }
+}
+
+struct Opened {
+    applier: Applier,
+    sources: Arc<Sources>,
+}
+
+fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Result<Opened> {
+    let failed = |error: StoreError| anyhow::anyhow!("failed to {error}");
+    let store = Arc::new(Embedded::open(&args.data).map_err(failed)?);
+    let watermark = store.watermark().map_err(failed)?;
+    let live = Arc::new(Live::new(watermark));
+    let streams = Arc::new(Streams::default());
+    let mut applier = Applier {
+        store: Arc::clone(&store),
+        live: Arc::clone(&live),
+        log: None,
+        clock: Arc::clone(&clock),
+        counts: Arc::clone(&counts),
+        retain_history: args.retain_history,
+        applied: HashMap::new(),
+        names: Names::default(),
+        pending_since: None,
+        retained_at: None,
+    };
+    {
+        let view = store.view().map_err(failed)?;
+        for stream in view.streams().map_err(failed)? {
+            streams.recover(stream.stream, stream.applied_sequence);
+            applier.recover(&stream);
+        }
+        view.facts(&mut |fact| applier.names.learn(&fact)).map_err(failed)?;
+    }
+    let mut replayed = 0_u64;
+    let (log, recovery) = Log::open(&store.folder().log(), watermark, &mut |entry| {
+        replayed += 1;
+        streams.recover(entry.entry.stream, entry.entry.sequence);
+        applier.replay(entry)
+    })
+    .map_err(failed)?;
+    if replayed > 0 {
+        tracing::info!(batches = replayed, "replayed the log");
+    }
+    counts.log_cut_bytes.store(recovery.cut_bytes, Ordering::Relaxed);
+    let log = Arc::new(Mutex::new(log));
+    applier.log = Some(Arc::clone(&log));
+    let sources = Arc::new(Sources { store, live, log, streams, clock, counts });
+    Ok(Opened { applier, sources })
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "failed to listen on {address}; another program has the port, or --{flag} names no address of this machine"
+        )
+    })
+}
+
+async fn blocking(work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+async fn serve_agents(
+    listener: TcpListener,
+    service: IngestService,
+    token: Option<Arc<Token>>,
+    counts: Arc<Counts>,
+    sessions: TaskTracker,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let ingest = IngestServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let check = move |request: Request<()>| {
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if token.as_ref().is_some_and(|token| !token.accepts(given)) {
+            counts.unauthorized.fetch_add(1, Ordering::Relaxed);
+            return Err(Status::unauthenticated("this server wants the token that --token-file names"));
+        }
+        Ok(request)
+    };
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(tonic::service::interceptor::InterceptedService::new(ingest, check))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled())
+        .await?;
+    sessions.close();
+    sessions.wait().await;
+    Ok(())
+}

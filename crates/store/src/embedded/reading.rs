@@ -1,0 +1,189 @@
+//! A snapshot of the state: one read transaction on a connection of its own, which the writer does not disturb.
+
+use super::Embedded;
+use super::rows::{FACT_COLUMNS, TRANSACTION_COLUMNS, fact, transaction};
+use crate::error::StoreError;
+use crate::fact::Fact;
+use crate::report::{Coverage, Loss, SourceState, StreamId, StreamSummary};
+use crate::state::{StateView, TransactionSpan};
+use crate::transaction::Transaction;
+use rusqlite::{Connection, Params, params};
+use std::collections::BTreeMap;
+use weir_model::{NodeName, UnixNanos};
+
+pub(super) struct View<'a> {
+    store: &'a Embedded,
+    connection: Option<Connection>,
+}
+
+impl<'a> View<'a> {
+    /// The snapshot is that of this moment: SQLite takes it with the transaction's first read.
+    pub(super) fn begin(store: &'a Embedded) -> Result<Self, StoreError> {
+        let connection = store.reader()?;
+        connection.execute_batch("BEGIN; SELECT lsn FROM watermark;").map_err(StoreError::sql("read the state"))?;
+        Ok(Self { store, connection: Some(connection) })
+    }
+
+    fn connection(&self) -> Result<&Connection, StoreError> {
+        self.connection
+            .as_ref()
+            .ok_or(StoreError::Corrupt { what: "the state", text: "its snapshot is already closed".into() })
+    }
+
+    fn each<T>(
+        &self,
+        sql: &str,
+        parameters: impl Params,
+        read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        visit: &mut dyn FnMut(T),
+    ) -> Result<(), StoreError> {
+        let failed = || StoreError::sql("read the state");
+        let mut statement = self.connection()?.prepare_cached(sql).map_err(failed())?;
+        let mut rows = statement.query(parameters).map_err(failed())?;
+        while let Some(row) = rows.next().map_err(failed())? {
+            visit(read(row).map_err(failed())?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && connection.execute_batch("COMMIT").is_ok()
+        {
+            self.store.give_back(connection);
+        }
+    }
+}
+
+impl StateView for View<'_> {
+    fn transactions(&self, span: TransactionSpan, visit: &mut dyn FnMut(Transaction)) -> Result<(), StoreError> {
+        let since = span.since.map_or(i64::MIN, |at| at.0);
+        let until = span.until.map_or(i64::MAX, |at| at.0);
+        // Two reads, so that each uses its end of the index: the open ones, and those that closed late enough.
+        for condition in ["closed IS NULL AND ?1 = ?1", "max(closed, last) >= ?1"] {
+            let sql = format!(
+                "SELECT {TRANSACTION_COLUMNS} FROM transactions
+                 WHERE {condition} AND (first < ?2 OR started < ?2)"
+            );
+            self.each(&sql, params![since, until], transaction, visit)?;
+        }
+        Ok(())
+    }
+
+    fn linked(&self, links: &[i64], visit: &mut dyn FnMut(Transaction)) -> Result<(), StoreError> {
+        let sql = format!("SELECT {TRANSACTION_COLUMNS} FROM transactions WHERE link = ?1");
+        for link in links {
+            self.each(&sql, params![link], transaction, visit)?;
+        }
+        Ok(())
+    }
+
+    fn facts(&self, visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        self.each(&format!("SELECT {FACT_COLUMNS} FROM metadata"), [], fact, visit)
+    }
+
+    fn streams(&self) -> Result<Vec<StreamSummary>, StoreError> {
+        let mut rows = Vec::new();
+        self.each(
+            "SELECT stream, node, boot, agent_run, version, applied_sequence, received, first_covered, newest_from,
+                    newest_to, newest_covered, newest_reason, clock_offset_ns, source_kind, source_state,
+                    source_detail, source_version, counts
+             FROM streams ORDER BY node, stream",
+            [],
+            |row| {
+                let node: String = row.get(1)?;
+                let counts: String = row.get(17)?;
+                Ok(StreamSummary {
+                    stream: StreamId(row.get(0)?),
+                    boot: row.get(2)?,
+                    agent_run: row.get(3)?,
+                    version: row.get(4)?,
+                    applied_sequence: row.get::<_, i64>(5)? as u64,
+                    received: UnixNanos(row.get(6)?),
+                    first_covered: UnixNanos(row.get(7)?),
+                    newest: Coverage {
+                        node: node.clone(),
+                        from: UnixNanos(row.get(8)?),
+                        to: UnixNanos(row.get(9)?),
+                        covered: row.get(10)?,
+                        gap_reason: row.get(11)?,
+                    },
+                    node: NodeName(node),
+                    clock_offset_ns: row.get(12)?,
+                    source: SourceState {
+                        kind: row.get(13)?,
+                        state: row.get(14)?,
+                        detail: row.get(15)?,
+                        version: row.get(16)?,
+                    },
+                    counts: serde_json::from_str(&counts).map_err(|error| {
+                        rusqlite::Error::FromSqlConversionFailure(17, rusqlite::types::Type::Text, error.into())
+                    })?,
+                })
+            },
+            &mut |row| rows.push(row),
+        )?;
+        Ok(rows)
+    }
+
+    fn coverage(&self, since: UnixNanos, until: UnixNanos) -> Result<Vec<Coverage>, StoreError> {
+        let mut rows = Vec::new();
+        self.each(
+            "SELECT node, from_ns, to_ns, covered, reason FROM coverage
+             WHERE to_ns > ?1 AND from_ns < ?2 ORDER BY node, to_ns",
+            params![since.0, until.0],
+            |row| {
+                Ok(Coverage {
+                    node: row.get(0)?,
+                    from: UnixNanos(row.get(1)?),
+                    to: UnixNanos(row.get(2)?),
+                    covered: row.get(3)?,
+                    gap_reason: row.get(4)?,
+                })
+            },
+            &mut |row| rows.push(row),
+        )?;
+        Ok(rows)
+    }
+
+    fn losses(&self, since: UnixNanos, until: UnixNanos) -> Result<Vec<Loss>, StoreError> {
+        let mut rows = Vec::new();
+        self.each(
+            "SELECT node, from_ns, to_ns, place, reason, count, bytes, connections, intended FROM losses
+             WHERE to_ns > ?1 AND from_ns < ?2",
+            params![since.0, until.0],
+            |row| {
+                Ok(Loss {
+                    node: row.get(0)?,
+                    from: UnixNanos(row.get(1)?),
+                    to: UnixNanos(row.get(2)?),
+                    place: row.get(3)?,
+                    reason: row.get(4)?,
+                    count: row.get::<_, i64>(5)? as u64,
+                    bytes: row.get::<_, i64>(6)? as u64,
+                    connections: row.get::<_, i64>(7)? as u64,
+                    intended: row.get(8)?,
+                })
+            },
+            &mut |row| rows.push(row),
+        )?;
+        Ok(rows)
+    }
+
+    fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut counters = BTreeMap::new();
+        self.each(
+            "SELECT name, value FROM counters
+             UNION ALL SELECT 'transactions', count(*) FROM transactions
+             UNION ALL SELECT 'facts', count(*) FROM metadata",
+            [],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)),
+            &mut |(name, value)| {
+                counters.insert(name, value);
+            },
+        )?;
+        Ok(counters)
+    }
+}

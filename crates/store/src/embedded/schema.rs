@@ -1,0 +1,191 @@
+//! The database's schema and how it is raised. A migration is never changed once released, only followed by another.
+
+use crate::error::StoreError;
+use rusqlite::{Connection, params};
+use std::path::Path;
+use std::time::Duration;
+
+/// The schema that this build writes: the number of [`MIGRATIONS`].
+pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// How long a statement waits for another's lock. Writers are one and readers never block in WAL mode; only a
+/// checkpoint can make one wait.
+const BUSY: Duration = Duration::from_secs(10);
+
+const MIGRATIONS: &[&str] = &[SCHEMA_1];
+
+/// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
+/// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
+const SCHEMA_1: &str = "
+-- The merged state of every counter (R1).
+CREATE TABLE transactions (
+    id BLOB PRIMARY KEY,               -- 16 bytes, ConnectionKey::id
+    node TEXT NOT NULL,
+    boot BLOB NOT NULL,                -- 16 bytes
+    instance INTEGER NOT NULL,         -- 1 socket, 2 peer, 3 tuple
+    cookie INTEGER NOT NULL,           -- 0 for a tuple
+    instance_netns INTEGER NOT NULL,   -- of a tuple's key, else 0
+    instance_pid INTEGER NOT NULL,     -- of a tuple's key, else 0
+    generation INTEGER NOT NULL,
+    generation_run INTEGER NOT NULL,
+    protocol INTEGER NOT NULL,         -- 0 TCP, 1 UDP
+    local_ip BLOB NOT NULL, local_port INTEGER NOT NULL,
+    remote_ip BLOB NOT NULL, remote_port INTEGER NOT NULL,
+    translated_local_ip BLOB, translated_local_port INTEGER,
+    translated_remote_ip BLOB, translated_remote_port INTEGER,
+    netns INTEGER NOT NULL,
+    link INTEGER NOT NULL,             -- the bucket of both views of a flow
+    sent INTEGER NOT NULL, recv INTEGER NOT NULL, retransmits INTEGER NOT NULL,
+    sent_before INTEGER NOT NULL, recv_before INTEGER NOT NULL,
+    started INTEGER,
+    first INTEGER NOT NULL, last INTEGER NOT NULL,
+    closed INTEGER, condition_at INTEGER NOT NULL, state TEXT NOT NULL, close_reason TEXT, errno INTEGER NOT NULL,
+    claim_certainty INTEGER, claim_at INTEGER, claim_direction INTEGER,
+    owner_at INTEGER, pid INTEGER, process_start INTEGER, process TEXT, cgroup_id INTEGER, cgroup_path TEXT,
+    container_id TEXT,
+    rtt_at INTEGER, rtt_us INTEGER,
+    connect_latency_us INTEGER,
+    other_peer INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX transactions_closed ON transactions (closed, last);
+CREATE INDEX transactions_end ON transactions (max(closed, last));   -- NULL while open
+CREATE INDEX transactions_link ON transactions (link);
+
+-- Metadata: what one source said about one thing, with its validity.
+CREATE TABLE metadata (
+    node TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+    valid_from INTEGER NOT NULL, valid_to INTEGER,
+    said INTEGER NOT NULL,
+    name TEXT NOT NULL, namespace TEXT NOT NULL, parent TEXT NOT NULL,
+    netns INTEGER NOT NULL,
+    addresses TEXT NOT NULL,           -- JSON list
+    attributes TEXT NOT NULL,          -- JSON object
+    PRIMARY KEY (node, source, kind, id, valid_from)
+) WITHOUT ROWID;
+CREATE INDEX metadata_ended ON metadata (valid_to);
+
+-- One row a stream of an agent: its newest report and its counters.
+CREATE TABLE streams (
+    stream BLOB PRIMARY KEY,
+    node TEXT NOT NULL, boot BLOB NOT NULL, agent_run BLOB NOT NULL, version TEXT NOT NULL,
+    applied_sequence INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    first_covered INTEGER NOT NULL,
+    newest_from INTEGER NOT NULL, newest_to INTEGER NOT NULL, newest_covered INTEGER NOT NULL, newest_reason TEXT NOT NULL,
+    clock_offset_ns INTEGER,
+    source_kind TEXT NOT NULL, source_state TEXT NOT NULL, source_detail TEXT NOT NULL, source_version TEXT NOT NULL,
+    counts TEXT NOT NULL               -- JSON object
+) WITHOUT ROWID;
+
+-- Which spans each stream's polls covered, and which not.
+CREATE TABLE coverage (
+    stream BLOB NOT NULL, sequence INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    from_ns INTEGER NOT NULL, to_ns INTEGER NOT NULL,
+    covered INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (stream, sequence)
+) WITHOUT ROWID;
+CREATE INDEX coverage_to ON coverage (to_ns);
+
+CREATE TABLE losses (
+    stream BLOB NOT NULL, sequence INTEGER NOT NULL, number INTEGER NOT NULL,
+    node TEXT NOT NULL, from_ns INTEGER NOT NULL, to_ns INTEGER NOT NULL,
+    place TEXT NOT NULL, reason TEXT NOT NULL,
+    count INTEGER NOT NULL, bytes INTEGER NOT NULL, connections INTEGER NOT NULL, intended INTEGER NOT NULL,
+    PRIMARY KEY (stream, sequence, number)
+) WITHOUT ROWID;
+CREATE INDEX losses_to ON losses (to_ns);
+
+-- The store's own counters.
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+-- The catalogue. Facts hold the dense ids, names are here.
+CREATE TABLE endpoints (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    UNIQUE (kind, namespace, name)
+);
+CREATE TABLE edges (
+    id INTEGER PRIMARY KEY,
+    client INTEGER NOT NULL REFERENCES endpoints, server INTEGER NOT NULL REFERENCES endpoints,
+    protocol INTEGER NOT NULL, port INTEGER NOT NULL,
+    UNIQUE (client, server, protocol, port)
+);
+CREATE TABLE segments (
+    first_lsn INTEGER PRIMARY KEY, last_lsn INTEGER NOT NULL,
+    tier INTEGER NOT NULL,             -- 0 as received; later 1: one minute, 2: one hour
+    oldest INTEGER NOT NULL, newest INTEGER NOT NULL,   -- the rows' smallest and largest `to`
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL
+);
+CREATE INDEX segments_newest ON segments (newest);
+CREATE TABLE watermark (only INTEGER PRIMARY KEY CHECK (only = 1), lsn INTEGER NOT NULL);
+INSERT INTO watermark VALUES (1, 0);
+";
+
+/// Opens the database as every connection of this backend has it.
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path).map_err(StoreError::sql("open the state"))?;
+    connection.busy_timeout(BUSY).map_err(StoreError::sql("open the state"))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 67108864;",
+        )
+        .map_err(StoreError::sql("open the state"))?;
+    Ok(connection)
+}
+
+/// Raises the schema to [`SCHEMA_VERSION`], each step in one transaction.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let sql = StoreError::sql;
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(sql("read the schema's version"))?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::TooNew { path: path.into(), found: found.to_string(), known: SCHEMA_VERSION });
+    }
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+        let version = index as u32 + 1;
+        let step = connection.transaction().map_err(sql("raise the schema"))?;
+        step.execute_batch(
+            "CREATE TABLE IF NOT EXISTS migrations
+             (version INTEGER PRIMARY KEY, build TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+        )
+        .map_err(sql("raise the schema"))?;
+        step.execute_batch(migration).map_err(sql("raise the schema"))?;
+        step.execute(
+            "INSERT INTO migrations (version, build) VALUES (?1, ?2)",
+            params![version, env!("CARGO_PKG_VERSION")],
+        )
+        .map_err(sql("raise the schema"))?;
+        step.pragma_update(None, "user_version", version).map_err(sql("raise the schema"))?;
+        step.commit().map_err(sql("raise the schema"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_a_newer_build_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut connection = connect(&path).unwrap();
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        assert!(matches!(migrate(&mut connection, &path), Err(StoreError::TooNew { .. })));
+    }
+
+    #[test]
+    fn migrating_twice_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut connection = connect(&path).unwrap();
+        migrate(&mut connection, &path).unwrap();
+        migrate(&mut connection, &path).unwrap();
+        let steps: u32 = connection.query_row("SELECT count(*) FROM migrations", [], |row| row.get(0)).unwrap();
+        assert_eq!(steps, SCHEMA_VERSION);
+    }
+}

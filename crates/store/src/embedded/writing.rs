@@ -1,0 +1,236 @@
+//! What the one writer does to the state: merge, and forget.
+
+use super::rows::{
+    FACT_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, bind_fact, bind_transaction, fact, transaction,
+};
+use crate::error::StoreError;
+use crate::report::BatchReport;
+use crate::state::{Removed, Retention, StateChanges};
+use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
+use std::collections::BTreeMap;
+
+pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Result<(), StoreError> {
+    let step = begin(connection)?;
+    merge_transactions(&step, changes)?;
+    merge_facts(&step, changes)?;
+    for report in &changes.reports {
+        add_report(&step, report)?;
+    }
+    step.commit().map_err(StoreError::sql("merge into the state"))
+}
+
+fn begin(connection: &mut Connection) -> Result<Step<'_>, StoreError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::sql("change the state"))
+}
+
+fn merge_transactions(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
+    let sql = || StoreError::sql("merge a transaction");
+    let mut find =
+        step.prepare_cached(&format!("SELECT {TRANSACTION_COLUMNS} FROM transactions WHERE id = ?1")).map_err(sql())?;
+    let places = vec!["?"; TRANSACTION_COLUMN_COUNT].join(", ");
+    let mut put = step
+        .prepare_cached(&format!("INSERT OR REPLACE INTO transactions ({TRANSACTION_COLUMNS}) VALUES ({places})"))
+        .map_err(sql())?;
+    // Merged per key first, and by id: one read and one write a key, in the order of the pages.
+    let mut readings = BTreeMap::new();
+    for reading in &changes.transactions {
+        let merged = match readings.remove(&reading.id()) {
+            Some(earlier) => reading.clone().merge(earlier),
+            None => reading.clone(),
+        };
+        readings.insert(reading.id(), merged);
+    }
+    for (id, reading) in readings {
+        let stored = find.query_row(params![id.0], transaction).optional().map_err(sql())?;
+        let merged = match stored.clone() {
+            Some(stored) => reading.merge(stored),
+            None => reading,
+        };
+        if stored.as_ref() != Some(&merged) {
+            bind_transaction(&mut put, &merged).map_err(sql())?;
+            put.raw_execute().map_err(sql())?;
+        }
+    }
+    Ok(())
+}
+
+fn merge_facts(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
+    let sql = || StoreError::sql("merge a metadata fact");
+    let mut find = step
+        .prepare_cached(&format!(
+            "SELECT {FACT_COLUMNS} FROM metadata
+             WHERE node = ?1 AND source = ?2 AND kind = ?3 AND id = ?4 AND valid_from = ?5"
+        ))
+        .map_err(sql())?;
+    let mut put = step
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO metadata ({FACT_COLUMNS}) VALUES ({})",
+            vec!["?"; 13].join(", ")
+        ))
+        .map_err(sql())?;
+    for said in &changes.facts {
+        let stored = find
+            .query_row(params![said.node.0, said.source, said.kind, said.id, said.from.0], fact)
+            .optional()
+            .map_err(sql())?;
+        let merged = match stored.clone() {
+            Some(stored) => said.clone().merge(stored),
+            None => said.clone(),
+        };
+        if stored.as_ref() != Some(&merged) {
+            bind_fact(&mut put, &merged)?;
+            put.raw_execute().map_err(sql())?;
+        }
+    }
+    Ok(())
+}
+
+/// Coverage and losses are keyed by the batch. The stream's counters add up, so a batch that the stream has behind it
+/// adds nothing: within a stream batches are applied in sequence.
+fn add_report(step: &Step<'_>, report: &BatchReport) -> Result<(), StoreError> {
+    let sql = || StoreError::sql("store a batch's report");
+    let stream = report.stream.0;
+    step.prepare_cached("INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+        .and_then(|mut put| {
+            put.execute(params![
+                stream,
+                report.last_sequence as i64,
+                report.coverage.node,
+                report.coverage.from.0,
+                report.coverage.to.0,
+                report.coverage.covered,
+                report.coverage.gap_reason,
+            ])
+        })
+        .map_err(sql())?;
+    let mut put_loss = step
+        .prepare_cached("INSERT OR REPLACE INTO losses VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")
+        .map_err(sql())?;
+    for (number, loss) in report.losses.iter().enumerate() {
+        put_loss
+            .execute(params![
+                stream,
+                report.last_sequence as i64,
+                number as i64,
+                loss.node,
+                loss.from.0,
+                loss.to.0,
+                loss.place,
+                loss.reason,
+                loss.count as i64,
+                loss.bytes as i64,
+                loss.connections as i64,
+                loss.intended,
+            ])
+            .map_err(sql())?;
+    }
+    let stored: Option<(i64, i64, String)> = step
+        .prepare_cached("SELECT applied_sequence, first_covered, counts FROM streams WHERE stream = ?1")
+        .and_then(|mut find| {
+            find.query_row(params![stream], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        })
+        .map_err(sql())?;
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut first_covered = report.coverage.from.0;
+    if let Some((applied, first, text)) = stored {
+        if applied as u64 >= report.last_sequence {
+            return Ok(());
+        }
+        first_covered = first;
+        counts = serde_json::from_str(&text)
+            .map_err(|error| StoreError::Corrupt { what: "a stream's counters", text: error.to_string() })?;
+    }
+    for (name, count) in &report.counts {
+        *counts.entry(name.clone()).or_default() += count;
+    }
+    let counts = serde_json::to_string(&counts)
+        .map_err(|error| StoreError::Corrupt { what: "a stream's counters", text: error.to_string() })?;
+    step.prepare_cached(
+        "INSERT OR REPLACE INTO streams VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
+         ?17, ?18)",
+    )
+    .and_then(|mut put| {
+        put.execute(params![
+            stream,
+            report.node.0,
+            report.boot,
+            report.agent_run,
+            report.version,
+            report.last_sequence as i64,
+            report.received.0,
+            first_covered,
+            report.coverage.from.0,
+            report.coverage.to.0,
+            report.coverage.covered,
+            report.coverage.gap_reason,
+            report.clock_offset_ns,
+            report.source.kind,
+            report.source.state,
+            report.source.detail,
+            report.source.version,
+            counts,
+        ])
+    })
+    .map_err(sql())?;
+    Ok(())
+}
+
+pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Result<Removed, StoreError> {
+    let sql = || StoreError::sql("forget what is past its time");
+    let step = begin(connection)?;
+    let mut removed = Removed {
+        transactions_expired: step
+            .execute("DELETE FROM transactions WHERE closed < ?1", [retention.now.plus(-retention.closed_ns).0])
+            .map_err(sql())? as u64,
+        facts_expired: step
+            .execute("DELETE FROM metadata WHERE valid_to < ?1", [retention.now.plus(-retention.facts_ns).0])
+            .map_err(sql())? as u64,
+        ..Removed::default()
+    };
+    let horizon = retention.now.plus(-retention.reports_ns).0;
+    step.execute("DELETE FROM coverage WHERE to_ns < ?1", [horizon]).map_err(sql())?;
+    step.execute("DELETE FROM losses WHERE to_ns < ?1", [horizon]).map_err(sql())?;
+    removed.transactions_evicted = evict(
+        &step,
+        "transactions",
+        retention.transactions_max,
+        "DELETE FROM transactions WHERE id IN
+         (SELECT id FROM transactions ORDER BY closed IS NULL, closed, last LIMIT ?1)",
+    )?;
+    removed.facts_evicted = evict(
+        &step,
+        "metadata",
+        retention.facts_max,
+        "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
+         (SELECT node, source, kind, id, valid_from FROM metadata ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)",
+    )?;
+    for (name, count) in
+        [("transactions_evicted", removed.transactions_evicted), ("facts_evicted", removed.facts_evicted)]
+    {
+        add_to_counter(&step, name, count)?;
+    }
+    step.commit().map_err(sql())?;
+    Ok(removed)
+}
+
+fn evict(step: &Step<'_>, table: &str, rows_max: u64, delete: &str) -> Result<u64, StoreError> {
+    let sql = || StoreError::sql("forget what is beyond the cap");
+    let rows: i64 = step.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).map_err(sql())?;
+    let beyond = (rows as u64).saturating_sub(rows_max);
+    if beyond == 0 {
+        return Ok(0);
+    }
+    step.execute(delete, [beyond as i64]).map(|removed| removed as u64).map_err(sql())
+}
+
+pub(super) fn add_to_counter(step: &Step<'_>, name: &str, count: u64) -> Result<(), StoreError> {
+    if count == 0 {
+        return Ok(());
+    }
+    step.execute(
+        "INSERT INTO counters VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        params![name, count as i64],
+    )
+    .map(|_| ())
+    .map_err(StoreError::sql("count"))
+}

@@ -1,0 +1,126 @@
+//! What a batch says about its node beside its records: coverage, losses, the source's state, the agent's own numbers.
+//!
+//! Made by the server from each batch in its log; goes to the [`StateStore`](crate::StateStore); comes back as
+//! [`StreamSummary`], [`Coverage`] and [`Loss`] for every answer's completeness.
+
+use std::collections::BTreeMap;
+use weir_model::{NodeName, UnixNanos};
+
+/// A position in the log: the first entry is 1; 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+/// An agent's stream: 16 random bytes, made with its spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub [u8; 16]);
+
+/// One batch's report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchReport {
+    /// The agent's stream.
+    pub stream: StreamId,
+    /// The first sequence it stands for; differs from `last_sequence` only in a tombstone or a told gap.
+    pub first_sequence: u64,
+    /// The last sequence it stands for.
+    pub last_sequence: u64,
+    /// The node.
+    pub node: NodeName,
+    /// Its boot.
+    pub boot: [u8; 16],
+    /// The agent process.
+    pub agent_run: [u8; 16],
+    /// The agent's version.
+    pub version: String,
+    /// When the server received it.
+    pub received: UnixNanos,
+    /// The agent's wall clock minus the server's, nanoseconds, as measured when it was received.
+    pub clock_offset_ns: Option<i64>,
+    /// The span that it covers.
+    pub coverage: Coverage,
+    /// Where its records come from.
+    pub source: SourceState,
+    /// What was lost.
+    pub losses: Vec<Loss>,
+    /// What to add to the stream's counters, by name.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// A span and whether a poll covered it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The node.
+    pub node: String,
+    /// Its start. Equal to `to` for a node's first poll: nothing before is covered.
+    pub from: UnixNanos,
+    /// Its end.
+    pub to: UnixNanos,
+    /// Whether a poll covered it.
+    pub covered: bool,
+    /// Why not.
+    pub gap_reason: String,
+}
+
+/// How a node's source does, in its agent's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// `weir` or `legacy`.
+    pub kind: String,
+    /// `ok`, `degraded`, `missing`, ...
+    pub state: String,
+    /// Its own words.
+    pub detail: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// What was lost within a batch's span.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The node, empty for the server's own.
+    pub node: String,
+    /// The span's start.
+    pub from: UnixNanos,
+    /// The span's end.
+    pub to: UnixNanos,
+    /// `kernel`, `tracer`, `agent`, `server` or `store`.
+    pub place: String,
+    /// A fixed word.
+    pub reason: String,
+    /// Events, rows or datagrams.
+    pub count: u64,
+    /// Bytes known to be in them.
+    pub bytes: u64,
+    /// Connections known to be in them.
+    pub connections: u64,
+    /// A switch or a documented cap decided so.
+    pub intended: bool,
+}
+
+/// What is known about one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its node.
+    pub node: NodeName,
+    /// The node's boot, as the newest batch says.
+    pub boot: [u8; 16],
+    /// The agent process, as the newest batch says.
+    pub agent_run: [u8; 16],
+    /// The agent's version.
+    pub version: String,
+    /// The last sequence that is in the state.
+    pub applied_sequence: u64,
+    /// When the newest batch was received.
+    pub received: UnixNanos,
+    /// The end of the first span that it reported on.
+    pub first_covered: UnixNanos,
+    /// The newest span.
+    pub newest: Coverage,
+    /// The agent's wall clock minus the server's, nanoseconds.
+    pub clock_offset_ns: Option<i64>,
+    /// Its source.
+    pub source: SourceState,
+    /// Its counters by name.
+    pub counts: BTreeMap<String, u64>,
+}
