@@ -203,16 +203,16 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   const served = await site(t, 'full');
   const page = await openPage(t, served.url);
   await rows(page).first().waitFor();
-  assert.equal(served.asked[0].search, '?by=workload&since=5m');
+  assert.equal(served.asked[0].search, '?by=workload&since=5m&limit=5000');
   await page.getByRole('radio', { name: '1 hour' }).check({ force: true });
-  await until(() => served.asked.some((asked) => asked.search === '?by=workload&since=1h'), 'the span is asked');
+  await until(() => served.asked.some((asked) => asked.search === '?by=workload&since=1h&limit=5000'), 'the span is asked');
   await page.getByText('Last 1 hour').first().waitFor();
   await page.getByRole('radio', { name: 'process' }).focus();
   await page.keyboard.press('ArrowRight');
-  await until(() => served.asked.some((asked) => asked.search === '?by=address&since=1h'), 'the grouping is asked');
+  await until(() => served.asked.some((asked) => asked.search === '?by=address&since=1h&limit=5000'), 'the grouping is asked');
   assert.match(page.url(), /\?by=address&since=1h$/);
   await page.goBack();
-  await until(() => served.asked.at(-1).search === '?by=workload&since=1h', 'Back asks what was asked before');
+  await until(() => served.asked.at(-1).search === '?by=workload&since=1h&limit=5000', 'Back asks what was asked before');
 });
 
 canned('bytes_can_be_read_exactly', async (t) => {

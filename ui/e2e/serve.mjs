@@ -6,7 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { STATES } from './answers.mjs';
 
 const DIST = fileURLToPath(new URL('../dist', import.meta.url));
-const CSP = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+// As crates/server/src/http/mod.rs sends it.
+const CSP =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; " +
+  "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 
 /** Starts on a free port. `site.state` is the state to answer with; `down` closes every connection, `hang` never answers. */

@@ -75,9 +75,15 @@ export function formatView(view: View): string {
   return text === '' ? '' : `?${text}`;
 }
 
+/**
+ * The most rows that are asked for: some 2 MB of JSON, read and summed in under 0.1 s. The server's own limit is 1,000; what
+ * lies beyond is in no total here, so more is asked for than is drawn.
+ */
+const ROWS_MAX = 5000;
+
 /** The request that answers a view, relative to the page. Search and order are the page's own work. */
 export function edgesPath(view: Pick<View, 'by' | 'since'>): string {
-  return `api/v1/edges?by=${view.by}&since=${view.since}`;
+  return `api/v1/edges?by=${view.by}&since=${view.since}&limit=${ROWS_MAX}`;
 }
 
 /** The words for a span: `5 minutes`. */

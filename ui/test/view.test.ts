@@ -33,7 +33,7 @@ test('a_hostile_url_cannot_hold_a_megabyte_of_query', () => {
 
 test('a_request_holds_only_what_the_server_decides', () => {
   const view: View = { ...DEFAULT_VIEW, query: 'secret', sort: 'rtt', by: 'node', since: '24h' };
-  assert.equal(edgesPath(view), 'api/v1/edges?by=node&since=24h');
+  assert.equal(edgesPath(view), 'api/v1/edges?by=node&since=24h&limit=5000');
 });
 
 test('a_heading_sorts_from_its_natural_end_and_then_turns', () => {
