@@ -1,6 +1,8 @@
 //! `weir up` with the real server and an agent that only says how it was started: what is published, restarted, refused
 //! and stopped. With the real tracer and agent it is tested end to end elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the test's failure")]
+
 mod stand_in;
 
 use nix::sys::signal::{Signal, kill};
@@ -81,7 +83,8 @@ impl Up<'_> {
 
     fn running(&self) -> Running {
         until("the agent runs and the addresses are known", || {
-            let running = Running::read(&self.stage.data())?;
+            let running =
+                Running::read(&self.stage.data()).filter(|running| running.pid as i32 == self.pid().as_raw())?;
             let all = running.parts.iter().all(|part| part.pid.is_some()) && running.http.is_some();
             all.then_some(running)
         })
@@ -182,7 +185,7 @@ fn the_parts_end_when_up_is_killed_and_the_next_up_can_start() {
     kill(up.pid(), Signal::SIGKILL).unwrap();
     drop(up);
     let next = stage.start();
-    assert!(!parts.iter().any(|pid| next.running().parts.iter().any(|part| part.pid == Some(*pid))));
+    next.running();
     until("the old parts have ended", || (!parts.iter().any(|pid| lives(*pid))).then_some(()));
     kill(next.pid(), Signal::SIGINT).unwrap();
     assert_eq!(next.end().status.code(), Some(0));
@@ -244,6 +247,34 @@ fn the_second_interrupt_ends_it_at_once() {
     assert_eq!(up.end().status.code(), Some(130));
     assert!(clock.monotonic().0 - began < 2_000_000_000);
     assert!(!lives(agent));
+}
+
+#[test]
+fn the_live_table_leaves_the_terminal_as_it_was() {
+    let stage = Stage::new(PATIENT);
+    let size = nix::pty::Winsize { ws_row: 20, ws_col: 70, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    let child = stage.command().env("TERM", "xterm").stdout(pty.slave).stderr(Stdio::piped()).spawn().unwrap();
+    let up = Up { stage: &stage, child: Some(child) };
+    let mut terminal = std::fs::File::from(pty.master);
+    let reader = std::thread::spawn(move || {
+        let mut shown = Vec::new();
+        // Ends with an error when the last writer has gone.
+        let _ = terminal.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    let running = up.running();
+    // One frame a second at least: the second is one with an answer.
+    let http = running.http.unwrap();
+    until("the server answers", || TcpStream::connect(http).ok());
+    kill(up.pid(), Signal::SIGINT).unwrap();
+    let output = up.end();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let shown = reader.join().unwrap();
+    let (enter, leave) = (shown.find("\x1b[?1049h").unwrap(), shown.find("\x1b[?1049l").unwrap());
+    assert!(enter < leave, "{shown}");
+    assert!(shown[enter..leave].contains("\x1b[1mweir  page "), "{shown}");
+    assert!(!shown[leave..].contains("\x1b[H") && shown[leave..].contains("stopped in"), "{shown}");
 }
 
 #[test]

@@ -111,7 +111,11 @@ fn btf(facts: &Facts) -> Check {
 fn rights(facts: &Facts, traced: bool) -> Check {
     let who = facts.uid.map_or_else(|| "unknown user".to_owned(), |uid| format!("uid {uid}"));
     let (missing, helpful) = (facts.missing(&TRACING), facts.missing(&HELPFUL));
-    let fix = "run `sudo weir up` (or `sudo weir doctor` to see what root may do)";
+    let fix = if facts.uid == Some(0) {
+        "root is held short of them, as in a container: grant them there"
+    } else {
+        "run `sudo weir up` (or `sudo weir doctor` to see what root may do)"
+    };
     if missing.is_empty() && helpful.is_empty() {
         Check::ok("rights", format!("{who} may trace"))
     } else if missing.is_empty() {

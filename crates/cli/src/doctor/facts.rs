@@ -6,8 +6,8 @@ use std::path::Path;
 /// Capability numbers (`include/uapi/linux/capability.h`) without which nothing is traced; root has them all.
 pub const TRACING: [(u32, &str); 3] = [(38, "CAP_PERFMON"), (39, "CAP_BPF"), (12, "CAP_NET_ADMIN")];
 
-/// Those that fill in owners of sockets that are older than the tracer, and raise limits.
-pub const HELPFUL: [(u32, &str); 3] = [(19, "CAP_SYS_PTRACE"), (24, "CAP_SYS_RESOURCE"), (21, "CAP_SYS_ADMIN")];
+/// Those that find the owners and namespaces of sockets that are older than the tracer.
+pub const HELPFUL: [(u32, &str); 2] = [(19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +57,16 @@ impl Facts {
 
     /// Those of `wanted` that are missing, by name.
     pub fn missing(&self, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
-        let held = self.capabilities.unwrap_or(0);
-        wanted.iter().filter(|(bit, _)| held & (1 << bit) == 0).map(|(_, name)| *name).collect()
+        missing(self.capabilities.unwrap_or(0), wanted)
     }
+}
+
+/// Those of `wanted` that a set lacks, by name. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`
+/// (`include/linux/capability.h`, `bpf_capable`, `perfmon_capable`).
+pub fn missing(held: u64, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let held = if held & SYS_ADMIN == 0 { held } else { held | 1 << 38 | 1 << 39 };
+    wanted.iter().filter(|(bit, _)| held & (1 << bit) == 0).map(|(_, name)| *name).collect()
 }
 
 /// A capability set in the text of `/proc/PID/status`.
@@ -139,7 +146,7 @@ mod tests {
         };
         assert_eq!(facts, expected);
         assert!(facts.missing(&TRACING).is_empty());
-        assert_eq!(facts.missing(&HELPFUL), ["CAP_SYS_PTRACE", "CAP_SYS_RESOURCE", "CAP_SYS_ADMIN"]);
+        assert_eq!(facts.missing(&HELPFUL), ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
     }
 
     #[test]

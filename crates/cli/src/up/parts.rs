@@ -187,8 +187,7 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// What the tracer needs besides root's rights (`capabilities(7)`).
-const TRACER_CAPABILITIES: &str =
-    "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_resource,cap_dac_read_search";
+const TRACER_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_admin";
 
 /// What an ordinary user can do about a tracer that may not run.
 pub fn how_to_trace(program: Option<&Path>) -> String {
@@ -203,7 +202,7 @@ pub fn how_to_trace(program: Option<&Path>) -> String {
 pub fn may_trace(program: &Path) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ambient = crate::doctor::facts::capabilities(&status, "CapAmb").unwrap_or(0);
-    if crate::doctor::facts::TRACING.iter().all(|(bit, _)| ambient & (1 << bit) != 0) {
+    if crate::doctor::facts::missing(ambient, &crate::doctor::facts::TRACING).is_empty() {
         return true;
     }
     // `getcap` is where `setcap` is; without it nobody has given the file any.
