@@ -20,6 +20,7 @@ use crate::rows::Last;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -121,12 +122,14 @@ pub struct Settings {
     pub udp_idle: Duration,
     /// The file with the clients that acknowledge.
     pub clients_file: PathBuf,
+    /// How often the keeper had to be started again.
+    pub keeper_restarts: Arc<AtomicU64>,
 }
 
 /// The engine. See the module.
 pub struct Engine<C> {
     run: Run,
-    descriptors: Descriptors,
+    descriptors: Arc<Descriptors>,
     probes: Vec<ProbeReport>,
     tcp: Tcp,
     udp: Option<Udp>,
@@ -146,7 +149,7 @@ impl<C: Clock> Engine<C> {
     /// Takes everything over. Nothing is read yet but the maps' memory.
     pub fn new(
         run: Run,
-        descriptors: Descriptors,
+        descriptors: Arc<Descriptors>,
         probes: Vec<ProbeReport>,
         journal: Journal,
         places: Places,
@@ -420,6 +423,7 @@ impl<C: Clock> Engine<C> {
             ("journal_bytes_max", crate::journal::BYTES_MAX),
             ("journal_write_errors", self.journal_write_errors),
             ("clients", self.clients.len() as u64),
+            ("keeper_restarts", self.settings.keeper_restarts.load(Ordering::Relaxed)),
             ("clients_max", crate::clients::CLIENTS_MAX as u64),
         ];
         let mut gauges: BTreeMap<String, u64> =

@@ -2,12 +2,14 @@
 //!
 //! The programs in the kernel count; this process hands their counts on over a unix socket and keeps nothing that
 //! matters in its memory. [`probes`] loads the programs, [`engine`] reads their maps and writes what ended into the
-//! [`journal`], [`server`] serves the feed. The tracer never knows what a pod is.
+//! [`journal`], [`server`] serves the feed, and [`keeper`] holds it all together when this process is killed. The
+//! tracer never knows what a pod is.
 
 pub mod args;
 pub mod clients;
 pub mod engine;
 pub mod journal;
+pub mod keeper;
 pub mod kernel;
 pub mod losses;
 pub mod places;
@@ -17,15 +19,14 @@ pub mod processes;
 pub mod rows;
 pub mod server;
 pub mod socket;
+pub mod start;
 
 pub use args::Args;
 
 use anyhow::Context;
-use engine::{COMMANDS, Engine, Run, Settings};
+use engine::{COMMANDS, Engine, Settings};
 use journal::Journal;
 use places::Places;
-use probes::{Descriptors, ProbeReport, ProbeState};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -43,41 +44,28 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     preflight::check()?;
     let clock = SystemClock::new();
-    let state = args.state_dir();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&state)
-        .with_context(|| format!("failed to make the state folder {}", state.display()))?;
+    let folder = args.state_dir();
     let (listener, served) = socket::bind(&args.socket, args.socket_group.as_deref())?;
     let listener = tokio::net::UnixListener::from_std(listener).context("failed to serve the socket")?;
+    let _state = start::hold_state(&folder)?;
 
     let boot_id = read_boot_id()?;
-    let mut descriptors = Descriptors::new();
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let cgroup_root = places::cgroup2_root(&mountinfo);
-    probes::log_libbpf();
-    let mut probes = vec![probes::tcp::load(&mut descriptors)?];
-    probes.push(if args.no_udp {
-        let state = ProbeState::Disabled("--no-udp".to_owned());
-        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
-    } else {
-        probes::udp::load(&mut descriptors, cgroup_root.as_deref())
-    });
-    let run = Run { id: random()?, boot_id: boot_id.clone(), takeovers: 0 };
-    report(&probes, &run);
+    let start::Begun { run, descriptors, probes, custody } =
+        start::begin(&args, &folder, &boot_id, cgroup_root.as_deref())?;
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
     // client's old cursor is not taken for one of this run.
     let first = clock.monotonic().0 / 1_000 + 1;
-    let journal = Journal::open(&state.join("closed.journal"), run.id, first)?;
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let places = Places::new(places::cgroup2_root(&mountinfo), "/proc".into());
+    let journal = Journal::open(&folder.join("closed.journal"), run.id, first)?;
     let settings = Settings {
         backfill_interval: args.backfill_interval,
         udp_idle: args.udp_idle,
-        clients_file: state.join("clients.json"),
+        clients_file: folder.join("clients.json"),
+        keeper_restarts: custody.restarts(),
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
+    let places = Places::new(cgroup_root, "/proc".into());
     let engine = Engine::new(run, descriptors, probes, journal, places, settings, clock)?;
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
@@ -90,33 +78,19 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn("feed server", server::serve(listener, feed, shutdown));
     let outcome = tasks.run(STOP_GRACE).await;
     drop(served);
-    // The server's end dropped the last sender of commands.
-    let stopped = tokio::task::spawn_blocking(move || thread.join()).await?;
+    // The server's end dropped the last sender of commands, so the engine ends, and then the keeper may go.
+    let stopped = tokio::task::spawn_blocking(move || {
+        let engine = thread.join();
+        custody.end();
+        engine
+    });
+    let stopped = stopped.await?;
     outcome?;
     stopped.map_err(|_panic| anyhow::anyhow!("the engine's thread panicked"))
-}
-
-fn report(probes: &[ProbeReport], run: &Run) {
-    for ProbeReport { name, state, .. } in probes {
-        match state {
-            ProbeState::Running => tracing::info!(probe = %name, "running"),
-            ProbeState::Partly(reason) => tracing::warn!(probe = %name, %reason, "running in part"),
-            ProbeState::Disabled(reason) => tracing::info!(probe = %name, %reason, "disabled"),
-            ProbeState::Unsupported(reason) => tracing::warn!(probe = %name, %reason, "unsupported"),
-            ProbeState::Failed(reason) => tracing::error!(probe = %name, %reason, "failed"),
-        }
-    }
-    tracing::info!(run = format_args!("{:016x}", run.id), takeovers = run.takeovers, "tracing");
 }
 
 fn read_boot_id() -> anyhow::Result<String> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
     Ok(text.trim().to_owned())
-}
-
-fn random() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to draw a run id: {error}"))?;
-    Ok(u64::from_le_bytes(bytes))
 }

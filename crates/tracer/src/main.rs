@@ -3,8 +3,13 @@
 use anyhow::Context;
 use std::process::ExitCode;
 use weir_tracer::Args;
+use weir_tracer::keeper::process;
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    if process::is_meant(words.first()) {
+        return process::run(words.get(1));
+    }
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,125 @@
+//! From nothing to a run: taken over from the keeper if a tracer died, loaded afresh otherwise.
+
+use crate::Args;
+use crate::engine::Run;
+use crate::keeper::Manifest;
+use crate::keeper::custody::{Custody, Estate, claim};
+use crate::probes::{self, ABI, Descriptors, ProbeReport, ProbeState};
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a tracer works on.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which run.
+    pub run: Run,
+    /// Its maps and links.
+    pub descriptors: Arc<Descriptors>,
+    /// How its probes do.
+    pub probes: Vec<ProbeReport>,
+    /// Its life insurance.
+    pub custody: Custody,
+}
+
+/// The state folder, held against a second tracer as long as this lives.
+#[derive(Debug)]
+pub struct State {
+    _lock: Flock<File>,
+}
+
+/// Makes the state folder and takes its lock.
+pub fn hold_state(folder: &Path) -> anyhow::Result<State> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("failed to make the state folder {}", folder.display()))?;
+    let path = folder.join("tracer.lock");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("failed to open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(State { _lock: lock }),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => anyhow::bail!(
+            "failed to use the state folder {}: another tracer uses it; stop it, or choose another --state-dir",
+            folder.display()
+        ),
+        Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", path.display())),
+    }
+}
+
+/// Takes over or begins anew.
+pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Path>) -> anyhow::Result<Begun> {
+    let udp = !args.no_udp;
+    let estate = match claim(folder, |manifest| manifest.abi == ABI && manifest.udp == udp) {
+        Ok(estate) => estate,
+        Err(error) => {
+            // Its grace ends it; what it holds cannot be had.
+            tracing::error!(%error, "a keeper is there but cannot be used; beginning a new run");
+            None
+        }
+    };
+    let (mut manifest, descriptors, line) = match estate {
+        Some(Estate { manifest, descriptors, line }) => {
+            (Manifest { takeovers: manifest.takeovers + 1, ..manifest }, descriptors, Some(line))
+        }
+        None => {
+            let (manifest, descriptors) = load(udp, cgroup_root)?;
+            (manifest, descriptors, None)
+        }
+    };
+    manifest.names = Vec::new();
+    let descriptors = Arc::new(descriptors);
+    let run = Run { id: manifest.run_id, boot_id: boot_id.to_owned(), takeovers: manifest.takeovers };
+    let probes = manifest.probes.clone();
+    report(&probes, &run);
+    let custody = Custody::begin(folder, args.keeper_grace, manifest, Arc::clone(&descriptors), line)?;
+    Ok(Begun { run, descriptors, probes, custody })
+}
+
+fn load(udp: bool, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Descriptors)> {
+    probes::log_libbpf();
+    let mut descriptors = Descriptors::new();
+    let tcp = probes::tcp::load(&mut descriptors)?;
+    let udp_report = if udp {
+        probes::udp::load(&mut descriptors, cgroup_root)
+    } else {
+        let state = ProbeState::Disabled("--no-udp".to_owned());
+        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
+    };
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to draw a run id: {error}"))?;
+    let run_id = u64::from_le_bytes(bytes);
+    let probes = vec![tcp, udp_report];
+    let manifest = Manifest { abi: ABI.to_owned(), run_id, udp, takeovers: 0, probes, names: Vec::new() };
+    Ok((manifest, descriptors))
+}
+
+fn report(probes: &[ProbeReport], run: &Run) {
+    for ProbeReport { name, state, .. } in probes {
+        match state {
+            ProbeState::Running => tracing::info!(probe = %name, "running"),
+            ProbeState::Partly(reason) => tracing::warn!(probe = %name, %reason, "running in part"),
+            ProbeState::Disabled(reason) => tracing::info!(probe = %name, %reason, "disabled"),
+            ProbeState::Unsupported(reason) => tracing::warn!(probe = %name, %reason, "unsupported"),
+            ProbeState::Failed(reason) => tracing::error!(probe = %name, %reason, "failed"),
+        }
+    }
+    if run.takeovers > 0 {
+        tracing::info!(
+            run = format_args!("{:016x}", run.id),
+            takeovers = run.takeovers,
+            "took over a run that goes on"
+        );
+    } else {
+        tracing::info!(run = format_args!("{:016x}", run.id), "began a run");
+    }
+}
