@@ -44,7 +44,7 @@ pub enum Command {
     Transactions(RowsArgs),
     /// Shows who is who: nodes, processes, containers, pods.
     #[command(after_help = METADATA_HELP)]
-    Metadata(RowsArgs),
+    Metadata(MetadataArgs),
     /// Checks what this machine allows, which parts run, and says how to mend the rest.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
@@ -68,7 +68,7 @@ const SERVER_HELP: &str = "Examples:\n  weir server --data ./server\n  \
 const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq '.items[] | select(.health != \"healthy\")'\n\n\
     Exit codes: 0 healthy (degraded counts as healthy and is told), 1 failed, 2 wrong usage, 3 unhealthy: a part is\n\
     unhealthy, a node is silent, or a node's source does not answer.";
-const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from curl\n  \
+const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from 'curl*'\n  \
     weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
     SENT is what the client sent. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -79,7 +79,7 @@ const TRANSACTIONS_HELP: &str = "Examples:\n  weir transactions --cidr 10.0.0.0/
     weir transactions -o jsonl | jq 'select(.paired | not) | .key'\n\n\
     BEFORE is the part that lies before weir's first sight; it belongs to no edge.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
-const METADATA_HELP: &str = "Examples:\n  weir metadata --name nginx\n  weir metadata -o json\n\n\
+const METADATA_HELP: &str = "Examples:\n  weir metadata --name 'nginx*'\n  weir metadata -o json\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const DOCTOR_HELP: &str = "Examples:\n  sudo weir doctor\n  weir doctor --data ./data -o json\n\n\
     Exit codes: 0 nothing failed (degraded is told), 1 the doctor itself failed, 2 wrong usage, 3 a check failed.";
@@ -170,30 +170,45 @@ pub struct FilterArgs {
     /// End of the span, as `--since`.
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Only what has this in its name.
-    #[arg(long, value_name = "TEXT")]
+    /// Only what has this name; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Only this Kubernetes namespace.
+    /// Only this Kubernetes namespace; `*` stands for anything.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Only what has this label.
+    /// Only what has this label; `*` stands for anything in the value.
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Option<String>,
-    /// Only addresses in this range.
+    /// Only this address, or those in this range.
     #[arg(long, value_name = "CIDR")]
     pub cidr: Option<String>,
+    /// Only what this node saw; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// At most so many rows; what is left out is counted.
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u32>,
+}
+
+/// Which rows of traffic.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct TrafficArgs {
+    /// Only what this client opened, by name or address; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// Only what this server accepted, by name or address; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub to: Option<String>,
     /// Only this port.
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
     /// Only this protocol: tcp or udp.
     #[arg(long, value_name = "PROTOCOL")]
     pub protocol: Option<String>,
-    /// Only what this node saw.
-    #[arg(long, value_name = "NAME")]
-    pub node: Option<String>,
-    /// At most so many rows; what is left out is counted.
-    #[arg(long, value_name = "ROWS")]
-    pub limit: Option<u32>,
+    /// What applies to every row.
+    #[command(flatten)]
+    pub filters: FilterArgs,
 }
 
 /// `weir status`.
@@ -202,15 +217,6 @@ pub struct StatusArgs {
     /// Server and form.
     #[command(flatten)]
     pub read: ReadArgs,
-    /// Start of the span that losses and coverage are shown for: how long ago (`5m`, `2h`) or RFC 3339.
-    #[arg(long, value_name = "TIME", help_heading = "Filters")]
-    pub since: Option<String>,
-    /// End of the span, as `--since`.
-    #[arg(long, value_name = "TIME", help_heading = "Filters")]
-    pub until: Option<String>,
-    /// Only this node.
-    #[arg(long, value_name = "NAME", help_heading = "Filters")]
-    pub node: Option<String>,
 }
 
 /// `weir edges`.
@@ -222,12 +228,17 @@ pub struct EdgesArgs {
     /// What an end is summed to.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<Grouping>,
-    /// Only edges whose client has this name or address.
-    #[arg(long, value_name = "TEXT")]
-    pub from: Option<String>,
-    /// Only edges whose server has this name or address.
-    #[arg(long, value_name = "TEXT")]
-    pub to: Option<String>,
+    /// Which rows.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
+}
+
+/// `weir metadata`.
+#[derive(Clone, Debug, Args)]
+pub struct MetadataArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
     /// Which rows.
     #[command(flatten)]
     pub filters: FilterArgs,
@@ -278,7 +289,7 @@ pub struct ConnectionsArgs {
     pub follow: bool,
 }
 
-/// `weir transactions` and `weir metadata`.
+/// `weir transactions`, and what `weir connections` shares with it.
 #[derive(Clone, Debug, Args)]
 pub struct RowsArgs {
     /// Server and form.
@@ -286,7 +297,7 @@ pub struct RowsArgs {
     pub read: ReadArgs,
     /// Which rows.
     #[command(flatten)]
-    pub filters: FilterArgs,
+    pub traffic: TrafficArgs,
     /// Which states.
     #[arg(long, value_enum, value_name = "STATE", help_heading = "Filters")]
     pub state: Option<RowState>,

@@ -52,7 +52,7 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
                 read::run::<Edge>(&args.read, &Question { command: "edges", query: Query::from(&args) }).await
             }
             Command::Connections(args) => {
-                let question = Question { command: "connections", query: Query::from(&args) };
+                let question = Question { command: "connections", query: Query::from(&args.rows) };
                 if args.follow {
                     read::follow::run(&args.rows.read, &question).await
                 } else {

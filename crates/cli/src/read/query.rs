@@ -1,6 +1,6 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
-use crate::args::{ConnectionsArgs, EdgesArgs, FilterArgs, RowsArgs, StatusArgs};
+use crate::args::{EdgesArgs, FilterArgs, Grouping, MetadataArgs, RowState, RowsArgs, TrafficArgs};
 
 /// The parameters of one question, in the order of the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,49 +36,33 @@ impl Query {
             .with("namespace", filters.namespace.as_ref())
             .with("label", filters.label.as_ref())
             .with("cidr", filters.cidr.as_ref())
-            .with("port", filters.port.as_ref())
-            .with("protocol", filters.protocol.as_ref())
             .with("node", filters.node.as_ref())
             .with("limit", filters.limit)
     }
-}
 
-impl From<&StatusArgs> for Query {
-    fn from(args: &StatusArgs) -> Self {
-        Self::new()
-            .with("since", args.since.as_ref())
-            .with("until", args.until.as_ref())
-            .with("node", args.node.as_ref())
+    fn traffic(self, traffic: &TrafficArgs) -> Self {
+        self.with("from", traffic.from.as_ref())
+            .with("to", traffic.to.as_ref())
+            .with("port", traffic.port.as_ref())
+            .with("protocol", traffic.protocol.as_ref())
+            .filtered(&traffic.filters)
     }
 }
 
 impl From<&EdgesArgs> for Query {
     fn from(args: &EdgesArgs) -> Self {
-        Self::new()
-            .with("by", args.by.map(crate::args::Grouping::as_str))
-            .with("from", args.from.as_ref())
-            .with("to", args.to.as_ref())
-            .filtered(&args.filters)
+        Self::new().with("by", args.by.map(Grouping::as_str)).traffic(&args.traffic)
     }
 }
 
 impl From<&RowsArgs> for Query {
     fn from(args: &RowsArgs) -> Self {
-        Self::new().with("state", args.state.map(crate::args::RowState::as_str)).filtered(&args.filters)
+        Self::new().with("state", args.state.map(RowState::as_str)).traffic(&args.traffic)
     }
 }
 
-impl From<&ConnectionsArgs> for Query {
-    fn from(args: &ConnectionsArgs) -> Self {
-        // Whoever follows wants to see connections end too.
-        let all = (args.follow && args.rows.state.is_none()).then_some("all");
-        Self::new().with("state", all).joined(Self::from(&args.rows))
-    }
-}
-
-impl Query {
-    fn joined(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
-        self
+impl From<&MetadataArgs> for Query {
+    fn from(args: &MetadataArgs) -> Self {
+        Self::new().filtered(&args.filters)
     }
 }

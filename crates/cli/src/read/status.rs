@@ -4,6 +4,7 @@
 //! Degraded (a probe is missing, a node is late) counts as healthy and is told: numbers still come, and the answer says
 //! what they lack.
 
+use super::query::Query;
 use super::{Question, ask, client, parse, print_item, print_json, table, tell};
 use crate::args::{Output, ReadArgs, StatusArgs};
 use crate::exit::{Failure, Verdict};
@@ -26,7 +27,7 @@ const PLAIN_WIDTH: usize = 120;
 pub async fn run(args: &StatusArgs) -> Result<Verdict, Failure> {
     let ReadArgs { server, print: how } = &args.read;
     let client = client(server)?;
-    let body = ask(&client, &Question { command: "status", query: args.into() }).await?;
+    let body = ask(&client, &Question { command: "status", query: Query::new() }).await?;
     let answer: Answer<StatusRow> = parse(&body, &client)?;
     let surface = Surface::stdout(how.color);
     let zone = TimeZone::system();

@@ -78,7 +78,7 @@ fn faults(node: &NodeCoverage, now: &str, zone: &TimeZone) -> Vec<String> {
     }
     if !node.source_state.is_empty() && node.source_state != "ok" {
         let detail = if node.source_detail.is_empty() { String::new() } else { format!(" ({})", node.source_detail) };
-        faults.push(format!("the source of {name} is {}{detail}", node.source_state));
+        faults.push(format!("the source of {name} is {}{detail}", node.source_state.replace('_', " ")));
     }
     faults
 }
