@@ -236,7 +236,7 @@ fn the_second_interrupt_ends_it_at_once() {
     let began = clock.monotonic().0;
     // The first has to be seen before the second is a second.
     let mut up = up;
-    let mut errors = up.child.as_mut().unwrap().stderr.take().unwrap();
+    let mut errors = up.child.as_mut().unwrap().stdout.take().unwrap();
     let mut said = Vec::new();
     while !String::from_utf8_lossy(&said).contains("stopping") {
         let mut byte = [0];

@@ -68,13 +68,6 @@ pub struct Bound {
     pub agents: SocketAddr,
 }
 
-/// `DATA/agent/agent.json`: where the agent has bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct AgentBound {
-    /// The metrics.
-    pub metrics: SocketAddr,
-}
-
 /// The data folder of this `weir up`, held as long as this value lives.
 #[derive(Debug)]
 pub struct Folder {
@@ -168,16 +161,6 @@ impl Folder {
     pub fn forget_bound(&self) {
         // Where there is none there is nothing to forget.
         let _ = std::fs::remove_file(self.server().join("server.json"));
-    }
-
-    /// Where the agent said its metrics are.
-    pub fn agent_bound(&self) -> Option<AgentBound> {
-        serde_json::from_slice(&std::fs::read(self.agent().join("agent.json")).ok()?).ok()
-    }
-
-    /// Forgets what the last agent said.
-    pub fn forget_agent_bound(&self) {
-        let _ = std::fs::remove_file(self.agent().join("agent.json"));
     }
 
     /// Replaces `up.json`.

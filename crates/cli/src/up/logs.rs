@@ -41,7 +41,8 @@ impl Log {
         OpenOptions::new()
             .append(true)
             .create(true)
-            .mode(0o640)
+            // The folder lets in its owner and the parts' group alone.
+            .mode(0o644)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&self.path)
             .with_context(|| format!("failed to open the log {}", self.path.display()))

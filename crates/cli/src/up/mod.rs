@@ -221,7 +221,6 @@ struct Up<'a> {
     logs: Vec<(Part, Log, u64)>,
     addresses: Addresses,
     http_known: bool,
-    metrics_known: bool,
     tracer_ready: bool,
     published: Running,
     page: watch::Sender<Option<SocketAddr>>,
@@ -253,7 +252,6 @@ impl<'a> Up<'a> {
             logs,
             addresses: Addresses { http: args.listen, agents: args.agents_listen, metrics: args.metrics_listen },
             http_known: false,
-            metrics_known: args.metrics_listen.port() != 0,
             tracer_ready: false,
             published: Running::default(),
             page: watch::channel(None).0,
@@ -314,7 +312,7 @@ impl<'a> Up<'a> {
                     interrupts += 1;
                     if interrupts == 1 {
                         stop_began = Some(Instant::now());
-                        self.tell("stopping: agent, server, tracer (Ctrl-C again ends them at once)");
+                        self.say("stopping: agent, server, tracer (Ctrl-C again ends them at once)");
                         Event::Stop
                     } else {
                         Event::Kill
@@ -440,7 +438,13 @@ impl<'a> Up<'a> {
         *mark = log.length();
         match part {
             Part::Server => self.recipe.folder.forget_bound(),
-            Part::Agent => self.recipe.folder.forget_agent_bound(),
+            // It tells nobody which free port it found, so we find one for it; another for each start, so that one
+            // that was taken meanwhile is no obstacle for long.
+            Part::Agent if self.recipe.args.metrics_listen.port() == 0 => {
+                self.addresses.metrics =
+                    ports::free(self.recipe.args.metrics_listen.ip()).map_err(anyhow::Error::new)?;
+            }
+            Part::Agent => {}
             Part::Tracer => self.tracer_ready = false,
         }
         let child = self.recipe.start(part, self.addresses, file)?;
@@ -501,12 +505,6 @@ impl<'a> Up<'a> {
     }
 
     async fn look_for_readiness(&mut self) -> Event {
-        if !self.metrics_known
-            && let Some(bound) = self.recipe.folder.agent_bound()
-        {
-            self.addresses.metrics = bound.metrics;
-            self.metrics_known = true;
-        }
         if self.supervisor.runs(Part::Server)
             && let Some(bound) = self.recipe.folder.bound()
         {
@@ -516,7 +514,7 @@ impl<'a> Up<'a> {
                 self.addresses.http = bound.http;
                 self.addresses.agents = bound.agents;
                 if self.recipe.args.listen.port() == 0 {
-                    self.tell(&format!("page: {}", page_url(bound.http)));
+                    self.say(&format!("page: {}", page_url(bound.http)));
                 }
                 self.page.send_replace(Some(reachable(bound.http)));
             }
@@ -555,7 +553,7 @@ impl<'a> Up<'a> {
             pid: std::process::id(),
             http: self.http_known.then_some(self.addresses.http),
             agents: self.http_known.then_some(self.addresses.agents),
-            metrics: self.metrics_known.then_some(self.addresses.metrics),
+            metrics: Some(self.addresses.metrics).filter(|metrics| metrics.port() != 0),
             feed: self.recipe.feed.clone(),
             parts: self.supervisor.slots().iter().map(part).collect(),
         }
@@ -588,6 +586,16 @@ impl<'a> Up<'a> {
         }
     }
 
+    /// Something went well and is worth knowing.
+    fn say(&mut self, message: &str) {
+        if self.live {
+            self.tell(message);
+        } else {
+            self.screen.print(crate::show::text::escape(message).into_owned());
+        }
+    }
+
+    /// Something needs attention.
     fn tell(&mut self, message: &str) {
         let message = crate::show::text::escape(message).into_owned();
         if !self.live {

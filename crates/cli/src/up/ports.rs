@@ -45,6 +45,14 @@ pub fn fault(wanted: &[Wanted], proc: &Path) -> Option<String> {
     None
 }
 
+/// An address on `ip` with a port that is free now.
+///
+/// # Errors
+/// When there is none, or the machine has no such address.
+pub fn free(ip: std::net::IpAddr) -> std::io::Result<SocketAddr> {
+    TcpListener::bind((ip, 0))?.local_addr()
+}
+
 /// `name (pid N)` of the process that listens on a TCP port, where it can be seen.
 fn holder(port: u16, proc: &Path) -> Option<String> {
     let inodes: Vec<u64> = ["net/tcp", "net/tcp6"]
