@@ -1,0 +1,135 @@
+//! The agent's settings: flags, `WEIR_*` variables, and keys of `[agent]` in the config file.
+
+use clap::Parser;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use weir_daemon::logging::LogFormat;
+
+/// Reads a tracer's feed and the node's processes, computes what changed, keeps it on disk until the server has it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weir-agent", version, about)]
+pub struct Args {
+    /// Where the tracer serves its feed: unix:PATH
+    #[arg(long, env = "WEIR_FEED", default_value = "unix:/run/weir/tracer.sock", value_name = "unix:PATH")]
+    pub feed: String,
+    /// How often the feed is polled
+    #[arg(long, env = "WEIR_INTERVAL", default_value = "10s", value_parser = interval, value_name = "DURATION")]
+    pub interval: Duration,
+    /// The longest reply that is taken
+    #[arg(long, env = "WEIR_MAX_BODY", default_value = "160MiB", value_parser = bytes, value_name = "BYTES")]
+    pub max_body: u64,
+    /// The most connections that are known at once
+    #[arg(long, env = "WEIR_MAX_CONNECTIONS", default_value_t = 1_000_000, value_parser = connections, value_name = "COUNT")]
+    pub max_connections: usize,
+    /// The folder that keeps batches until the server has them; one agent a folder
+    /// [default: /var/lib/weir/agent for root, else weir/agent in the user's state folder]
+    #[arg(long, env = "WEIR_SPOOL", value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// The most bytes of batches that are kept; beyond it the oldest are dropped, counted and told
+    #[arg(long, env = "WEIR_SPOOL_MAX_BYTES", default_value = "512MiB", value_parser = spool_bytes, value_name = "BYTES")]
+    pub spool_max_bytes: u64,
+    /// The longest that a batch is kept
+    #[arg(long, env = "WEIR_SPOOL_MAX_AGE", default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub spool_max_age: Duration,
+    /// The server that takes the batches
+    #[arg(long, env = "WEIR_SERVER", default_value = "http://127.0.0.1:7781", value_name = "URL")]
+    pub server: String,
+    /// A file that holds the token for the server, and for /metrics where it is not on loopback
+    #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, env = "WEIR_METRICS_LISTEN", default_value = "127.0.0.1:7782", value_name = "ADDR")]
+    pub metrics_listen: SocketAddr,
+    /// The node's name [default: the host name]
+    #[arg(long, env = "WEIR_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Where the node's /proc is
+    #[arg(long, env = "WEIR_PROC", default_value = "/proc", value_name = "DIR")]
+    pub proc: PathBuf,
+    /// Serve metrics beyond loopback without a token
+    #[arg(long, env = "WEIR_INSECURE")]
+    pub insecure: bool,
+    /// What is logged, in the form of RUST_LOG
+    #[arg(long, env = "WEIR_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, env = "WEIR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// A config file; its [agent] holds these settings
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Args {
+    /// The spool's folder.
+    pub fn spool_folder(&self) -> PathBuf {
+        if let Some(folder) = &self.spool {
+            return folder.clone();
+        }
+        if nix::unistd::geteuid().is_root() {
+            return "/var/lib/weir/agent".into();
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        state.or_else(home).unwrap_or_else(std::env::temp_dir).join("weir/agent")
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(10) || interval > Duration::from_secs(60) {
+        // The 2019 tracer forgets a client after two minutes.
+        return Err("it must lie between 10ms and 60s".into());
+    }
+    Ok(interval)
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.replace('_', "").parse() {
+        Ok(0) => Err("it must be at least 1".into()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn spool_bytes(text: &str) -> Result<u64, String> {
+    let bytes = bytes(text)?;
+    if bytes < 1 << 20 { Err("it must be at least 1MiB".into()) } else { Ok(bytes) }
+}
+
+/// A number of bytes: `4096`, `64KiB`, `160MiB`, `2GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), *shift)))
+        .unwrap_or((text, 0));
+    let number: u64 = digits.replace('_', "").parse().map_err(|_error| {
+        format!("`{text}` is no number of bytes: write for example 1048576, 64KiB, 160MiB or 2GiB")
+    })?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is out of range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_are_read_with_and_without_a_unit() {
+        assert_eq!(bytes("160MiB"), Ok(160 << 20));
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("1 GiB"), Ok(1 << 30));
+        for wrong in ["", "MB", "1.5MiB", "99999999999GiB", "0"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert!(interval("61s").is_err());
+        assert!(interval("10s").is_ok());
+    }
+}

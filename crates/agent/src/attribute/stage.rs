@@ -1,0 +1,238 @@
+//! The rows of one reply, compact, until it is known that the reply is whole.
+//!
+//! A row takes about 150 bytes here instead of 650 in the body. Its local end's text is kept once for all rows that
+//! share it. Staging touches nothing that lasts: a reply that breaks off is forgotten with its stage.
+
+use super::key::{Key, PackedTuple};
+use super::words::Word;
+use hashbrown::HashMap;
+use hashbrown::hash_table::HashTable;
+use std::hash::BuildHasher;
+use weir_model::{Certainty, Direction, Protocol, Tuple};
+use weir_wire::feed::decode::{ReplyTuple, Row};
+
+/// A local end as a row describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RawEnd {
+    /// The network namespace's inode, 0 unknown.
+    pub netns: u32,
+    /// The owner, 0 unknown.
+    pub pid: u32,
+    /// When the owner started, 0 unknown.
+    pub process_start: u64,
+    /// The cgroup at the socket's creation, 0 unknown.
+    pub cgroup_id: u64,
+    /// The owner's name, empty unknown.
+    pub process_name: Box<str>,
+    /// The cgroup's path, empty unknown.
+    pub cgroup_path: Box<str>,
+    /// The container in it, empty unknown.
+    pub container_id: Box<str>,
+}
+
+/// The numbers of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Sent, received, sent again: since the counter began.
+    Totals([u64; 3]),
+    /// The same since the last fetch, from a feed that has nothing else.
+    Deltas([u64; 3]),
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub struct StagedRow {
+    /// Its ends.
+    pub tuple: PackedTuple,
+    /// The socket cookie, 0 none.
+    pub cookie: u64,
+    /// Its numbers.
+    pub reading: Reading,
+    /// When it began, 0 unknown.
+    pub start: u64,
+    /// When it closed, 0 open.
+    pub close: u64,
+    /// When it last changed, 0 unknown.
+    pub last_update: u64,
+    /// The tracer's own count of the cookie's lives.
+    pub tracer_generation: Option<u32>,
+    /// errno, 0 none.
+    pub errno: u32,
+    /// 0 unknown.
+    pub rtt_us: u32,
+    /// 0 unknown.
+    pub connect_latency_us: u32,
+    /// Index in [`Stage::ends`].
+    pub end: u32,
+    /// Index in [`Stage::replies`] and 1, 0 untranslated.
+    pub reply: u32,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Who opened it.
+    pub direction: Option<Direction>,
+    /// How sure that is.
+    pub certainty: Certainty,
+    /// The feed's `state`.
+    pub state: Word,
+    /// The feed's `close_reason`.
+    pub close_reason: Word,
+    /// It stands for every peer beyond the cap.
+    pub other_peer: bool,
+}
+
+/// The rows of one reply.
+#[derive(Debug, Default)]
+pub struct Stage {
+    /// Open connections, in the feed's order.
+    pub open: Vec<StagedRow>,
+    /// Closed ones.
+    pub closed: Vec<StagedRow>,
+    /// The local ends that the rows refer to.
+    pub ends: Vec<RawEnd>,
+    /// The translations that rows refer to.
+    pub replies: Vec<ReplyTuple>,
+    lookup: HashTable<u32>,
+    hasher: hashbrown::DefaultHashBuilder,
+    /// Which pid's row carries a tuple's retransmits, for feeds that repeat them on every pid's row.
+    carriers: HashMap<(u32, PackedTuple), u32>,
+}
+
+impl Stage {
+    /// Forgets every row, keeps the memory.
+    pub fn clear(&mut self) {
+        self.open.clear();
+        self.closed.clear();
+        self.ends.clear();
+        self.replies.clear();
+        self.lookup.clear();
+        self.carriers.clear();
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.open.len() + self.closed.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a row.
+    pub fn push(&mut self, row: &Row<'_>) {
+        let end = self.end(row);
+        let reply = row.reply.filter(|reply| differs(*reply, row.tuple)).map_or(0, |reply| {
+            self.replies.push(reply);
+            self.replies.len() as u32
+        });
+        let reading = if row.sent_total.is_some() || row.recv_total.is_some() {
+            let retransmits = row.retransmits_total.unwrap_or(0);
+            Reading::Totals([row.sent_total.unwrap_or(0), row.recv_total.unwrap_or(0), retransmits])
+        } else {
+            Reading::Deltas([row.sent_last, row.recv_last, row.retransmits_last])
+        };
+        let direction = match row.direction {
+            1 => Some(Direction::Incoming),
+            2 => Some(Direction::Outgoing),
+            // 3 (local) tells no role: both ends' rows have it.
+            _ => None,
+        };
+        let certainty = match (direction, row.direction_certainty.as_deref()) {
+            (None, _) => Certainty::Unknown,
+            (Some(_), Some(text)) => Certainty::parse(text),
+            // A feed that does not say how sure it is guesses by its own node's addresses.
+            (Some(_), None) => Certainty::Inferred,
+        };
+        let staged = StagedRow {
+            tuple: PackedTuple::of(row.tuple),
+            cookie: row.cookie.unwrap_or(0),
+            reading,
+            start: row.start.map_or(0, |start| start.0),
+            close: row.close.map_or(0, |close| close.0.max(1)),
+            last_update: row.last_update.0,
+            tracer_generation: row.generation,
+            errno: row.errno,
+            rtt_us: row.rtt_us,
+            connect_latency_us: row.connect_latency_us,
+            end,
+            reply,
+            protocol: row.protocol,
+            direction,
+            certainty,
+            state: row.state.as_deref().map_or(Word::UNKNOWN, Word::of),
+            close_reason: row.close_reason.as_deref().map_or(Word::UNKNOWN, Word::of),
+            other_peer: row.other_peer,
+        };
+        if staged.cookie == 0 && retransmits(staged.reading) > 0 {
+            let carrier = self.carriers.entry((row.netns, staged.tuple)).or_insert(row.pid);
+            *carrier = (*carrier).min(row.pid);
+        }
+        if staged.close == 0 { self.open.push(staged) } else { self.closed.push(staged) }
+    }
+
+    /// The counter that a row belongs to.
+    pub fn key(&self, row: &StagedRow) -> Key {
+        let (netns, pid) = self.ends.get(row.end as usize).map_or((0, 0), |end| (end.netns, end.pid));
+        Key::of(row.protocol, (row.cookie != 0).then_some(row.cookie), netns, pid, row.tuple)
+    }
+
+    /// Whether a row's retransmits are its own. The 2019 tracer counts them without the pid and shows them on every
+    /// pid's row of a tuple: the smallest pid's row carries them.
+    pub fn carries_retransmits(&self, row: &StagedRow) -> bool {
+        if row.cookie != 0 || retransmits(row.reading) == 0 {
+            return true;
+        }
+        let Some(end) = self.ends.get(row.end as usize) else { return true };
+        self.carriers.get(&(end.netns, row.tuple)).is_none_or(|carrier| *carrier == end.pid)
+    }
+
+    /// Puts closed rows into the order in which they closed: a socket used again closes its lives one after another.
+    pub fn order(&mut self) {
+        self.closed.sort_by_key(|row| row.close);
+    }
+
+    fn end(&mut self, row: &Row<'_>) -> u32 {
+        let name = row.process_name.as_deref().unwrap_or("");
+        let path = row.cgroup_path.as_deref().unwrap_or("");
+        let container = row.container_id.as_deref().unwrap_or("");
+        let hash_of = |end: &RawEnd| self.hasher.hash_one((end.pid, end.netns, end.process_start, end.cgroup_id));
+        let hash = self.hasher.hash_one((row.pid, row.netns, row.process_start, row.cgroup_id));
+        let ends = &self.ends;
+        let same = |index: &u32| {
+            let end = &ends[*index as usize];
+            end.pid == row.pid
+                && end.netns == row.netns
+                && end.process_start == row.process_start
+                && end.cgroup_id == row.cgroup_id
+                && *end.process_name == *name
+                && *end.cgroup_path == *path
+                && *end.container_id == *container
+        };
+        if let Some(index) = self.lookup.find(hash, same) {
+            return *index;
+        }
+        let index = self.ends.len() as u32;
+        self.lookup.insert_unique(hash, index, |index| hash_of(&self.ends[*index as usize]));
+        self.ends.push(RawEnd {
+            netns: row.netns,
+            pid: row.pid,
+            process_start: row.process_start,
+            cgroup_id: row.cgroup_id,
+            process_name: name.into(),
+            cgroup_path: path.into(),
+            container_id: container.into(),
+        });
+        index
+    }
+}
+
+fn retransmits(reading: Reading) -> u64 {
+    match reading {
+        Reading::Totals([_, _, retransmits]) | Reading::Deltas([_, _, retransmits]) => retransmits,
+    }
+}
+
+/// Whether the other end sees something else than the reverse of `tuple`.
+fn differs(reply: ReplyTuple, tuple: Tuple) -> bool {
+    reply.source != tuple.remote || reply.dest != tuple.local
+}

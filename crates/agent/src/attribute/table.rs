@@ -1,0 +1,325 @@
+//! The baselines: every counter's last totals, and what a row adds to them (R1, R2).
+//!
+//! Bounded: live counters by `--max-connections`, those that closed by [`MAX_CLOSED`] and [`CLOSED_FOR`], those that
+//! vanished without a closed row by [`VANISHED_FOR`]. What a bound costs is counted.
+
+use super::key::Key;
+use super::life::{Entry, Life, Poll, Relation, fell};
+use super::stage::StagedRow;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// Closed counters that are remembered, so that a row repeated by the tracer is not counted twice: the tracer repeats
+/// them only until the next poll's `ack`. 1,000 short connections a second for 100 s.
+const MAX_CLOSED: usize = 100_000;
+/// How long they are remembered, nanoseconds.
+const CLOSED_FOR: u64 = 600_000_000_000;
+/// How long a counter is kept whose row vanished (the 2019 tracer drops idle TCP after 2 minutes), nanoseconds.
+const VANISHED_FOR: u64 = 1_800_000_000_000;
+
+/// What a row was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing new.
+    Unchanged,
+    /// Something to tell.
+    Changed(Change),
+    /// A closed row that was counted before.
+    Repeated,
+    /// An open row of a connection that has closed.
+    Stale,
+    /// A new connection for which the table has no room.
+    Full,
+}
+
+/// What a row adds to its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The counter's life after it.
+    pub life: Life,
+    /// Sent, received, sent again.
+    pub delta: [u64; 3],
+    /// It is the life's first.
+    pub opened: bool,
+    /// All of the life's bytes came since the last successful poll or its own start.
+    pub whole: bool,
+}
+
+/// Numbers of the table since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Counters that vanished and were forgotten.
+    pub vanished: u64,
+    /// New connections refused since the table was full.
+    pub full: u64,
+    /// Lives given up that waited for their closed row.
+    pub superseded: u64,
+    /// Generations that began since a total fell.
+    pub fallen: u64,
+}
+
+/// Every known counter.
+#[derive(Debug)]
+pub struct Table {
+    entries: HashMap<Key, Entry>,
+    /// Closed counters, oldest first, with the snapshot at which they closed.
+    closed: VecDeque<(Key, u64)>,
+    /// Polls and their snapshots, to find out how old an entry's `seen` is.
+    polls: VecDeque<(u32, u64)>,
+    limit: usize,
+    counts: Counts,
+    /// A counter was refused: that the last reply did not have a row proves nothing any more.
+    leaky: bool,
+}
+
+impl Table {
+    /// A table for at most `limit` counters.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            closed: VecDeque::new(),
+            polls: VecDeque::new(),
+            limit,
+            counts: Counts::default(),
+            leaky: false,
+        }
+    }
+
+    /// How many counters are known, closed ones too.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many closed counters are remembered.
+    pub fn closed(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// See [`Counts`].
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A counter's entry.
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// Every counter.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Puts back a counter that was saved; it counts as seen by the last poll before the first of this run.
+    pub fn restore(&mut self, key: Key, entry: Entry, at: u64) {
+        if entry.close != 0 {
+            self.closed.push_back((key, at));
+        }
+        self.entries.insert(key, entry);
+    }
+
+    /// Whether the absence of a row from the last complete reply proves anything.
+    pub fn is_sound(&self) -> bool {
+        !self.leaky
+    }
+
+    /// Reads one row of `poll`. `carries` says whether its retransmits are its own.
+    pub fn apply(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&key) else { return self.first_sight(key, row, carries, poll) };
+        match entry.relation(key, row, poll) {
+            Relation::Repeated => {
+                entry.seen = poll.number;
+                Outcome::Repeated
+            }
+            Relation::Stale => {
+                entry.seen = poll.number;
+                Outcome::Stale
+            }
+            Relation::Same => self.read_on(key, row, carries, poll),
+            Relation::Next => {
+                // The last successful poll still saw the life before: this one began after it.
+                let whole = entry.seen.saturating_add(1) >= poll.number && poll.previous.is_some();
+                self.next_life(key, row, carries, poll, whole)
+            }
+            Relation::Older(index) => self.close_older(key, index, row, carries),
+            Relation::Missed => self.close_missed(key, row, carries, poll),
+        }
+    }
+
+    /// Ends a poll: forgets what is too old. Called once all its rows are applied.
+    pub fn finish(&mut self, poll: &Poll) {
+        while let Some((key, at)) = self.closed.front().copied() {
+            if self.closed.len() <= MAX_CLOSED && poll.at.saturating_sub(at) < CLOSED_FOR {
+                break;
+            }
+            self.closed.pop_front();
+            self.remove_closed(key);
+        }
+        self.polls.push_back((poll.number, poll.at));
+        let mut expired = None;
+        while let Some((number, at)) = self.polls.front().copied() {
+            if poll.at.saturating_sub(at) < VANISHED_FOR {
+                break;
+            }
+            self.polls.pop_front();
+            expired = Some(number);
+        }
+        if let Some(expired) = expired {
+            let before = self.entries.len();
+            self.entries.retain(|_, entry| entry.close != 0 || entry.seen > expired);
+            self.counts.vanished += (before - self.entries.len()) as u64;
+        }
+    }
+
+    fn first_sight(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {
+        if !self.make_room() {
+            self.counts.full += 1;
+            self.leaky = true;
+            return Outcome::Full;
+        }
+        // The tracer's count of a cookie's lives keeps generations apart that an agent sees after it forgot the socket.
+        let generation = row.tracer_generation.unwrap_or(0);
+        let mut life = Life::of(row, key, poll, generation);
+        let whole = poll.began_since(row.start) && (row.start != 0 || self.is_sound());
+        let delta = begin(&mut life, row, carries, whole);
+        let mut entry = Entry::new(life, poll.number);
+        if row.close != 0 {
+            entry.end(row);
+            self.closed.push_back((key, poll.at));
+        }
+        self.entries.insert(key, entry);
+        Outcome::Changed(Change { life, delta, opened: true, whole })
+    }
+
+    fn read_on(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&key) else { return Outcome::Unchanged };
+        let now = entry.life.read(row);
+        if fell(now, entry.life.totals) {
+            let torn = key.has_cookie() && row.start != 0 && row.start == entry.life.start;
+            // A second row of one reply is a repetition, not a later reading.
+            let repeated = entry.seen == poll.number;
+            if !torn && !repeated {
+                self.counts.fallen += 1;
+                return self.next_life(key, row, carries, poll, true);
+            }
+        }
+        let (totals, delta) = advance(entry.life.totals, now, carries);
+        let told = row.state != entry.life.state && row.state.index() != 0;
+        entry.life.totals = totals;
+        entry.seen = poll.number;
+        if entry.life.start == 0 {
+            entry.life.start = row.start;
+        }
+        if row.tracer_generation.is_some() {
+            entry.life.tracer_generation = row.tracer_generation;
+        }
+        if told {
+            entry.life.state = row.state;
+        }
+        if row.close != 0 {
+            entry.end(row);
+            self.closed.push_back((key, poll.at));
+        } else if delta == [0; 3] && !told {
+            return Outcome::Unchanged;
+        }
+        Outcome::Changed(Change { life: entry.life, delta, opened: false, whole: false })
+    }
+
+    /// `fresh`: the counter began anew since the last successful poll, so that all it shows is new.
+    fn next_life(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll, fresh: bool) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&key) else { return Outcome::Unchanged };
+        let generation = entry.next_generation.max(row.tracer_generation.unwrap_or(0));
+        let mut life = Life::of(row, key, poll, generation);
+        let whole = fresh || poll.began_since(row.start);
+        let delta = begin(&mut life, row, carries, whole);
+        if entry.supersede(life) {
+            self.counts.superseded += 1;
+        }
+        entry.seen = poll.number;
+        if row.close != 0 {
+            entry.end(row);
+            self.closed.push_back((key, poll.at));
+        }
+        Outcome::Changed(Change { life, delta, opened: true, whole })
+    }
+
+    fn close_older(&mut self, key: Key, index: usize, row: &StagedRow, carries: bool) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&key) else { return Outcome::Unchanged };
+        let Some(older) = &mut entry.older else { return Outcome::Unchanged };
+        let mut life = older.lives.remove(index);
+        if older.lives.is_empty() {
+            entry.older = None;
+        }
+        let (totals, delta) = advance(life.totals, life.read(row), carries);
+        life.totals = totals;
+        life.state = row.state;
+        entry.closed_until = entry.closed_until.max(row.close);
+        Outcome::Changed(Change { life, delta, opened: false, whole: false })
+    }
+
+    fn close_missed(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&key) else { return Outcome::Unchanged };
+        let generation = entry.next_generation;
+        entry.next_generation = generation.saturating_add(1);
+        let mut life = Life::of(row, key, poll, generation);
+        let whole = poll.began_since(row.start);
+        let delta = begin(&mut life, row, carries, whole);
+        entry.closed_until = entry.closed_until.max(row.close);
+        Outcome::Changed(Change { life, delta, opened: true, whole })
+    }
+
+    fn make_room(&mut self) -> bool {
+        while self.entries.len() >= self.limit {
+            let Some((key, _)) = self.closed.pop_front() else { return false };
+            self.remove_closed(key);
+        }
+        true
+    }
+
+    /// Forgets a closed counter, unless it lives again or waits for older closed rows.
+    fn remove_closed(&mut self, key: Key) {
+        if self.entries.get(&key).is_some_and(|entry| entry.close != 0) && !self.closes_again(&key) {
+            self.entries.remove(&key);
+        }
+    }
+
+    /// Whether the counter stands in the queue once more: only its last end counts. The queue is searched only for the
+    /// few counters that ended more than once.
+    fn closes_again(&self, key: &Key) -> bool {
+        let Some(entry) = self.entries.get(key) else { return false };
+        entry.next_generation > 1 && self.closed.iter().any(|(other, _)| other == key)
+    }
+}
+
+/// Gives a life its first totals. What lies before the first sight belongs to no window (R2).
+fn begin(life: &mut Life, row: &StagedRow, carries: bool, whole: bool) -> [u64; 3] {
+    life.totals = life.read(row);
+    if whole {
+        let [sent, recv, retransmits] = life.totals;
+        return [sent, recv, if carries { retransmits } else { 0 }];
+    }
+    life.before = [life.totals[0], life.totals[1]];
+    [0; 3]
+}
+
+/// The larger of each field, and what it adds.
+fn advance(before: [u64; 3], now: [u64; 3], carries: bool) -> ([u64; 3], [u64; 3]) {
+    let mut totals = before;
+    let mut delta = [0; 3];
+    for index in 0..3 {
+        totals[index] = before[index].max(now[index]);
+        delta[index] = totals[index] - before[index];
+    }
+    if !carries {
+        delta[2] = 0;
+    }
+    (totals, delta)
+}
+
+#[cfg(test)]
+mod tests;

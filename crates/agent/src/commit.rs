@@ -1,0 +1,466 @@
+//! Commit: what one poll yielded becomes durable, or nothing of it does.
+//!
+//! The one writer of the baselines, the inventory's answers and the spool. Rows are read against the table, changes
+//! become records, records a batch; batch and moved baselines are one spool record. After an append that failed the
+//! baselines are read back from the spool, as a restart would, and the tracer, not being acknowledged, repeats.
+
+use crate::attribute::saved::{SavedCounter, SavedPart};
+use crate::attribute::{Key, Outcome, Poll, Previous, Stage, Table};
+use crate::facts::Facts;
+use crate::metrics::Metrics;
+use crate::observe::{Failure, Observed, SourceState};
+use crate::spool::format::{Position, Summary};
+use crate::spool::{Baselines, Recovered, Spool, SpoolError};
+use crate::window::{Part, Span, Window};
+use prost::bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use weir_daemon::clock::Clock;
+use weir_inventory::ProcessFact;
+use weir_wire::agent::{BATCH_FORMAT, Batch, Loss, Source, Tombstone};
+
+/// Who the batches come from.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The node's name.
+    pub node: String,
+    /// The node's boot.
+    pub boot_id: [u8; 16],
+    /// This agent process.
+    pub agent_run: [u8; 16],
+}
+
+/// The version in every batch.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a successful poll gave, beside the rows.
+#[derive(Debug)]
+pub struct Polled {
+    /// The reply without its rows.
+    pub observed: Observed,
+    /// Whether it is weir's own feed.
+    pub is_weir: bool,
+    /// What is missing from the source, in words; empty when all runs.
+    pub degraded: String,
+    /// The tracer's version, where it told.
+    pub tracer_version: String,
+    /// The node's processes, where they could be read, and by whom (`tracer` or `proc`).
+    pub processes: Option<(Vec<ProcessFact>, &'static str)>,
+}
+
+/// Baselines, inventory and spool, with one writer.
+pub struct Committer {
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    spool: Arc<Mutex<Spool>>,
+    facts: Facts,
+    table: Table,
+    max_connections: usize,
+    position: Position,
+    polls: u32,
+    run_since: u32,
+    stream_began: Option<u64>,
+    /// What was lost since the last durable batch, and whether it was intended.
+    losses: BTreeMap<(&'static str, String), Loss>,
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer")
+            .field("identity", &self.identity)
+            .field("polls", &self.polls)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Entries<'a>(&'a Table);
+
+/// Counters of one checkpoint record: about 200 kB compressed.
+const CHECKPOINT_PART: usize = 4096;
+
+impl Baselines for Entries<'_> {
+    fn parts(&self) -> Box<dyn Iterator<Item = SavedPart> + '_> {
+        let mut entries = self.0.iter().peekable();
+        Box::new(std::iter::from_fn(move || {
+            entries.peek()?;
+            let counters =
+                entries.by_ref().take(CHECKPOINT_PART).map(|(key, entry)| SavedCounter::of(key, entry)).collect();
+            Some(SavedPart { counters })
+        }))
+    }
+}
+
+impl Committer {
+    /// Goes on from what the spool holds.
+    pub fn new(
+        identity: Identity,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        spool: Arc<Mutex<Spool>>,
+        recovered: Recovered,
+        facts: Facts,
+        max_connections: usize,
+    ) -> Self {
+        let stream_began = {
+            let spool = lock(&spool);
+            let stream = spool.stream();
+            (stream.boot_id == identity.boot_id).then_some(stream.began)
+        };
+        let mut committer = Self {
+            identity,
+            clock,
+            metrics,
+            spool,
+            facts,
+            table: Table::new(max_connections),
+            max_connections,
+            position: Position::default(),
+            polls: 0,
+            run_since: 1,
+            stream_began,
+            losses: BTreeMap::new(),
+        };
+        committer.restore(recovered);
+        committer
+    }
+
+    /// The cursor to acknowledge to the tracer, if it is still the same boot's.
+    pub fn cursor(&self) -> Option<u64> {
+        self.position.cursor
+    }
+
+    /// Counters known.
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Makes a successful poll durable. Answers the newest sequence.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then nothing of the poll counts, and the next one begins where the last durable one ended.
+    pub fn poll(&mut self, stage: &mut Stage, polled: Polled) -> Result<u64, SpoolError> {
+        let outcome = self.try_poll(stage, polled);
+        self.settle(outcome)
+    }
+
+    /// Makes a failed poll durable: an empty batch that tells the gap and why.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn gap(&mut self, failure: &Failure) -> Result<u64, SpoolError> {
+        let outcome = self.try_gap(failure);
+        self.settle(outcome)
+    }
+
+    /// Notes a loss to be told with the next batch.
+    pub fn lose(&mut self, place: &'static str, reason: &str, loss: Loss) {
+        if place == "agent" {
+            self.metrics.count(&self.metrics.losses, reason, loss.count.max(1));
+        }
+        let entry = self.losses.entry((place, reason.to_owned())).or_insert_with(|| Loss {
+            place: place.into(),
+            reason: reason.into(),
+            ..Loss::default()
+        });
+        entry.count = entry.count.saturating_add(loss.count);
+        entry.bytes = entry.bytes.saturating_add(loss.bytes);
+        entry.connections = entry.connections.saturating_add(loss.connections);
+        entry.intended = loss.intended;
+    }
+
+    fn settle(&mut self, outcome: Result<u64, SpoolError>) -> Result<u64, SpoolError> {
+        if let Err(error) = &outcome {
+            let reason = if error.is_full() { "disk_full" } else { "append_failed" };
+            self.metrics.count(&self.metrics.spool_errors, reason, 1);
+            let recovered = lock(&self.spool).reload();
+            self.restore(recovered?);
+        }
+        let spool = lock(&self.spool);
+        self.metrics.spool_bytes.set(spool.bytes() as i64);
+        self.metrics.spool_waiting.set(spool.waiting() as i64);
+        self.metrics.connections.set(self.table.len() as i64);
+        outcome
+    }
+
+    fn restore(&mut self, recovered: Recovered) {
+        self.table = Table::new(self.max_connections);
+        self.polls = 0;
+        self.run_since = 1;
+        self.position = recovered.position;
+        if self.position.boot_id != self.identity.boot_id {
+            // Another boot: cookies, maps and monotonic times began anew. Only wall time goes on.
+            self.position = Position {
+                boot_id: self.identity.boot_id.to_vec(),
+                covered_to: self.position.covered_to,
+                ..Position::default()
+            };
+            return;
+        }
+        let at = self.position.previous_at.unwrap_or(0);
+        let mut latest: hashbrown::HashMap<Key, crate::attribute::life::Entry> = hashbrown::HashMap::new();
+        for part in &recovered.counters {
+            latest.extend(part.counters.iter().filter_map(SavedCounter::counter));
+        }
+        for (key, entry) in latest {
+            self.table.restore(key, entry, at);
+        }
+    }
+
+    fn try_poll(&mut self, stage: &mut Stage, polled: Polled) -> Result<u64, SpoolError> {
+        self.make_room()?;
+        stage.order();
+        let envelope = &polled.observed.envelope;
+        let run = envelope.run_id.as_deref().and_then(parse_run).unwrap_or(0);
+        let previous = self.position.previous_at.map(|at| Previous {
+            at,
+            unix: self.position.previous_unix,
+            complete: self.position.previous_complete,
+        });
+        let same_run = previous.is_some() && self.position.run == run;
+        self.polls += 1;
+        if !same_run {
+            self.run_since = self.polls;
+        }
+        let poll = Poll {
+            number: self.polls,
+            // Snapshots follow one another; what lies before the last one was asked for while the clock stood.
+            at: polled.observed.at.0.max(previous.map_or(0, |previous| previous.at)),
+            run,
+            run_since: self.run_since,
+            same_run,
+            previous,
+            stream_began: self.stream_began,
+        };
+        if let Some((processes, source)) = &polled.processes {
+            self.facts.processes(polled.observed.at, processes.clone(), source, &*self.clock);
+            self.metrics.processes.set(self.facts.inventory().living() as i64);
+            let dropped = self.facts.take_dropped();
+            if dropped > 0 {
+                self.lose("agent", "metadata_full", Loss { count: dropped, intended: true, ..Loss::default() });
+            }
+        }
+        self.note_losses(&polled, run, same_run);
+        let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
+        let span = Span { from: previous.map_or(0, |previous| previous.unix.min(to)), to };
+        let covers_from = match (previous, same_run && run != 0) {
+            // The tracer's maps went on counting: nothing between the two successful polls is missing.
+            (Some(previous), true) => previous.unix.min(to),
+            _ => self.position.covered_to.min(to),
+        };
+
+        let mut moved: Vec<Key> = Vec::new();
+        let mut part = Part::default();
+        let rows = stage.closed.iter().chain(stage.open.iter());
+        for row in rows {
+            let key = stage.key(row);
+            match self.table.apply(key, row, stage.carries_retransmits(row), &poll) {
+                Outcome::Unchanged => {}
+                Outcome::Changed(change) => {
+                    moved.push(key);
+                    let window = Window {
+                        clock: &*self.clock,
+                        inventory: self.facts.inventory(),
+                        stage,
+                        span,
+                        at: weir_model::MonotonicNanos(poll.at),
+                    };
+                    window.add(&mut part, key, row, &change);
+                }
+                Outcome::Repeated => self.metrics.count(&self.metrics.rows_refused, "repeated", 1),
+                Outcome::Stale => self.metrics.count(&self.metrics.rows_refused, "stale", 1),
+                Outcome::Full => {
+                    let loss = Loss { count: 1, connections: 1, intended: true, ..Loss::default() };
+                    self.lose("agent", "connection_table_full", loss);
+                }
+            }
+            if part.is_full() {
+                // Its span is empty: the poll is covered once its last batch is there.
+                let batch = self.batch((to, to), poll.at, source(&polled, run), std::mem::take(&mut part));
+                let position = self.position.clone();
+                self.append(batch, &moved, position)?;
+                moved.clear();
+            }
+        }
+        self.table.finish(&poll);
+        let position = Position {
+            boot_id: self.identity.boot_id.to_vec(),
+            cursor: envelope.cursor,
+            run,
+            previous_at: Some(poll.at),
+            previous_unix: to,
+            previous_complete: envelope.complete.unwrap_or(true),
+            covered_to: to,
+            losses: if envelope.losses.is_empty() { BTreeMap::new() } else { envelope.losses.clone() },
+        };
+        let batch = self.batch((covers_from, to), poll.at, source(&polled, run), part);
+        let sequence = self.append(batch, &moved, position)?;
+        self.metrics.rows.inc_by(envelope.rows);
+        self.metrics.feed_bytes.inc_by(envelope.bytes);
+        self.metrics.count(&self.metrics.rows_refused, "not_a_connection", envelope.refused);
+        self.metrics.set_ready();
+        Ok(sequence)
+    }
+
+    fn try_gap(&mut self, failure: &Failure) -> Result<u64, SpoolError> {
+        self.make_room()?;
+        let now = self.clock.monotonic();
+        let to = self.clock.to_wall(now).0.max(self.position.covered_to);
+        let source = Source {
+            kind: "unknown".into(),
+            state: failure.state.as_str().into(),
+            detail: failure.detail.clone(),
+            run_id: Bytes::copy_from_slice(&self.position.run.to_be_bytes()),
+            ..Source::default()
+        };
+        let mut batch = self.batch((self.position.covered_to, to), now.0, source, Part::default());
+        batch.0.covered = false;
+        batch.0.gap_reason = failure.state.as_str().into();
+        let position = Position { covered_to: to, ..self.position.clone() };
+        self.append(batch, &[], position)
+    }
+
+    /// Losses that the tracer told since the last durable batch, and a restart of its maps.
+    fn note_losses(&mut self, polled: &Polled, run: u64, same_run: bool) {
+        let envelope = &polled.observed.envelope;
+        let first = self.position.previous_at.is_none();
+        for (reason, count) in &envelope.losses {
+            let before = if same_run { self.position.losses.get(reason).copied().unwrap_or(0) } else { 0 };
+            let new = count.saturating_sub(before);
+            // What was lost before this stream's first poll is not this stream's.
+            if new > 0 && !first {
+                self.lose("tracer", reason, Loss { count: new, ..Loss::default() });
+            }
+        }
+        if !first && !same_run && (run != 0 || self.position.run != 0) {
+            self.lose("tracer", "tracer_restarted", Loss { count: 1, ..Loss::default() });
+        }
+    }
+
+    fn batch(&mut self, covers: (i64, i64), at: u64, source: Source, part: Part) -> (Batch, Summary) {
+        let spool = lock(&self.spool);
+        let summary = Summary {
+            from_unix_ns: covers.0,
+            to_unix_ns: covers.1,
+            sent_bytes: part.sent_bytes,
+            recv_bytes: part.recv_bytes,
+            connections: part.connections,
+            records: part.records.len() as u64,
+        };
+        let batch = Batch {
+            format: BATCH_FORMAT,
+            stream_id: Bytes::copy_from_slice(&spool.stream().id),
+            sequence: spool.next_sequence(),
+            node: self.identity.node.clone(),
+            boot_id: Bytes::copy_from_slice(&self.identity.boot_id),
+            agent_run: Bytes::copy_from_slice(&self.identity.agent_run),
+            agent_version: VERSION.into(),
+            covers_from_unix_ns: covers.0,
+            covers_to_unix_ns: covers.1,
+            covered: true,
+            gap_reason: String::new(),
+            source: Some(source),
+            local_ends: part.local_ends,
+            records: part.records,
+            losses: self.losses.values().cloned().collect(),
+            metadata: self.facts.next().to_vec(),
+            tombstone: None,
+            monotonic_ns: at,
+        };
+        (batch, summary)
+    }
+
+    fn append(
+        &mut self,
+        (batch, summary): (Batch, Summary),
+        moved: &[Key],
+        position: Position,
+    ) -> Result<u64, SpoolError> {
+        let counters = moved.iter().filter_map(|key| Some(SavedCounter::of(key, self.table.get(key)?))).collect();
+        let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
+        let facts = batch.metadata.len();
+        let records = batch.records.len() as u64;
+        drop(batch);
+        let sequence = {
+            let mut spool = lock(&self.spool);
+            spool.append(bytes, &SavedPart { counters }, position.clone(), summary)?
+        };
+        self.position = position;
+        self.losses.clear();
+        self.facts.told(facts);
+        self.metrics.batches.inc();
+        self.metrics.records.inc_by(records);
+        let rolled = lock(&self.spool).roll_if_full(&Entries(&self.table), &self.position);
+        if let Err(error) = rolled {
+            // The present segment grows on; the next append tries again.
+            self.metrics.count(&self.metrics.spool_errors, "roll_failed", 1);
+            tracing::warn!(%error, "failed to begin a new spool segment");
+        }
+        Ok(sequence)
+    }
+
+    /// Drops what is too old or too much, after its tombstone is durable.
+    fn make_room(&mut self) -> Result<(), SpoolError> {
+        let now = self.clock.wall().0;
+        while let Some(due) = { lock(&self.spool).due_drop(now) } {
+            let tombstone = due.tombstone;
+            tracing::warn!(
+                reason = due.reason,
+                first = tombstone.first_sequence,
+                last = tombstone.last_sequence,
+                "the spool had to drop batches that the server has not acknowledged"
+            );
+            let (mut batch, _) =
+                self.batch((self.position.covered_to, self.position.covered_to), 0, Source::default(), Part::default());
+            batch.source = None;
+            batch.metadata.clear();
+            batch.losses = vec![Loss {
+                place: "agent".into(),
+                reason: due.reason.into(),
+                count: tombstone.last_sequence - tombstone.first_sequence + 1,
+                bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
+                connections: tombstone.connections,
+                intended: true,
+            }];
+            batch.tombstone = Some(Tombstone { ..tombstone });
+            let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
+            lock(&self.spool).append_tombstone(bytes, self.position.clone(), &due)?;
+            self.metrics.count(
+                &self.metrics.losses,
+                due.reason,
+                tombstone.last_sequence - tombstone.first_sequence + 1,
+            );
+            self.metrics.batches.inc();
+        }
+        Ok(())
+    }
+}
+
+fn source(polled: &Polled, run: u64) -> Source {
+    let envelope = &polled.observed.envelope;
+    let mut detail = polled.degraded.clone();
+    if envelope.complete == Some(false) {
+        let walk = "the tracer's walk of the sockets was cut short";
+        detail = if detail.is_empty() { walk.into() } else { format!("{detail}; {walk}") };
+    }
+    let state = if detail.is_empty() { SourceState::Ok } else { SourceState::Degraded };
+    Source {
+        kind: if polled.is_weir { "weir" } else { "legacy" }.into(),
+        state: state.as_str().into(),
+        detail,
+        run_id: if run == 0 { Bytes::new() } else { Bytes::copy_from_slice(&run.to_be_bytes()) },
+        version: polled.tracer_version.clone(),
+        rows: envelope.rows,
+        rows_refused: envelope.refused,
+    }
+}
+
+/// The run in 16 hexadecimal digits.
+fn parse_run(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// A panic while the lock is held ends the process (a task's panic is fatal), so a poisoned lock is never used on.
+pub fn lock(spool: &Mutex<Spool>) -> MutexGuard<'_, Spool> {
+    spool.lock().unwrap_or_else(PoisonError::into_inner)
+}

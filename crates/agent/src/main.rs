@@ -1,0 +1,28 @@
+//! `weir-agent`: see the library.
+
+use std::process::ExitCode;
+use weir_agent::Args;
+use weir_daemon::{config, logging, shutdown};
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
+    let args: Args = config::parse("agent", std::env::args_os())?;
+    logging::init(&args.log, args.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        weir_agent::run(args, shutdown).await
+    });
+    // A blocking read of a hung disk must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome
+}
