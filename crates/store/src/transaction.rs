@@ -280,6 +280,6 @@ mod tests {
         assert_eq!(buckets, (STORED_TCP, STORED_UDP));
     }
 
-    const STORED_TCP: i64 = 0;
-    const STORED_UDP: i64 = 0;
+    const STORED_TCP: i64 = -4_721_944_118_780_763_931;
+    const STORED_UDP: i64 = 4_150_758_295_183_266_573;
 }

@@ -1,0 +1,189 @@
+//! Promise: the HTTP API answers what was asked, says what is wrong with a question, and lets in only whom it should.
+
+mod support;
+
+use std::sync::Arc;
+use support::*;
+use weir_wire::agent::MetadataFact;
+
+async fn with_traffic() -> TestServer {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    agent.ends.push(weir_wire::agent::LocalEnd {
+        container_id: "c0ffee00c0ffee00".into(),
+        cgroup_path: "/system.slice/web".into(),
+        ..end(77, 300, "nginx")
+    });
+    let mut session = agent.connect(&server).await;
+    let to = START + POLL;
+    let mut records = both_views(1, 40000, 700, 30, to);
+    let mut web = view(5, "10.0.0.1:50000", "192.0.2.7:443", 2, (10, 20), to);
+    web.local_end = 2;
+    records.push(web);
+    let mut lookup = view(6, "10.0.0.1:50001", "192.0.2.53:53", 2, (1, 2), to);
+    lookup.protocol = 1;
+    lookup.instance_kind = weir_wire::agent::record::InstanceKind::Peer.into();
+    records.push(lookup);
+    let mut batch = agent.batch(records);
+    batch.metadata.push(node_fact("a", &["10.0.0.1"]));
+    batch.metadata.push(MetadataFact {
+        kind: "container".into(),
+        source: "cri".into(),
+        id: "c0ffee00c0ffee00".into(),
+        name: "web".into(),
+        namespace: "shop".into(),
+        from_unix_ns: START,
+        attributes: [("app".to_owned(), "front".to_owned())].into(),
+        ..MetadataFact::default()
+    });
+    session.deliver(&batch).await;
+    server.applied(1).await;
+    move_to(&server.clock, 11);
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_pick_what_they_say() {
+    let server = with_traffic().await;
+    for (query, edges) in [
+        ("", 3),
+        ("?from=client", 2),
+        ("?from=web", 1),
+        ("?from=NGI*", 1),
+        ("?to=server", 1),
+        ("?to=192.0.2.*", 2),
+        ("?name=server", 1),
+        ("?name=nobody", 0),
+        ("?port=443", 1),
+        ("?port=40000", 0),
+        ("?protocol=udp", 1),
+        ("?cidr=192.0.2.0/28", 1),
+        ("?cidr=192.0.2.53", 1),
+        ("?namespace=shop", 1),
+        ("?label=app=front", 1),
+        ("?label=process=ngi*", 1),
+        ("?label=cgroup_path=/system.slice/*", 1),
+        ("?node=a", 3),
+        ("?node=b", 0),
+        ("?limit=2", 2),
+    ] {
+        let items = server.items(&format!("/api/v1/edges{query}")).await;
+        assert_eq!(items.len(), edges, "{query}: {items:#?}");
+    }
+    for (query, rows) in [("", 4), ("?port=40000", 2), ("?state=open", 4), ("?state=closed", 0), ("?to=server", 2)] {
+        assert_eq!(server.items(&format!("/api/v1/transactions{query}")).await.len(), rows, "{query}");
+        assert_eq!(server.items(&format!("/api/v1/connections{query}")).await.len(), rows, "{query}");
+    }
+    for (query, rows) in
+        [("", 2), ("?name=web", 1), ("?namespace=shop", 1), ("?cidr=10.0.0.0/8", 1), ("?label=app=*", 1)]
+    {
+        assert_eq!(server.items(&format!("/api/v1/metadata{query}")).await.len(), rows, "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groupings_name_the_ends_and_fall_back() {
+    let server = with_traffic().await;
+    for (by, expected) in [
+        ("workload", ["process client", "container web", "process client"]),
+        ("process", ["process client", "process nginx", "process client"]),
+        ("namespace", ["node a", "namespace shop", "node a"]),
+        ("node", ["node a", "node a", "node a"]),
+        ("zone", ["node a", "node a", "node a"]),
+        ("address", ["address 127.0.0.1", "address 10.0.0.1", "address 10.0.0.1"]),
+        ("service", ["process client", "container web", "process client"]),
+    ] {
+        let items = server.items(&format!("/api/v1/edges?by={by}")).await;
+        // Most bytes first: the loopback connection, the one to 443, the lookup.
+        let names: Vec<String> = items
+            .iter()
+            .map(|edge| {
+                format!("{} {}", edge["client"]["kind"].as_str().unwrap(), edge["client"]["name"].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(names, expected, "{by}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_counts_what_it_leaves_out() {
+    let server = with_traffic().await;
+    for (path, omitted) in [("edges", 2), ("connections", 3), ("transactions", 3), ("metadata", 1)] {
+        let (_, body) = server.get(&format!("/api/v1/{path}?limit=1")).await;
+        assert_eq!(body["items"].as_array().unwrap().len(), 1, "{path}");
+        assert_eq!(body["completeness"]["omitted"], omitted, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_question_is_answered_with_what_is_wrong() {
+    let server = TestServer::start().await;
+    for (path, text) in [
+        ("/api/v1/edges?sinse=5m", "parameter `sinse` is not known here"),
+        ("/api/v1/edges?since=never", "parameter `since` is `never`"),
+        ("/api/v1/status?limit=5", "this path takes none"),
+        ("/api/v1/metadata?state=open", "parameter `state` is not known here"),
+        ("/api/v1/transactions?limit=x", "parameter `limit` is `x`"),
+    ] {
+        let (status, body) = server.get(path).await;
+        assert_eq!(status, 400, "{path}");
+        assert!(body["error"].as_str().unwrap().contains(text), "{path}: {body}");
+    }
+    let (status, body) = server.get("/api/v1/nothing").await;
+    assert_eq!(status, 404);
+    assert!(body["error"].as_str().unwrap().contains("/api/v1/nothing"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_health_metrics_and_description_are_served() {
+    let server = with_traffic().await;
+    let (status, head, body) = server.get_raw("/", "").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{head}");
+    assert!(head.contains("content-type: text/html") && !body.is_empty());
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let (status, _, body) = server.get_raw("/", &format!("if-none-match: {tag}\r\n")).await;
+    assert_eq!((status, body.len()), (304, 0));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.get_raw(path, "").await.0, 200, "{path}");
+    }
+    let (status, head, body) = server.get_raw("/metrics", "").await;
+    let text = String::from_utf8(body).unwrap();
+    assert_eq!(status, 200);
+    assert!(head.contains("text/plain; version=0.0.4"));
+    assert!(text.contains("weir_node_records_total{node=\"a\"} 4\n"), "{text}");
+    let (status, body) = server.get("/openapi.json").await;
+    assert_eq!((status, &body["openapi"]), (200, &"3.1.0".into()));
+    assert!(server.folder.path().join("server.json").exists());
+    let (folder, _) = server.stop().await;
+    assert!(!folder.path().join("server.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_token_only_its_bearer_reads_and_delivers() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let file = folder.path().join("token");
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let server = TestServer::start_in(Arc::clone(&folder), clock(), &["--token-file", &file]).await;
+    assert_eq!(server.get("/api/v1/edges").await.0, 401);
+    assert_eq!(server.get_raw("/metrics", "authorization: Bearer wrong\r\n").await.0, 401);
+    assert_eq!(server.get_raw("/api/v1/edges", "authorization: Bearer 0123456789abcdef\r\n").await.0, 200);
+    assert_eq!(server.get_raw("/healthz", "").await.0, 200);
+    let mut client = server.client().await;
+    let refused = client.deliver(tokio_stream::empty()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_any_node_is_not_complete() {
+    let server = TestServer::start().await;
+    let (_, body) = server.get("/api/v1/edges").await;
+    assert_eq!((&body["completeness"]["complete"], body["items"].as_array().unwrap().len()), (&false.into(), 0));
+    server.stop().await;
+}

@@ -1,0 +1,323 @@
+//! The contract: what every backend promises. A backend's test calls [`state`] and [`history`] with a way to open it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_model::{
+    Bytes, Certainty, ConnectionId, ConnectionKey, Deltas, Direction, Generation, Instance, NodeName, Protocol, Side,
+    Totals, Tuple, UnixNanos,
+};
+use weir_store::{
+    BatchReport, Before, Claim, Condition, Coverage, Endpoint, Fact, HistoryRow, HistoryStore, Loss, Lsn, Owner,
+    Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView, StreamId, Transaction,
+    TransactionSpan,
+};
+
+pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
+    let tuple = Tuple::new([10, 0, 0, 1].into(), 1000 + cookie as u16, [10, 0, 0, 2].into(), 80);
+    Transaction {
+        key: ConnectionKey {
+            node: NodeName("a".into()),
+            boot: [3; 16],
+            instance: Instance::Socket { cookie },
+            generation: Generation { count: 2, run: u64::MAX },
+        },
+        protocol: Protocol::Tcp,
+        tuple,
+        translated: None,
+        netns: 4_026_531_840,
+        totals: Totals { sent: Bytes(u64::MAX - cookie), recv: Bytes(cookie), retransmits: 1 },
+        before: Before { sent: Bytes(5), recv: Bytes(6) },
+        started: Some(UnixNanos(last - 10)),
+        first: UnixNanos(last - 10),
+        last: UnixNanos(last),
+        condition: Condition {
+            closed: None,
+            at: UnixNanos(last),
+            state: "established".into(),
+            close_reason: None,
+            errno: 0,
+        },
+        claim: Some(Claim { certainty: Certainty::Known, at: UnixNanos(last), direction: Direction::Outgoing }),
+        owner: Some(Owner {
+            at: UnixNanos(last),
+            pid: 9,
+            process_start_ns: u64::MAX,
+            process: "curl".into(),
+            cgroup_id: u64::MAX,
+            cgroup_path: "/a".into(),
+            container_id: String::new(),
+        }),
+        rtt: Some(Rtt { at: UnixNanos(last), us: 7 }),
+        connect_latency_us: Some(8),
+        other_peer: false,
+    }
+}
+
+fn closed(cookie: u64, last: i64, at: i64) -> Transaction {
+    let mut row = transaction(cookie, last);
+    row.condition.closed = Some(UnixNanos(at));
+    row.condition.close_reason = Some("reset".into());
+    row.condition.errno = 104;
+    row
+}
+
+/// One of each other kind of key and of everything that can be absent.
+fn unusual() -> Vec<Transaction> {
+    let tuple = Tuple::new("fd00::1".parse().unwrap(), 5, "fd00::2".parse().unwrap(), 53);
+    let bare = Transaction {
+        started: None,
+        claim: None,
+        owner: None,
+        rtt: None,
+        connect_latency_us: None,
+        protocol: Protocol::Udp,
+        tuple,
+        other_peer: true,
+        translated: Some(tuple.reversed()),
+        ..transaction(900, 100)
+    };
+    let with = |instance| Transaction { key: ConnectionKey { instance, ..bare.key.clone() }, ..bare.clone() };
+    vec![
+        with(Instance::Peer { cookie: u64::MAX, tuple }),
+        with(Instance::Tuple { protocol: Protocol::Udp, netns: 1, pid: 2, tuple }),
+    ]
+}
+
+fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
+    Fact {
+        node: NodeName("a".into()),
+        source: "cri".into(),
+        kind: "container".into(),
+        id: id.into(),
+        from: UnixNanos(1),
+        said: UnixNanos(said),
+        to: to.map(UnixNanos),
+        name: name.into(),
+        namespace: "shop".into(),
+        parent: "pod".into(),
+        netns: 5,
+        addresses: vec!["10.0.0.1".into()],
+        attributes: BTreeMap::from([("app".to_owned(), "front \"end\"".to_owned())]),
+    }
+}
+
+pub(crate) fn report(sequence: u64, to: i64) -> BatchReport {
+    BatchReport {
+        stream: StreamId([4; 16]),
+        first_sequence: sequence,
+        last_sequence: sequence,
+        node: NodeName("a".into()),
+        boot: [3; 16],
+        agent_run: [5; 16],
+        version: "1".into(),
+        received: UnixNanos(to + 1),
+        clock_offset_ns: Some(-3),
+        coverage: Coverage {
+            node: "a".into(),
+            from: UnixNanos(to - 10),
+            to: UnixNanos(to),
+            covered: sequence % 2 == 1,
+            gap_reason: String::new(),
+        },
+        source: SourceState { kind: "weir".into(), state: "ok".into(), ..SourceState::default() },
+        losses: vec![Loss {
+            node: "a".into(),
+            from: UnixNanos(to - 10),
+            to: UnixNanos(to),
+            place: "kernel".into(),
+            reason: "ring_full".into(),
+            count: sequence,
+            ..Loss::default()
+        }],
+        counts: BTreeMap::from([("batches".to_owned(), 1), ("records".to_owned(), 10)]),
+    }
+}
+
+fn everything(view: &dyn StateView) -> Vec<Transaction> {
+    let mut rows = Vec::new();
+    view.transactions(TransactionSpan::default(), &mut |row| rows.push(row)).unwrap();
+    rows.sort_by_key(Transaction::id);
+    rows
+}
+
+/// The promises of a [`StateStore`]; `open` opens the same store again.
+pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
+    what_is_stored_is_read_back(&open());
+    merging_knows_no_order_and_no_repetition(&open());
+    a_view_is_a_snapshot(&open());
+    reports_add_up_once(&open());
+    the_newest_saying_of_a_fact_stands(&open());
+    let before = everything(&*open().view().unwrap());
+    assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
+    what_is_past_its_time_leaves(&open());
+}
+
+fn what_is_stored_is_read_back(store: &dyn StateStore) {
+    let mut rows = unusual();
+    rows.push(transaction(1, 100));
+    rows.push(closed(2, 100, 99));
+    store.apply(&StateChanges { transactions: rows.clone(), ..StateChanges::default() }).unwrap();
+    rows.sort_by_key(Transaction::id);
+    let view = store.view().unwrap();
+    assert_eq!(everything(&*view), rows);
+    let mut linked = Vec::new();
+    view.linked(&[transaction(1, 100).link()], &mut |row| linked.push(row)).unwrap();
+    assert_eq!(linked, [transaction(1, 100)]);
+    for (since, until, expected) in [(None, None, 4), (Some(99), None, 4), (Some(101), None, 3), (None, Some(90), 0)] {
+        let span = TransactionSpan { since: since.map(UnixNanos), until: until.map(UnixNanos) };
+        let mut count = 0;
+        view.transactions(span, &mut |_| count += 1).unwrap();
+        // The closed one ended at 100; the open ones reach into every later span.
+        assert_eq!(count, expected, "{since:?} {until:?}");
+    }
+}
+
+fn merging_knows_no_order_and_no_repetition(store: &dyn StateStore) {
+    let readings = [transaction(50, 300), closed(50, 400, 390), transaction(50, 500), transaction(50, 200)];
+    let expected = readings.iter().cloned().reduce(Transaction::merge).unwrap();
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        for index in order {
+            let one = vec![readings[index].clone(), readings[index].clone()];
+            store.apply(&StateChanges { transactions: one, ..StateChanges::default() }).unwrap();
+        }
+        let view = store.view().unwrap();
+        let mut found = Vec::new();
+        view.linked(&[expected.link()], &mut |row| found.push(row)).unwrap();
+        assert_eq!(found, std::slice::from_ref(&expected));
+    }
+}
+
+fn a_view_is_a_snapshot(store: &dyn StateStore) {
+    let view = store.view().unwrap();
+    let before = everything(&*view);
+    store.apply(&StateChanges { transactions: vec![transaction(60, 100)], ..StateChanges::default() }).unwrap();
+    assert_eq!(everything(&*view), before);
+    drop(view);
+    assert_eq!(everything(&*store.view().unwrap()).len(), before.len() + 1);
+}
+
+fn reports_add_up_once(store: &dyn StateStore) {
+    for sequence in [1, 2, 2, 1, 3] {
+        let reports = vec![report(sequence, sequence as i64 * 10)];
+        store.apply(&StateChanges { reports, ..StateChanges::default() }).unwrap();
+    }
+    let view = store.view().unwrap();
+    let streams = view.streams().unwrap();
+    assert_eq!(streams.len(), 1);
+    let stream = &streams[0];
+    assert_eq!((stream.applied_sequence, stream.counts["batches"], stream.counts["records"]), (3, 3, 30));
+    assert_eq!((stream.first_covered, stream.newest.to), (UnixNanos(0), UnixNanos(30)));
+    assert_eq!(stream.clock_offset_ns, Some(-3));
+    let covered: Vec<bool> =
+        view.coverage(UnixNanos(0), UnixNanos(100)).unwrap().iter().map(|span| span.covered).collect();
+    assert_eq!(covered, [true, false, true]);
+    assert_eq!(view.coverage(UnixNanos(10), UnixNanos(15)).unwrap().len(), 1);
+    let lost: u64 = view.losses(UnixNanos(0), UnixNanos(100)).unwrap().iter().map(|loss| loss.count).sum();
+    assert_eq!(lost, 6);
+}
+
+fn the_newest_saying_of_a_fact_stands(store: &dyn StateStore) {
+    let sayings = [fact("x", 5, "old", None), fact("x", 9, "new", Some(8)), fact("x", 7, "between", None)];
+    for index in [0, 1, 2, 1, 0] {
+        store.apply(&StateChanges { facts: vec![sayings[index].clone()], ..StateChanges::default() }).unwrap();
+    }
+    let mut found = Vec::new();
+    store.view().unwrap().facts(&mut |fact| found.push(fact)).unwrap();
+    assert_eq!(found, [sayings[1].clone()]);
+}
+
+fn what_is_past_its_time_leaves(store: &dyn StateStore) {
+    let rows = vec![closed(70, 1_000, 900), closed(71, 5_000, 4_900), transaction(72, 1_000)];
+    let facts = vec![fact("ended", 5, "ended", Some(10)), fact("holds", 5, "holds", None)];
+    store.apply(&StateChanges { transactions: rows, facts, ..StateChanges::default() }).unwrap();
+    let retention = Retention {
+        now: UnixNanos(6_000),
+        closed_ns: 2_000,
+        transactions_max: 1_000_000,
+        facts_ns: 2_000,
+        facts_max: 1_000_000,
+        reports_ns: 2_000,
+    };
+    let removed = store.retain(&retention).unwrap();
+    assert!(removed.transactions_expired >= 1 && removed.transactions_evicted == 0);
+    let left = everything(&*store.view().unwrap());
+    let has = |cookie| left.iter().any(|row| row.key.instance == Instance::Socket { cookie });
+    assert!(!has(70) && has(71) && has(72));
+    let mut names = Vec::new();
+    store.view().unwrap().facts(&mut |fact| names.push(fact.name)).unwrap();
+    assert_eq!(names, ["holds"]);
+    assert!(store.view().unwrap().coverage(UnixNanos(0), UnixNanos(100)).unwrap().is_empty());
+    // The cap: the oldest closed go first, and are counted.
+    let kept = left.len() as u64 - 1;
+    let removed = store.retain(&Retention { transactions_max: kept, ..retention }).unwrap();
+    assert_eq!(removed.transactions_evicted, 1);
+    let view = store.view().unwrap();
+    assert!(!everything(&*view).iter().any(|row| row.key.instance == Instance::Socket { cookie: 71 }));
+    assert_eq!(view.counters().unwrap()["transactions_evicted"], 1);
+}
+
+pub(crate) fn row(to: i64, number: u8, sent: u64) -> HistoryRow {
+    let endpoint = |kind: &str, name: String| Arc::new(Endpoint { kind: kind.into(), namespace: String::new(), name });
+    HistoryRow {
+        from: UnixNanos(to - 10),
+        to: UnixNanos(to),
+        connection: ConnectionId([number; 16]),
+        view: [Some(Side::Client), Some(Side::Server), None][usize::from(number) % 3],
+        node: "a".into(),
+        protocol: if number % 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
+        netns: 4_026_531_840,
+        client: "[fd00::1]:40000".parse().unwrap(),
+        server: "10.0.0.2:80".parse().unwrap(),
+        client_endpoint: endpoint("process", format!("client{}", number % 2)),
+        server_endpoint: endpoint("external", "10.0.0.2".into()),
+        process: "curl".into(),
+        container_id: "".into(),
+        deltas: Deltas { sent: Bytes(sent), recv: Bytes(u64::MAX), retransmits: 3 },
+        opened: number % 2 == 0,
+        closed: number % 3 == 0,
+        failure: if number % 3 == 0 { "reset".into() } else { "".into() },
+        rtt_us: (number % 2 == 0).then_some(9),
+        started: (number % 2 == 1).then_some(UnixNanos(to - 5)),
+    }
+}
+
+fn id(first: u64, last: u64) -> SegmentId {
+    SegmentId { first: Lsn(first), last: Lsn(last) }
+}
+
+fn scan(store: &dyn HistoryStore, since: i64, until: i64, as_of: u64) -> Vec<HistoryRow> {
+    let mut rows = Vec::new();
+    store.scan(UnixNanos(since), UnixNanos(until), Lsn(as_of), &mut |row| rows.push(row)).unwrap();
+    rows.sort_by_key(|row| (row.to, row.connection));
+    rows
+}
+
+/// The promises of a [`HistoryStore`]; `open` opens the same, at first empty, store again.
+pub(crate) fn history<S: HistoryStore>(open: impl Fn() -> S) {
+    let first: Vec<HistoryRow> = (0..6).map(|number| row(100 + i64::from(number), number, 10)).collect();
+    {
+        let store = open();
+        assert_eq!(store.summary().unwrap().watermark, Lsn(0));
+        store.put_segment(id(1, 4), &first).unwrap();
+        // The same segment again is already there, whatever it holds.
+        store.put_segment(id(1, 4), &[row(100, 1, 999)]).unwrap();
+        store.put_segment(id(1, 2), &[row(100, 1, 999)]).unwrap();
+        assert_eq!(scan(&store, i64::MIN, i64::MAX, u64::MAX), first);
+        assert!(store.put_segment(id(6, 7), &first).is_err(), "a segment that leaves a hole is refused");
+        // Nothing moved: only the watermark does.
+        store.put_segment(id(5, 5), &[]).unwrap();
+        assert_eq!(store.summary().unwrap().watermark, Lsn(5));
+        store.put_segment(id(6, 9), &[row(200, 1, 7)]).unwrap();
+    }
+    let store = open();
+    let summary = store.summary().unwrap();
+    assert_eq!((summary.segments, summary.rows, summary.watermark), (2, 7, Lsn(9)));
+    assert_eq!(summary.oldest, Some(UnixNanos(100)));
+    assert_eq!(scan(&store, 100, 103, u64::MAX), first[..3]);
+    assert_eq!(scan(&store, 103, 200, u64::MAX), first[3..]);
+    assert_eq!(scan(&store, 103, 201, u64::MAX).len(), 4);
+    assert_eq!(scan(&store, i64::MIN, i64::MAX, 8), first, "a segment above the reader's position is not read");
+    assert_eq!(store.forget_before(UnixNanos(106)).unwrap(), (1, 6));
+    assert_eq!(scan(&store, i64::MIN, i64::MAX, u64::MAX).len(), 1);
+    assert_eq!(store.summary().unwrap().watermark, Lsn(9));
+}
