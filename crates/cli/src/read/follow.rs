@@ -167,7 +167,7 @@ impl<'a> Printer<'a> {
         match self.read.print.output {
             Output::Csv => {
                 if !std::mem::replace(&mut self.headed, true) {
-                    out.write_all(csv::header(ConnectionRow::FIELDS).as_bytes())?;
+                    out.write_all(csv::header(&ConnectionRow::names()).as_bytes())?;
                 }
                 for (row, _) in rows {
                     out.write_all(csv::line(&row.fields()).as_bytes())?;

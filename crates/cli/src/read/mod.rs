@@ -112,7 +112,7 @@ fn print<R: Row>(body: &[u8], how: &PrintArgs, question: &Question, client: &Cli
         }
         Output::Csv => {
             let answer: Answer<R> = parse(body, client)?;
-            out.write_all(csv::header(R::FIELDS).as_bytes())?;
+            out.write_all(csv::header(&R::names()).as_bytes())?;
             for row in &answer.items {
                 out.write_all(csv::line(&row.fields()).as_bytes())?;
             }

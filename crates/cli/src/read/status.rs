@@ -41,7 +41,7 @@ pub async fn run(args: &StatusArgs) -> Result<Verdict, Failure> {
             }
         }
         Output::Csv => {
-            out.write_all(csv::header(StatusRow::FIELDS).as_bytes())?;
+            out.write_all(csv::header(&StatusRow::names()).as_bytes())?;
             for row in &answer.items {
                 out.write_all(csv::line(&row.fields()).as_bytes())?;
             }

@@ -46,13 +46,14 @@ impl Style {
 pub trait Row: serde::de::DeserializeOwned {
     /// The table's columns.
     const COLUMNS: &'static [Column];
-    /// CSV's columns.
-    const FIELDS: &'static [&'static str];
+
+    /// CSV's columns: the API's names, those of an edge's ends joined with `_`.
+    fn names() -> Vec<&'static str>;
 
     /// A cell for each column.
     fn cells(&self, style: &Style) -> Vec<Cell>;
 
-    /// A field for each of [`Row::FIELDS`].
+    /// A field for each of [`Row::names`].
     fn fields(&self) -> Vec<Field>;
 }
 
@@ -88,30 +89,14 @@ impl Row for Edge {
         Column::text("SERVICE", 8).goes(6),
         Column::word("CERTAINTY").goes(5),
     ];
-    const FIELDS: &'static [&'static str] = &[
-        "client_kind",
-        "client_namespace",
-        "client_name",
-        "client_node",
-        "client_zone",
-        "client_address",
-        "server_kind",
-        "server_namespace",
-        "server_name",
-        "server_node",
-        "server_zone",
-        "server_address",
-        "service",
-        "port",
-        "protocol",
-        "sent_bytes",
-        "recv_bytes",
-        "connections",
-        "retransmits",
-        "rtt_us",
-        "failures",
-        "certainty",
-    ];
+
+    fn names() -> Vec<&'static str> {
+        "client_kind client_namespace client_name client_node client_zone client_address server_kind \
+             server_namespace server_name server_node server_zone server_address service port protocol \
+             sent_bytes recv_bytes connections retransmits rtt_us failures certainty"
+            .split(' ')
+            .collect()
+    }
 
     fn cells(&self, style: &Style) -> Vec<Cell> {
         let certainty = Cell::new(if self.certainty == "known" { "" } else { &self.certainty }).painted(Paint::Dim);
@@ -203,40 +188,16 @@ impl Row for Transaction {
         Column::word("FIRST SEEN").goes(8),
         Column::word("LAST SEEN").goes(6),
     ];
-    const FIELDS: &'static [&'static str] = &[
-        "key",
-        "protocol",
-        "node",
-        "boot_id",
-        "instance",
-        "generation",
-        "source",
-        "dest",
-        "source_port",
-        "dest_port",
-        "direction",
-        "direction_certainty",
-        "monotonic_sent_bytes",
-        "monotonic_recv_bytes",
-        "monotonic_retransmits",
-        "bytes_before",
-        "sent_bytes_before",
-        "recv_bytes_before",
-        "state",
-        "close_reason",
-        "errno",
-        "pid",
-        "process",
-        "container_id",
-        "cgroup_path",
-        "net_ns",
-        "rtt_us",
-        "connect_latency_us",
-        "first_seen",
-        "last_seen",
-        "paired",
-        "other_peer",
-    ];
+
+    fn names() -> Vec<&'static str> {
+        "key protocol node boot_id instance generation source dest source_port dest_port direction \
+             direction_certainty monotonic_sent_bytes monotonic_recv_bytes monotonic_retransmits \
+             bytes_before sent_bytes_before recv_bytes_before state close_reason errno pid process \
+             container_id cgroup_path net_ns rtt_us connect_latency_us first_seen last_seen paired \
+             other_peer"
+            .split(' ')
+            .collect()
+    }
 
     fn cells(&self, style: &Style) -> Vec<Cell> {
         vec![
@@ -293,45 +254,6 @@ impl Row for Transaction {
     }
 }
 
-/// [`Transaction`]'s fields and those that a connection has on top: checked against it by a test.
-const CONNECTION_FIELDS: &[&str] = &[
-    "key",
-    "protocol",
-    "node",
-    "boot_id",
-    "instance",
-    "generation",
-    "source",
-    "dest",
-    "source_port",
-    "dest_port",
-    "direction",
-    "direction_certainty",
-    "monotonic_sent_bytes",
-    "monotonic_recv_bytes",
-    "monotonic_retransmits",
-    "bytes_before",
-    "sent_bytes_before",
-    "recv_bytes_before",
-    "state",
-    "close_reason",
-    "errno",
-    "pid",
-    "process",
-    "container_id",
-    "cgroup_path",
-    "net_ns",
-    "rtt_us",
-    "connect_latency_us",
-    "first_seen",
-    "last_seen",
-    "paired",
-    "other_peer",
-    "sent_bytes",
-    "recv_bytes",
-    "retransmits",
-];
-
 impl Row for ConnectionRow {
     const COLUMNS: &'static [Column] = &[
         Column::word("PROTO"),
@@ -347,7 +269,12 @@ impl Row for ConnectionRow {
         Column::text("NODE", 6).goes(7),
         Column::word("LAST SEEN").goes(3),
     ];
-    const FIELDS: &'static [&'static str] = CONNECTION_FIELDS;
+
+    fn names() -> Vec<&'static str> {
+        let mut names = Transaction::names();
+        names.extend(["sent_bytes", "recv_bytes", "retransmits"]);
+        names
+    }
 
     fn cells(&self, style: &Style) -> Vec<Cell> {
         let row = &self.transaction;
@@ -400,21 +327,12 @@ impl Row for MetadataRow {
         Column::word("FROM").goes(3),
         Column::word("UNTIL").goes(7),
     ];
-    const FIELDS: &'static [&'static str] = &[
-        "key",
-        "kind",
-        "source",
-        "node",
-        "id",
-        "name",
-        "namespace",
-        "parent",
-        "net_ns",
-        "addresses",
-        "valid_from",
-        "valid_to",
-        "attributes",
-    ];
+
+    fn names() -> Vec<&'static str> {
+        "key kind source node id name namespace parent net_ns addresses valid_from valid_to attributes"
+            .split(' ')
+            .collect()
+    }
 
     fn cells(&self, style: &Style) -> Vec<Cell> {
         vec![
@@ -468,7 +386,10 @@ impl Row for StatusRow {
         Column::word("LAST SEEN").goes(2),
         Column::text("DETAIL", 20),
     ];
-    const FIELDS: &'static [&'static str] = &["kind", "name", "health", "detail", "version", "last_seen", "counters"];
+
+    fn names() -> Vec<&'static str> {
+        "kind name health detail version last_seen counters".split(' ').collect()
+    }
 
     fn cells(&self, style: &Style) -> Vec<Cell> {
         vec![
@@ -516,7 +437,7 @@ mod tests {
 
     fn holds<R: Row + serde::Serialize + Default>() {
         let row = R::default();
-        let mut fields: Vec<String> = R::FIELDS.iter().map(ToString::to_string).collect();
+        let mut fields: Vec<String> = R::names().iter().map(ToString::to_string).collect();
         assert_eq!(row.fields().len(), fields.len());
         let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC };
         assert_eq!(row.cells(&style).len(), R::COLUMNS.len());
