@@ -406,8 +406,9 @@ pub struct UpArgs {
 
 fn interval(text: &str) -> Result<std::time::Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 10s"))?;
-    if interval < std::time::Duration::from_millis(100) {
-        return Err("shorter than 100ms".to_owned());
+    // As the agent has it: a tracer forgets a client after two minutes.
+    if interval < std::time::Duration::from_millis(10) || interval > std::time::Duration::from_secs(60) {
+        return Err("it must lie between 10ms and 60s".to_owned());
     }
     Ok(interval)
 }

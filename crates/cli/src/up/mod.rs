@@ -139,8 +139,11 @@ fn source(args: &UpArgs, rights: &Rights, folder: &Folder) -> Source {
 async fn leftovers_end(data: &Path) {
     let Some(before) = Running::read(data) else { return };
     let deadline = Instant::now() + LEFTOVERS;
-    let lives =
-        |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("weir"));
+    // `PID (comm) STATE`: one that has ended and waits for its parent (Z) holds nothing.
+    let lives = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.split_once(" (weir").is_some_and(|(_, rest)| !rest.contains(") Z"))
+    };
     while before.parts.iter().filter_map(|part| part.pid).any(lives) && Instant::now() < deadline {
         tokio::time::sleep(LEFTOVERS / 100).await;
     }

@@ -87,7 +87,7 @@ impl Recipe<'_> {
                 let mut feed = OsString::from("unix:");
                 feed.push(&self.feed);
                 flag("--feed", &feed);
-                flag("--data", &self.folder.agent());
+                flag("--spool", &self.folder.agent());
                 flag("--server", &format!("http://{}", reachable(addresses.agents)));
                 flag("--metrics-listen", &addresses.metrics.to_string());
                 flag("--interval", &humantime::format_duration(self.args.interval).to_string());
@@ -251,7 +251,7 @@ mod tests {
         );
         assert_eq!(
             line(Part::Agent),
-            "--feed unix:/f/tracer.sock --data DATA/agent --server http://127.0.0.1:2 --metrics-listen 127.0.0.1:3 \
+            "--feed unix:/f/tracer.sock --spool DATA/agent --server http://127.0.0.1:2 --metrics-listen 127.0.0.1:3 \
              --interval 1s 500ms --token-file /f/token --log debug --insecure"
         );
         assert!(
