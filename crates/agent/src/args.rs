@@ -24,7 +24,7 @@ pub struct Args {
     pub max_connections: usize,
     /// The folder that keeps batches until the server has them; one agent a folder
     /// [default: /var/lib/weir/agent for root, else weir/agent in the user's state folder]
-    #[arg(long, env = "WEIR_SPOOL", value_name = "DIR")]
+    #[arg(long, visible_alias = "data", env = "WEIR_SPOOL", value_name = "DIR")]
     pub spool: Option<PathBuf>,
     /// The most bytes of batches that are kept; beyond it the oldest are dropped, counted and told
     #[arg(long, env = "WEIR_SPOOL_MAX_BYTES", default_value = "512MiB", value_parser = spool_bytes, value_name = "BYTES")]

@@ -140,7 +140,7 @@ impl Committer {
     /// # Errors
     /// [`SpoolError`]; then nothing of the poll counts, and the next one begins where the last durable one ended.
     pub fn poll(&mut self, stage: &mut Stage, polled: Polled) -> Result<u64, SpoolError> {
-        let outcome = self.try_poll(stage, polled);
+        let outcome = self.try_poll(stage, &polled);
         self.settle(outcome)
     }
 
@@ -154,7 +154,7 @@ impl Committer {
     }
 
     /// Notes a loss to be told with the next batch.
-    pub fn lose(&mut self, place: &'static str, reason: &str, loss: Loss) {
+    pub fn lose(&mut self, place: &'static str, reason: &str, loss: &Loss) {
         if place == "agent" {
             self.metrics.count(&self.metrics.losses, reason, loss.count.max(1));
         }
@@ -207,7 +207,7 @@ impl Committer {
         }
     }
 
-    fn try_poll(&mut self, stage: &mut Stage, polled: Polled) -> Result<u64, SpoolError> {
+    fn try_poll(&mut self, stage: &mut Stage, polled: &Polled) -> Result<u64, SpoolError> {
         self.make_room()?;
         stage.order();
         let envelope = &polled.observed.envelope;
@@ -237,10 +237,10 @@ impl Committer {
             self.metrics.processes.set(self.facts.inventory().living() as i64);
             let dropped = self.facts.take_dropped();
             if dropped > 0 {
-                self.lose("agent", "metadata_full", Loss { count: dropped, intended: true, ..Loss::default() });
+                self.lose("agent", "metadata_full", &Loss { count: dropped, intended: true, ..Loss::default() });
             }
         }
-        self.note_losses(&polled, run, same_run);
+        self.note_losses(polled, run, same_run);
         let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
         let span = Span { from: previous.map_or(0, |previous| previous.unix.min(to)), to };
         let covers_from = match (previous, same_run && run != 0) {
@@ -271,12 +271,12 @@ impl Committer {
                 Outcome::Stale => self.metrics.count(&self.metrics.rows_refused, "stale", 1),
                 Outcome::Full => {
                     let loss = Loss { count: 1, connections: 1, intended: true, ..Loss::default() };
-                    self.lose("agent", "connection_table_full", loss);
+                    self.lose("agent", "connection_table_full", &loss);
                 }
             }
             if part.is_full() {
                 // Its span is empty: the poll is covered once its last batch is there.
-                let batch = self.batch((to, to), poll.at, source(&polled, run), std::mem::take(&mut part));
+                let batch = self.batch((to, to), poll.at, source(polled, run), std::mem::take(&mut part));
                 let position = self.position.clone();
                 self.append(batch, &moved, position)?;
                 moved.clear();
@@ -293,7 +293,7 @@ impl Committer {
             covered_to: to,
             losses: if envelope.losses.is_empty() { BTreeMap::new() } else { envelope.losses.clone() },
         };
-        let batch = self.batch((covers_from, to), poll.at, source(&polled, run), part);
+        let batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
         let sequence = self.append(batch, &moved, position)?;
         self.metrics.rows.inc_by(envelope.rows);
         self.metrics.feed_bytes.inc_by(envelope.bytes);
@@ -329,11 +329,11 @@ impl Committer {
             let new = count.saturating_sub(before);
             // What was lost before this stream's first poll is not this stream's.
             if new > 0 && !first {
-                self.lose("tracer", reason, Loss { count: new, ..Loss::default() });
+                self.lose("tracer", reason, &Loss { count: new, ..Loss::default() });
             }
         }
         if !first && !same_run && (run != 0 || self.position.run != 0) {
-            self.lose("tracer", "tracer_restarted", Loss { count: 1, ..Loss::default() });
+            self.lose("tracer", "tracer_restarted", &Loss { count: 1, ..Loss::default() });
         }
     }
 
@@ -363,7 +363,7 @@ impl Committer {
             local_ends: part.local_ends,
             records: part.records,
             losses: self.losses.values().cloned().collect(),
-            metadata: self.facts.next().to_vec(),
+            metadata: self.facts.untold().to_vec(),
             tombstone: None,
             monotonic_ns: at,
         };
@@ -414,14 +414,8 @@ impl Committer {
                 self.batch((self.position.covered_to, self.position.covered_to), 0, Source::default(), Part::default());
             batch.source = None;
             batch.metadata.clear();
-            batch.losses = vec![Loss {
-                place: "agent".into(),
-                reason: due.reason.into(),
-                count: tombstone.last_sequence - tombstone.first_sequence + 1,
-                bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
-                connections: tombstone.connections,
-                intended: true,
-            }];
+            // What was dropped is in the tombstone; a loss beside it would be counted twice.
+            batch.losses.clear();
             batch.tombstone = Some(Tombstone { ..tombstone });
             let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
             lock(&self.spool).append_tombstone(bytes, self.position.clone(), &due)?;

@@ -85,7 +85,7 @@ impl Facts {
     }
 
     /// The facts for the next batch.
-    pub fn next(&mut self) -> &[MetadataFact] {
+    pub fn untold(&mut self) -> &[MetadataFact] {
         let count = self.waiting.len().min(MAX_FACTS);
         &self.waiting.make_contiguous()[..count]
     }

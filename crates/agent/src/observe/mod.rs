@@ -6,6 +6,7 @@ pub mod state;
 use crate::attribute::Stage;
 use bytes::Bytes;
 pub use state::{Failure, SourceState};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -48,7 +49,8 @@ impl Feed {
         let asked = clock.monotonic();
         let mut target = format!("/connections?client_id={}", self.client_id);
         if let Some(ack) = ack {
-            target.push_str(&format!("&ack={ack}"));
+            // Writing to a String cannot fail.
+            let _ = write!(target, "&ack={ack}");
         }
         let envelope = self.fetch(&target, stage).await?;
         let now = clock.monotonic();

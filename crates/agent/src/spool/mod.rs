@@ -182,7 +182,7 @@ impl Spool {
         position: Position,
         summary: Summary,
     ) -> Result<u64, SpoolError> {
-        self.append_record(BatchRecord {
+        self.append_record(&BatchRecord {
             sequence: self.next_sequence,
             batch: batch.into(),
             counters: segment::compress(counters)?,
@@ -198,7 +198,7 @@ impl Spool {
     /// [`SpoolError`]; then nothing is dropped.
     pub fn append_tombstone(&mut self, batch: Vec<u8>, position: Position, drop: &Drop) -> Result<u64, SpoolError> {
         let to = drop.tombstone.last_sequence;
-        let sequence = self.append_record(BatchRecord {
+        let sequence = self.append_record(&BatchRecord {
             sequence: self.next_sequence,
             batch: batch.into(),
             counters: Bytes::new(),
@@ -311,11 +311,11 @@ impl Spool {
         self.next_sequence = self.next_sequence.max(next_sequence);
     }
 
-    fn append_record(&mut self, record: BatchRecord) -> Result<u64, SpoolError> {
+    fn append_record(&mut self, record: &BatchRecord) -> Result<u64, SpoolError> {
         let sequence = record.sequence;
         let summary = record.summary.unwrap_or_default();
         let Some(segment) = self.segments.back_mut() else { return Ok(sequence) };
-        let (offset, length) = segment.append(format::Kind::Batch, &record)?;
+        let (offset, length) = segment.append(format::Kind::Batch, record)?;
         self.waiting.push_back(Waiting { sequence, segment: segment.number(), offset, length, summary });
         self.next_sequence = sequence + 1;
         Ok(sequence)

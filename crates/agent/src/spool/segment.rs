@@ -209,16 +209,14 @@ impl Segment {
                     }
                     offset += length;
                 }
-                Parsed::Short | Parsed::Damaged => match format::resync(&bytes, offset) {
-                    Some(next) => {
-                        loaded.skipped += 1;
-                        offset = next;
-                    }
-                    None => {
+                Parsed::Short | Parsed::Damaged => {
+                    let Some(next) = format::resync(&bytes, offset) else {
                         loaded.torn_bytes = (bytes.len() - offset) as u64;
                         break;
-                    }
-                },
+                    };
+                    loaded.skipped += 1;
+                    offset = next;
+                }
             }
         }
         if loaded.segment.checkpoint == 0 {
