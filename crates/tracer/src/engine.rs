@@ -346,7 +346,7 @@ impl<C: Clock> Engine<C> {
     fn ended(&self, answer: &mut Answer) -> Result<(Reader, BTreeMap<u64, Last>), EngineError> {
         let mut lasts = BTreeMap::new();
         let mut reader = self.journal.reader(answer.after);
-        while let Some((sequence, row, _)) = reader.next().map_err(kernel("read the journal of ended connections"))? {
+        while let Some((sequence, row, _)) = reader.read().map_err(kernel("read the journal of ended connections"))? {
             let last = answer.ended(sequence, &row);
             if last != Last::default() {
                 lasts.insert(sequence, last);

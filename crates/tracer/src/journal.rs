@@ -86,13 +86,10 @@ impl Journal {
             torn_tails: 0,
             already: HashSet::new(),
         };
-        match journal.load().map_err(failed("read"))? {
-            true => Ok(journal),
-            false => {
-                journal.begin().map_err(failed("begin"))?;
-                Ok(journal)
-            }
+        if !journal.load().map_err(failed("read"))? {
+            journal.begin().map_err(failed("begin"))?;
         }
+        Ok(journal)
     }
 
     /// The sequence before the first record: what a client that has seen nothing has seen.
@@ -257,7 +254,7 @@ pub struct Reader {
 
 impl Reader {
     /// The next record: its sequence, the row, the owner's cgroup path.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Row, Option<String>)>> {
+    pub fn read(&mut self) -> io::Result<Option<(u64, Row, Option<String>)>> {
         let left = self.buffer.len() - self.used;
         if left < PREFIX + ROW + PATH_LENGTH_MAX && self.at < self.end {
             self.buffer.drain(..self.used);

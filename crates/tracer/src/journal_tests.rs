@@ -8,7 +8,7 @@ fn ended(cookie: u64) -> Ended {
 fn rows(journal: &Journal, after: u64) -> Vec<(u64, u64)> {
     let mut reader = journal.reader(after);
     let mut found = Vec::new();
-    while let Some((sequence, row, path)) = reader.next().unwrap() {
+    while let Some((sequence, row, path)) = reader.read().unwrap() {
         assert_eq!(path.unwrap(), format!("/slice/{}", row.cookie));
         found.push((sequence, row.cookie));
     }
@@ -84,7 +84,7 @@ fn acknowledged_rows_go_and_a_reader_under_way_is_not_disturbed() {
     journal.drop_until(102).unwrap();
     assert_eq!((journal.floor(), journal.head(), journal.len()), (102, 104, 2));
     assert_eq!(rows(&journal, 99), [(103, 4), (104, 5)]);
-    assert_eq!(reader.next().unwrap().unwrap().1.cookie, 1);
+    assert_eq!(reader.read().unwrap().unwrap().1.cookie, 1);
     journal.drop_until(200).unwrap();
     assert!(journal.is_empty());
     journal.append(&[ended(6)]).unwrap();
@@ -101,6 +101,6 @@ fn a_full_journal_drops_the_oldest_and_says_how_many() {
     let dropped = journal.append(&batch[..1]).unwrap();
     assert_eq!(dropped, ROWS_MAX as u64 / 10 + 1);
     assert_eq!(journal.len(), ROWS_MAX - ROWS_MAX / 10);
-    let (sequence, row, _) = journal.reader(0).next().unwrap().unwrap();
+    let (sequence, row, _) = journal.reader(0).read().unwrap().unwrap();
     assert_eq!((sequence, row.cookie), (100 + dropped, dropped));
 }

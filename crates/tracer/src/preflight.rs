@@ -41,7 +41,7 @@ fn capabilities(status: &str) -> Result<(), Missing> {
     let has = |capability: u32| effective >> capability & 1 == 1;
     let missing: Vec<&str> = NEEDED
         .into_iter()
-        .filter(|(number, _)| !has(*number) && !(*number >= 38 && has(SYS_ADMIN)))
+        .filter(|(number, _)| !(has(*number) || *number >= 38 && has(SYS_ADMIN)))
         .map(|(_, name)| name)
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(Missing::Capabilities(missing.join(", "))) }

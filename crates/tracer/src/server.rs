@@ -137,12 +137,12 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: impl ToString) -> Self {
-        Self { status, reason: reason.to_string() }
+    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into() }
     }
 
-    fn internal(reason: impl ToString) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
+    fn internal(reason: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}"))
     }
 }
 
@@ -280,7 +280,7 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
         out.send_full()?;
     }
     if let Some((mut reader, lasts)) = ended {
-        while let Some((sequence, row, path)) = reader.next()? {
+        while let Some((sequence, row, path)) = reader.read()? {
             let place = path.map(Place::new);
             let last = lasts.get(&sequence).copied().unwrap_or_default();
             separate(&mut out.buffer, &mut first);

@@ -67,16 +67,12 @@ pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Pat
             None
         }
     };
-    let (mut manifest, descriptors, line) = match estate {
-        Some(Estate { manifest, descriptors, line }) => {
-            (Manifest { takeovers: manifest.takeovers + 1, ..manifest }, descriptors, Some(line))
-        }
-        None => {
-            let (manifest, descriptors) = load(udp, cgroup_root)?;
-            (manifest, descriptors, None)
-        }
+    let (manifest, descriptors, line) = if let Some(Estate { manifest, descriptors, line }) = estate {
+        (Manifest { takeovers: manifest.takeovers + 1, ..manifest }, descriptors, Some(line))
+    } else {
+        let (manifest, descriptors) = load(udp, cgroup_root)?;
+        (manifest, descriptors, None)
     };
-    manifest.names = Vec::new();
     let descriptors = Arc::new(descriptors);
     let run = Run { id: manifest.run_id, boot_id: boot_id.to_owned(), takeovers: manifest.takeovers };
     let probes = manifest.probes.clone();

@@ -174,7 +174,7 @@ impl Shared {
                         break (line, Some(child));
                     }
                     Err(error) => {
-                        tracing::error!(%error, "failed to start a keeper; a kill of this process would lose counts")
+                        tracing::error!(%error, "failed to start a keeper; a kill of this process would lose counts");
                     }
                 }
                 match stopped.recv_timeout(RETRY) {

@@ -65,16 +65,13 @@ impl Keeper {
     fn keep(mut self) -> io::Result<()> {
         self.listener.set_nonblocking(true)?;
         loop {
-            let timeout = match &self.tracer {
-                Some(_) => PollTimeout::NONE,
-                None => {
-                    let alone = Duration::from_nanos(self.clock.monotonic().0.saturating_sub(self.alone_since_ns));
-                    let Some(left) = self.grace.checked_sub(alone).filter(|left| !left.is_zero()) else {
-                        return Ok(());
-                    };
-                    // Rounded up, so that the last wait does not become many short ones.
-                    PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-                }
+            let timeout = if self.tracer.is_some() {
+                PollTimeout::NONE
+            } else {
+                let alone = Duration::from_nanos(self.clock.monotonic().0.saturating_sub(self.alone_since_ns));
+                let Some(left) = self.grace.checked_sub(alone).filter(|left| !left.is_zero()) else { return Ok(()) };
+                // Rounded up, so that the last wait does not become many short ones.
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             };
             let (calls, speaks) = {
                 let mut waited = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
@@ -88,7 +85,7 @@ impl Keeper {
                 let ready = |index: usize| waited.get(index).is_some_and(|fd| fd.any().unwrap_or(false));
                 (ready(0), ready(1))
             };
-            if speaks && self.answer()? == Next::Quit {
+            if speaks && self.answer() == Next::Quit {
                 return Ok(());
             }
             if calls {
@@ -110,8 +107,8 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self) -> io::Result<Next> {
-        let Some(tracer) = &self.tracer else { return Ok(Next::Wait) };
+    fn answer(&mut self) -> Next {
+        let Some(tracer) = &self.tracer else { return Next::Wait };
         let answered = match receive(tracer) {
             Ok((Kind::Hold, manifest, descriptors)) => {
                 self.held = Some((manifest, descriptors));
@@ -126,7 +123,7 @@ impl Keeper {
             },
             Ok((Kind::Quit, ..)) => {
                 let _ = send(tracer, Kind::Done, &[], &[]);
-                return Ok(Next::Quit);
+                return Next::Quit;
             }
             Ok(_) => Err(io::ErrorKind::InvalidData.into()),
             Err(error) => Err(error),
@@ -136,7 +133,7 @@ impl Keeper {
             self.tracer = None;
             self.alone_since_ns = self.clock.monotonic().0;
         }
-        Ok(Next::Wait)
+        Next::Wait
     }
 }
 

@@ -410,8 +410,9 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 	read_unlocked(tcp, sk, &counters);
 	fill_socket(row, socket);
 	fill_tuple(row, sk, tcp);
-	/* The connection ended meanwhile: its record is out, and what was read here may be the next one's. */
-	if (!(*(volatile __u8 *)&socket->flags & IS_OPEN) || *(volatile __u32 *)&socket->generation != generation) {
+	/* A connect that has not got its port yet; and one that ended meanwhile: its record is out, and what was read
+	 * here may be the next one's. */
+	if (!row->local_port || !(*(volatile __u8 *)&socket->flags & IS_OPEN) || *(volatile __u32 *)&socket->generation != generation) {
 		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
 		return 0;
 	}

@@ -110,22 +110,21 @@ pub fn load(descriptors: &mut Descriptors, cgroup_root: Option<&Path>) -> ProbeR
     let mut programs = NEEDED.to_vec();
     programs.extend(OPTIONAL.map(|(name, _)| name));
     let mut without = Vec::new();
-    let loaded = match Loaded::load(NAME, OBJECT, &programs) {
-        Ok(loaded) => loaded,
+    let mut outcome = Loaded::load(NAME, OBJECT, &programs);
+    if outcome.is_err() {
         // Something is not welcome on this kernel: which?
-        Err(_) => {
-            programs = NEEDED.to_vec();
-            for (name, consequence) in OPTIONAL {
-                match Loaded::load(NAME, OBJECT, &[name]) {
-                    Ok(_) => programs.push(name),
-                    Err(error) => without.push(format!("{name} ({consequence}): {error}")),
-                }
-            }
-            match Loaded::load(NAME, OBJECT, &programs) {
-                Ok(loaded) => loaded,
-                Err(error) => return report(ProbeState::Unsupported(error.to_string())),
+        programs = NEEDED.to_vec();
+        for (name, consequence) in OPTIONAL {
+            match Loaded::load(NAME, OBJECT, &[name]) {
+                Ok(_) => programs.push(name),
+                Err(error) => without.push(format!("{name} ({consequence}): {error}")),
             }
         }
+        outcome = Loaded::load(NAME, OBJECT, &programs);
+    }
+    let loaded = match outcome {
+        Ok(loaded) => loaded,
+        Err(error) => return report(ProbeState::Unsupported(error.to_string())),
     };
     let mut own = Descriptors::new();
     let mut attach = || -> Result<(), ProbeError> {
