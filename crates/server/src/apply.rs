@@ -8,7 +8,7 @@
 //! again, the queue fills, the agents keep their batches.
 
 use crate::counts::Counts;
-use crate::identity::Names;
+use crate::identity::{NAMING, Names};
 use crate::ingest::convert::{Converted, convert};
 use crate::ingest::frame;
 use crate::ingest::writer::Durable;
@@ -24,7 +24,7 @@ use weir_model::{NodeName, WINDOW};
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
 use weir_store::{
-    BatchReport, Coverage, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, SourceState, StateChanges,
+    BATCHES_LOST, BatchReport, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, StateChanges,
     StateStore, StoreError, StreamId,
 };
 
@@ -92,7 +92,7 @@ impl Applier {
         let mut group = Group::default();
         let Entry { lsn, entry } = entry;
         self.add(&mut group, Durable { lsn, entry, batch: None, clock_offset_ns: None });
-        self.live.apply(&*self.store, &group.changes, std::mem::take(&mut group.rows), group.last)?;
+        self.live.apply(&*self.store, &group.changes, &Arc::new(group.rows), group.last)?;
         self.pending_since = Some(0);
         // A log that grew while segments could not be written does not have to fit into memory.
         if self.live.pending().rows >= PENDING_ROWS_MAX { self.flush() } else { Ok(()) }
@@ -113,7 +113,7 @@ impl Applier {
     }
 
     /// Runs until every sender of `durable` is gone; then writes what is pending.
-    pub(crate) fn run(mut self, durable: &Receiver<Durable>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, durable: &Receiver<Durable>, shutdown: &CancellationToken) {
         loop {
             match durable.recv_timeout(TICK) {
                 Ok(first) => {
@@ -125,7 +125,7 @@ impl Applier {
                         self.add(&mut group, next);
                     }
                     if !self.merge(group, shutdown) {
-                        return Ok(());
+                        return;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -138,7 +138,6 @@ impl Applier {
         if let Err(error) = self.store.checkpoint() {
             tracing::warn!(%error, "the next start will be slower");
         }
-        Ok(())
     }
 
     fn add(&mut self, group: &mut Group, durable: Durable) {
@@ -154,7 +153,7 @@ impl Applier {
             EntryKind::Batch => {
                 let batch = match batch {
                     Some(batch) => Ok(batch),
-                    None => frame::decode(u32::from(entry.encoding), &entry.payload),
+                    None => frame::decode(entry.encoding, &entry.payload),
                 };
                 match batch {
                     Ok(batch) => Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &mut self.names)),
@@ -174,7 +173,7 @@ impl Applier {
                 sequence: entry.sequence,
                 node: report.node.clone(),
                 boot: report.boot,
-                covered_to: report.coverage.to,
+                covered_to: report.coverage.as_ref().map_or(entry.received, |coverage| coverage.to),
             },
         );
         self.counts.records_refused.fetch_add(records_refused, Ordering::Relaxed);
@@ -188,9 +187,9 @@ impl Applier {
     /// False: shut down before it could be merged. The log has it.
     fn merge(&mut self, group: Group, shutdown: &CancellationToken) -> bool {
         let batches = group.batches;
-        let rows = group.rows;
+        let rows = Arc::new(group.rows);
         loop {
-            match self.live.apply(&*self.store, &group.changes, rows.clone(), group.last) {
+            match self.live.apply(&*self.store, &group.changes, &rows, group.last) {
                 Ok(()) => break,
                 Err(error) => {
                     tracing::error!(%error, "failed to merge; trying again");
@@ -269,6 +268,9 @@ impl Applier {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed to forget old state"),
         }
+        if self.names.is_full() {
+            self.learn_names_anew();
+        }
         match self.store.forget_before(self.clock.wall().plus(history_ns.saturating_neg())) {
             Ok((segments, rows)) => {
                 self.counts.segments_forgotten.fetch_add(segments, Ordering::Relaxed);
@@ -279,42 +281,48 @@ impl Applier {
     }
 }
 
-/// The report of sequences that the agent no longer had when it came back.
+impl Applier {
+    /// What has ended long ago is no longer in the state: the names that are left fit again.
+    fn learn_names_anew(&mut self) {
+        let mut names = Names::default();
+        let learnt = self.store.view().and_then(|view| view.facts(&NAMING, &mut |fact| names.learn(&fact)));
+        match learnt {
+            Ok(()) => self.names = names,
+            Err(error) => tracing::error!(%error, "failed to read the names anew"),
+        }
+    }
+}
+
+/// The report of sequences that the agent no longer had when it came back. Its tombstone, which comes later, replaces
+/// the loss.
 fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
     let NewEntry { stream, sequence: last_sequence, received, ref payload, .. } = *entry;
     let first_sequence = payload.as_ref().try_into().map_or(last_sequence, u64::from_le_bytes);
     let count = 1 + last_sequence.saturating_sub(first_sequence);
-    // What the lost batches covered is not known: an instant stands for it, the uncovered time says the rest.
-    let coverage = Coverage {
-        node: known.node.0.clone(),
-        from: known.covered_to,
-        to: known.covered_to,
-        covered: false,
-        gap_reason: "batches_lost".into(),
-    };
     let loss = Loss {
         node: known.node.0.clone(),
         from: known.covered_to,
         to: received,
         place: "agent".into(),
-        reason: "batches_lost".into(),
+        reason: BATCHES_LOST.into(),
         count,
         ..Loss::default()
     };
     let report = BatchReport {
         stream,
-        first_sequence,
-        last_sequence,
+        sequence: last_sequence,
+        dropped: None,
         node: known.node.clone(),
         boot: known.boot,
         agent_run: [0; 16],
         version: String::new(),
         received,
         clock_offset_ns: None,
-        coverage,
-        source: SourceState::default(),
+        // What they covered is not known: the time that no other batch covers says it.
+        coverage: None,
+        source: None,
         losses: vec![loss],
-        counts: [("batches_lost".to_owned(), count)].into(),
+        counts: [("batches_skipped".to_owned(), count)].into(),
     };
     Converted { transactions: Vec::new(), facts: Vec::new(), report, rows: Vec::new(), records_refused: 0 }
 }

@@ -12,6 +12,8 @@ use weir_store::{Endpoint, Fact, Transaction};
 
 /// Facts that the index takes at most; beyond that new things stay unnamed.
 const NAMES_MAX: usize = 200_000;
+/// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
+pub(crate) const NAMING: [&str; 4] = ["node", "pod", "container", "service"];
 /// Characters of a container's id where its name is not known, as container tools print it.
 const SHORT_ID: usize = 12;
 
@@ -41,9 +43,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// Whether it takes no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries >= NAMES_MAX
+    }
+
     /// Takes a fact in. The newest saying of a thing stands.
     pub(crate) fn learn(&mut self, fact: &Fact) {
-        if self.entries >= NAMES_MAX {
+        if self.is_full() {
             return;
         }
         let thing = Thing {
@@ -76,7 +83,7 @@ impl Names {
                 }
             }
         }
-        if !matches!(fact.kind.as_str(), "container" | "pod" | "node" | "service") {
+        if !NAMING.contains(&fact.kind.as_str()) {
             return;
         }
         for address in &fact.addresses {

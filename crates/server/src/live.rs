@@ -33,7 +33,7 @@ impl Live {
         &self,
         store: &dyn StateStore,
         changes: &StateChanges,
-        rows: Vec<HistoryRow>,
+        rows: &Arc<Vec<HistoryRow>>,
         last: Lsn,
     ) -> Result<(), StoreError> {
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ impl Live {
         pending.last = pending.last.max(last);
         pending.rows += rows.len();
         if !rows.is_empty() {
-            pending.groups.push(Arc::new(rows));
+            pending.groups.push(Arc::clone(rows));
         }
         Ok(())
     }

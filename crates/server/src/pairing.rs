@@ -9,7 +9,7 @@
 //! socket) takes the one address under which a peer knows it, if there is exactly one. A server-side view counts only
 //! if no client-side view pairs with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use weir_model::{Certainty, ConnectionId, Protocol, Side, Tuple, UnixNanos};
 use weir_store::transaction::is_wildcard;
@@ -164,18 +164,18 @@ fn decide(views: &[View], key: &FlowKey, members: &[usize], verdicts: &mut HashM
             }
         }
     }
-    let mut done: HashMap<usize, ()> = HashMap::new();
+    let mut done: HashSet<usize> = HashSet::new();
     for &start in low.iter().chain(&high) {
-        if done.contains_key(&start) {
+        if done.contains(&start) {
             continue;
         }
         // Everything that overlaps, directly or through another, has one answer to who the client is.
         let mut together = vec![start];
-        done.insert(start, ());
+        done.insert(start);
         let mut next = 0;
         while next < together.len() {
             for &partner in partners.get(&together[next]).into_iter().flatten() {
-                if done.insert(partner, ()).is_none() {
+                if done.insert(partner) {
                     together.push(partner);
                 }
             }

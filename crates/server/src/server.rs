@@ -13,7 +13,7 @@ use crate::args::Args;
 use crate::auth::{Guard, Token, check_listener};
 use crate::counts::Counts;
 use crate::http::{App, router};
-use crate::identity::Names;
+use crate::identity::{NAMING, Names};
 use crate::ingest::frame::FRAME_BYTES_MAX;
 use crate::ingest::service::IngestService;
 use crate::ingest::streams::Streams;
@@ -86,7 +86,13 @@ impl Server {
         let (durable_sender, durable) = std::sync::mpsc::sync_channel(DURABLE_MAX);
         let (appends_sender, appends) = mpsc::channel(APPENDS_MAX);
         let applier_shutdown = shutdown.clone();
-        tasks.spawn("applier", blocking(move || applier.run(&durable, &applier_shutdown)));
+        tasks.spawn(
+            "applier",
+            blocking(move || {
+                applier.run(&durable, &applier_shutdown);
+                Ok(())
+            }),
+        );
         let (log, writer_counts) = (Arc::clone(&sources.log), Arc::clone(&counts));
         tasks.spawn("log writer", blocking(move || writer::write(&log, appends, &durable_sender, &writer_counts)));
         let sessions = TaskTracker::new();
@@ -162,7 +168,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
             streams.recover(stream.stream, stream.applied_sequence);
             applier.recover(&stream);
         }
-        view.facts(&mut |fact| applier.names.learn(&fact)).map_err(failed)?;
+        view.facts(&NAMING, &mut |fact| applier.names.learn(&fact)).map_err(failed)?;
     }
     let mut replayed = 0_u64;
     let (log, recovery) = Log::open(&store.folder().log(), watermark, &mut |entry| {

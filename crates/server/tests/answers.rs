@@ -1,5 +1,6 @@
 //! Promise: the HTTP API answers what was asked, says what is wrong with a question, and lets in only whom it should.
 
+#[cfg(test)]
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Promise: every byte is counted once, whatever views, windows, restarts and repetitions it comes through.
 
+#[cfg(test)]
 mod support;
 
 use serde_json::Value;

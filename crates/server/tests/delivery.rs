@@ -1,5 +1,6 @@
 //! Promise: acknowledged means durable, a batch counts once, and a stream has one writer.
 
+#[cfg(test)]
 mod support;
 
 use support::*;
@@ -101,9 +102,47 @@ async fn a_tombstone_stands_for_its_range_and_is_told() {
     move_to(&server.clock, 70);
     let (_, body) = server.get("/api/v1/edges").await;
     let loss = &body["completeness"]["losses"][0];
-    assert_eq!((&loss["reason"], &loss["bytes"], &loss["count"]), (&"spool_dropped".into(), &1010.into(), &7.into()));
+    assert_eq!((&loss["reason"], &loss["bytes"], &loss["count"]), (&"spool_dropped".into(), &1010.into(), &4.into()));
     let node = &body["completeness"]["nodes"][0];
     assert_eq!(node["missing_ms"], 50_000, "{node:#}");
+    server.stop().await;
+}
+
+/// As the agent does it: the batches behind the drop come first, the tombstone takes the next free sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_that_comes_later_tells_once_what_was_dropped() {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    session.deliver(&agent.batch(Vec::new())).await;
+    drop(session);
+    agent.sequence = 5;
+    agent.covered_to += 4 * POLL;
+    let mut session = agent.connect(&server).await;
+    session.deliver(&agent.batch(Vec::new())).await;
+    let mut tombstone = agent.batch(Vec::new());
+    agent.covered_to -= POLL;
+    tombstone.source = None;
+    tombstone.covers_from_unix_ns = tombstone.covers_to_unix_ns;
+    tombstone.losses =
+        vec![Loss { place: "agent".into(), reason: "spool_full".into(), count: 4, intended: true, ..Loss::default() }];
+    tombstone.tombstone = Some(Tombstone {
+        first_sequence: 2,
+        last_sequence: 5,
+        from_unix_ns: START + POLL,
+        to_unix_ns: START + 5 * POLL,
+        ..Tombstone::default()
+    });
+    session.deliver(&tombstone).await;
+    session.deliver(&agent.batch(Vec::new())).await;
+    server.applied(4).await;
+    move_to(&server.clock, 70);
+    let (_, body) = server.get("/api/v1/edges").await;
+    let losses = body["completeness"]["losses"].as_array().unwrap();
+    assert_eq!(losses.len(), 1, "{losses:#?}");
+    assert_eq!((&losses[0]["reason"], &losses[0]["count"]), (&"spool_full".into(), &4.into()));
+    let node = &body["completeness"]["nodes"][0];
+    assert_eq!((&node["source_state"], &node["missing_ms"]), (&"ok".into(), &40_000.into()), "{node:#}");
     server.stop().await;
 }
 

@@ -17,6 +17,6 @@ pub mod transaction;
 pub use error::StoreError;
 pub use fact::Fact;
 pub use history::{Endpoint, HistoryRow, HistoryStore, HistorySummary, SegmentId};
-pub use report::{BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
+pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
 pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};

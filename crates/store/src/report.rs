@@ -19,31 +19,35 @@ pub struct StreamId(pub [u8; 16]);
 pub struct BatchReport {
     /// The agent's stream.
     pub stream: StreamId,
-    /// The first sequence it stands for; differs from `last_sequence` only in a tombstone or a told gap.
-    pub first_sequence: u64,
-    /// The last sequence it stands for.
-    pub last_sequence: u64,
+    /// Its sequence.
+    pub sequence: u64,
+    /// A tombstone's range: it tells what these earlier batches held, which the agent had to drop. Both included.
+    pub dropped: Option<(u64, u64)>,
     /// The node.
     pub node: NodeName,
     /// Its boot.
     pub boot: [u8; 16],
-    /// The agent process.
+    /// The agent process; zeros where it is not told.
     pub agent_run: [u8; 16],
-    /// The agent's version.
+    /// The agent's version; empty where it is not told.
     pub version: String,
     /// When the server received it.
     pub received: UnixNanos,
     /// The agent's wall clock minus the server's, nanoseconds, as measured when it was received.
     pub clock_offset_ns: Option<i64>,
-    /// The span that it covers.
-    pub coverage: Coverage,
-    /// Where its records come from.
-    pub source: SourceState,
+    /// The span that it reports on, where it tells one.
+    pub coverage: Option<Coverage>,
+    /// Where its records come from, where it tells.
+    pub source: Option<SourceState>,
     /// What was lost.
     pub losses: Vec<Loss>,
     /// What to add to the stream's counters, by name.
     pub counts: BTreeMap<String, u64>,
 }
+
+/// The reason of a loss that a later tombstone tells better, and therefore replaces: the server saw that the agent no
+/// longer has some batches, and not what was in them.
+pub const BATCHES_LOST: &str = "batches_lost";
 
 /// A span and whether a poll covered it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,4 +127,50 @@ pub struct StreamSummary {
     pub source: SourceState,
     /// Its counters by name.
     pub counts: BTreeMap<String, u64>,
+}
+
+impl StreamSummary {
+    /// What is known of a stream after its next report. What the report does not tell stays as it was.
+    #[must_use]
+    pub fn after(stored: Option<Self>, report: &BatchReport) -> Self {
+        let mut summary = stored.unwrap_or_else(|| Self {
+            stream: report.stream,
+            node: report.node.clone(),
+            boot: report.boot,
+            agent_run: report.agent_run,
+            version: String::new(),
+            applied_sequence: 0,
+            received: report.received,
+            first_covered: report.coverage.as_ref().map_or(report.received, |coverage| coverage.from),
+            newest: Coverage { node: report.node.0.clone(), ..Coverage::default() },
+            clock_offset_ns: None,
+            source: SourceState::default(),
+            counts: BTreeMap::new(),
+        });
+        summary.node = report.node.clone();
+        summary.boot = report.boot;
+        if report.agent_run != [0; 16] {
+            summary.agent_run = report.agent_run;
+        }
+        if !report.version.is_empty() {
+            summary.version.clone_from(&report.version);
+        }
+        summary.applied_sequence = report.sequence;
+        summary.received = report.received;
+        // A tombstone reports on a span that lies behind.
+        if let Some(coverage) = &report.coverage
+            && coverage.to >= summary.newest.to
+        {
+            summary.newest = coverage.clone();
+        }
+        summary.clock_offset_ns = report.clock_offset_ns.or(summary.clock_offset_ns);
+        if let Some(source) = &report.source {
+            summary.source = source.clone();
+        }
+        for (name, count) in &report.counts {
+            let sum = summary.counts.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        summary
+    }
 }

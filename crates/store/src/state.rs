@@ -96,11 +96,11 @@ pub trait StateView {
     /// When the state cannot be read.
     fn linked(&self, links: &[i64], visit: &mut dyn FnMut(Transaction)) -> Result<(), StoreError>;
 
-    /// Every fact.
+    /// Every fact of one of these kinds; of every kind when none is named.
     ///
     /// # Errors
     /// When the state cannot be read.
-    fn facts(&self, visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError>;
+    fn facts(&self, kinds: &[&str], visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError>;
 
     /// Every stream.
     ///

@@ -1,5 +1,6 @@
 //! The embedded backend keeps the contract, and finds its way back from every step at which it can be stopped.
 
+#[cfg(test)]
 mod contract;
 
 use contract::row;

@@ -5,9 +5,7 @@
 
 use crate::identity::Names;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use weir_model::connection::address_from_bytes;
 use weir_model::{
     Bytes, Certainty, ConnectionKey, Deltas, Direction, Generation, Instance, NodeName, Protocol, Side, Totals, Tuple,
     UnixNanos,
@@ -230,7 +228,6 @@ fn to_report(
     clock_offset_ns: Option<i64>,
     refused: u64,
 ) -> BatchReport {
-    let source = batch.source.clone().unwrap_or_default();
     let (mut from, mut to) = (batch.covers_from_unix_ns, batch.covers_to_unix_ns);
     let mut covered = batch.covered;
     let mut gap_reason = clip(&batch.gap_reason);
@@ -238,27 +235,32 @@ fn to_report(
         ("batches".to_owned(), 1),
         ("records".to_owned(), batch.records.len() as u64),
         ("records_refused".to_owned(), refused),
-        ("rows".to_owned(), source.rows),
-        ("rows_refused".to_owned(), source.rows_refused),
-        (format!("polls_{}", if source.state.is_empty() { "unknown" } else { &source.state }), 1),
     ]);
+    if let Some(source) = &batch.source {
+        counts.insert("rows".to_owned(), source.rows);
+        counts.insert("rows_refused".to_owned(), source.rows_refused);
+        counts.insert(format!("polls_{}", clip(&source.state)), 1);
+    }
     let mut losses: Vec<Loss> = Vec::new();
     if let Some(tombstone) = &batch.tombstone {
         (from, to, covered) = (tombstone.from_unix_ns, tombstone.to_unix_ns, false);
-        gap_reason = "spool_dropped".to_owned();
-        counts.insert(
-            "batches_dropped_by_spool".to_owned(),
-            1 + tombstone.last_sequence - tombstone.first_sequence.min(tombstone.last_sequence),
-        );
-        losses.push(Loss {
-            place: "agent".into(),
-            reason: "spool_dropped".into(),
-            count: tombstone.records,
-            bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
-            connections: tombstone.connections,
-            intended: true,
-            ..Loss::default()
-        });
+        if gap_reason.is_empty() {
+            "spool_dropped".clone_into(&mut gap_reason);
+        }
+        let dropped = 1 + tombstone.last_sequence.saturating_sub(tombstone.first_sequence);
+        counts.insert("batches_dropped".to_owned(), dropped);
+        // An agent that says itself why it dropped them says how much it was, too.
+        if batch.losses.is_empty() {
+            losses.push(Loss {
+                place: "agent".into(),
+                reason: gap_reason.clone(),
+                count: dropped,
+                bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
+                connections: tombstone.connections,
+                intended: true,
+                ..Loss::default()
+            });
+        }
     }
     // No previous poll: nothing before this one is covered.
     if from == 0 || from > to {
@@ -301,24 +303,29 @@ fn to_report(
         (loss.from, loss.to) = (UnixNanos(from), UnixNanos(to));
         counts.insert(format!("lost_{}_{}", loss.place, loss.reason), loss.count);
     }
-    let first_sequence = batch.tombstone.as_ref().map_or(batch.sequence, |tombstone| tombstone.first_sequence);
     BatchReport {
         stream,
-        first_sequence: first_sequence.min(batch.sequence),
-        last_sequence: batch.sequence,
+        sequence: batch.sequence,
+        dropped: batch.tombstone.as_ref().map(|tombstone| (tombstone.first_sequence, tombstone.last_sequence)),
         node: node.clone(),
         boot,
         agent_run: sixteen(&batch.agent_run),
         version: clip(&batch.agent_version),
         received,
         clock_offset_ns,
-        coverage: Coverage { node: node.0.clone(), from: UnixNanos(from), to: UnixNanos(to), covered, gap_reason },
-        source: SourceState {
+        coverage: (to != 0).then(|| Coverage {
+            node: node.0.clone(),
+            from: UnixNanos(from),
+            to: UnixNanos(to),
+            covered,
+            gap_reason,
+        }),
+        source: batch.source.as_ref().map(|source| SourceState {
             kind: clip(&source.kind),
             state: clip(&source.state),
             detail: clip(&source.detail),
             version: clip(&source.version),
-        },
+        }),
         losses,
         counts,
     }
@@ -346,26 +353,13 @@ fn translated(record: &Record, tuple: Tuple) -> Option<Tuple> {
     if record.translated_local.is_none() && record.translated_remote.is_none() {
         return None;
     }
-    let local = record.translated_local.as_ref().map_or(Some(tuple.local), address)?;
-    let remote = record.translated_remote.as_ref().map_or(Some(tuple.remote), address)?;
+    let local = record.translated_local.as_ref().map_or(Some(tuple.local), Address::end)?;
+    let remote = record.translated_remote.as_ref().map_or(Some(tuple.remote), Address::end)?;
     Some(Tuple { local, remote }).filter(|translated| *translated != tuple)
 }
 
 fn tuple(local: &Address, remote: &Address) -> Option<Tuple> {
-    Some(Tuple { local: address(local)?, remote: address(remote)? })
-}
-
-fn address(address: &Address) -> Option<SocketAddr> {
-    let port = u16::try_from(address.port).ok()?;
-    let ip = match address.ip.len() {
-        4 => {
-            let bytes: [u8; 4] = address.ip.as_ref().try_into().ok()?;
-            bytes.into()
-        }
-        16 => address_from_bytes(address.ip.as_ref().try_into().ok()?),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+    Some(Tuple { local: local.end()?, remote: remote.end()? })
 }
 
 fn known(nanos: i64) -> Option<UnixNanos> {

@@ -1,33 +1,19 @@
-//! A frame's payload: checked, decompressed within a bound, decoded.
+//! A frame's batch: bounded, checked, and the one that the frame says it is.
 
-use prost::Message as _;
-use std::io::Read;
-use weir_wire::agent::{BATCH_FORMAT, Batch, Frame};
+use weir_wire::agent::{Batch, Frame, FrameError as WireError};
 
 /// A larger `Frame.batch` is refused; told in Welcome. 100,000 records are about 6 MB compressed.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// A batch that decompresses to more is refused: a frame of 64 MiB could hold 64 GB of zeros.
-const BATCH_BYTES_MAX: u64 = 512 << 20;
-/// The only encoding so far: a zstd frame around an encoded Batch.
-const ENCODING_ZSTD: u32 = 1;
+const BATCH_BYTES_MAX: usize = 512 << 20;
 
 /// Why a frame cannot be taken.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     #[error("the frame's batch has {0} bytes, at most {FRAME_BYTES_MAX} are taken")]
     TooLarge(usize),
-    #[error("the batch has more than {BATCH_BYTES_MAX} bytes decompressed")]
-    Bomb,
-    #[error("the frame's checksum is wrong")]
-    Checksum,
-    #[error("encoding {0} is not known here, only {ENCODING_ZSTD} (zstd) is")]
-    Encoding(u32),
-    #[error("the batch does not decompress: {0}")]
-    Compression(String),
-    #[error("the batch does not decode: {0}")]
-    Message(String),
-    #[error("the batch's format is {0}, this server knows {BATCH_FORMAT}")]
-    Format(u32),
+    #[error(transparent)]
+    Wire(#[from] WireError),
     #[error("the frame says sequence {frame}, its batch says {batch}")]
     Sequence { frame: u64, batch: u64 },
 }
@@ -37,49 +23,29 @@ pub(crate) fn open(frame: &Frame) -> Result<Batch, FrameError> {
     if frame.batch.len() > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge(frame.batch.len()));
     }
-    if crc32c::crc32c(&frame.batch) != frame.crc32c {
-        return Err(FrameError::Checksum);
-    }
-    let batch = decode(frame.encoding, &frame.batch)?;
-    // A tombstone stands for a range that ends with its own sequence.
+    let batch = frame.open(BATCH_BYTES_MAX)?;
     if batch.sequence != frame.sequence {
         return Err(FrameError::Sequence { frame: frame.sequence, batch: batch.sequence });
     }
     Ok(batch)
 }
 
-/// Decodes a payload, from a frame or from the log.
-pub(crate) fn decode(encoding: u32, payload: &[u8]) -> Result<Batch, FrameError> {
-    if encoding != ENCODING_ZSTD {
-        return Err(FrameError::Encoding(encoding));
+/// Decodes a payload of the log.
+pub(crate) fn decode(encoding: u8, payload: &[u8]) -> Result<Batch, WireError> {
+    let encoding = u32::from(encoding);
+    if encoding != weir_wire::agent::ENCODING_ZSTD {
+        return Err(WireError::Encoding(encoding));
     }
-    let compression = |error: std::io::Error| FrameError::Compression(error.to_string());
-    let mut encoded = Vec::new();
-    let decoder = zstd::Decoder::new(payload).map_err(compression)?;
-    decoder.take(BATCH_BYTES_MAX + 1).read_to_end(&mut encoded).map_err(compression)?;
-    if encoded.len() as u64 > BATCH_BYTES_MAX {
-        return Err(FrameError::Bomb);
-    }
-    let batch = Batch::decode(encoded.as_slice()).map_err(|error| FrameError::Message(error.to_string()))?;
-    if batch.format != BATCH_FORMAT {
-        return Err(FrameError::Format(batch.format));
-    }
-    Ok(batch)
+    Batch::from_bytes(payload, BATCH_BYTES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_wire::agent::BATCH_FORMAT;
 
     fn frame(batch: &Batch) -> Frame {
-        let payload = zstd::encode_all(batch.encode_to_vec().as_slice(), 1).unwrap();
-        Frame {
-            sequence: batch.sequence,
-            crc32c: crc32c::crc32c(&payload),
-            encoding: 1,
-            batch: payload.into(),
-            sent_at_unix_ns: 0,
-        }
+        Frame::new(batch.sequence, batch.to_bytes().unwrap().into(), 0)
     }
 
     fn batch() -> Batch {
@@ -87,27 +53,23 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_frame_opens() {
-        assert_eq!(open(&frame(&batch())), Ok(batch()));
-    }
-
-    #[test]
-    fn a_damaged_frame_is_refused_with_what_is_wrong() {
+    fn a_whole_frame_opens_and_a_damaged_one_is_refused() {
         let whole = frame(&batch());
-        assert_eq!(open(&Frame { crc32c: 0, ..whole.clone() }), Err(FrameError::Checksum));
-        assert_eq!(open(&Frame { encoding: 2, ..whole.clone() }), Err(FrameError::Encoding(2)));
-        assert_eq!(open(&Frame { sequence: 4, ..whole }), Err(FrameError::Sequence { frame: 4, batch: 3 }));
-        assert_eq!(open(&frame(&Batch { format: 2, ..batch() })), Err(FrameError::Format(2)));
-        let rubbish: prost::bytes::Bytes = vec![1, 2, 3].into();
-        let frame = Frame { crc32c: crc32c::crc32c(&rubbish), batch: rubbish, encoding: 1, ..Frame::default() };
-        assert!(matches!(open(&frame), Err(FrameError::Compression(_))));
+        assert_eq!(open(&whole).unwrap(), batch());
+        assert!(matches!(
+            open(&Frame { crc32c: 0, ..whole.clone() }),
+            Err(FrameError::Wire(WireError::Checksum { .. }))
+        ));
+        assert!(matches!(open(&Frame { sequence: 4, ..whole }), Err(FrameError::Sequence { frame: 4, batch: 3 })));
+        let huge = Frame { batch: vec![0; FRAME_BYTES_MAX + 1].into(), ..Frame::default() };
+        assert!(matches!(open(&huge), Err(FrameError::TooLarge(_))));
     }
 
     #[test]
     fn a_bomb_does_not_explode() {
-        let zeros = std::io::Read::take(std::io::repeat(0), BATCH_BYTES_MAX + 2);
+        let zeros = std::io::Read::take(std::io::repeat(0), BATCH_BYTES_MAX as u64 + 2);
         let payload = zstd::encode_all(zeros, 1).unwrap();
         assert!(payload.len() < 1 << 20);
-        assert_eq!(decode(1, &payload), Err(FrameError::Bomb));
+        assert!(matches!(decode(1, &payload), Err(WireError::Compression(_))));
     }
 }

@@ -175,9 +175,12 @@ impl Inner {
                 return Err(refuse(answers, Reason::Corrupt, &error.to_string(), expected).await);
             }
         };
-        // A tombstone stands for the range that it names, which ends with its own sequence.
-        let first = batch.tombstone.as_ref().map_or(sequence, |tombstone| tombstone.first_sequence.min(sequence));
-        if *durable > 0 && first > expected {
+        // A tombstone whose range reaches up to it closes the hole before it.
+        let closes_hole = batch
+            .tombstone
+            .as_ref()
+            .is_some_and(|tombstone| tombstone.first_sequence <= expected && tombstone.last_sequence + 1 >= sequence);
+        if *durable > 0 && sequence != expected && !closes_hole {
             self.counts.out_of_sequence.fetch_add(1, Ordering::Relaxed);
             let text = format!("sequence {sequence} came, {expected} is next");
             return Err(refuse(answers, Reason::OutOfSequence, &text, expected).await);

@@ -29,8 +29,8 @@ struct Sum {
     retransmits: u64,
     connections: u64,
     failures: u64,
-    rtt_sum: u64,
-    rtt_count: u64,
+    rtt_total: u64,
+    rtt_views: u64,
     certainty: Certainty,
 }
 
@@ -152,8 +152,8 @@ impl Sum {
             retransmits: 0,
             connections: 0,
             failures: 0,
-            rtt_sum: 0,
-            rtt_count: 0,
+            rtt_total: 0,
+            rtt_views: 0,
             certainty,
         }
     }
@@ -169,8 +169,8 @@ impl Sum {
         self.connections += 1;
         self.failures += u64::from(failed);
         if let Some(rtt) = subject.rtt_us {
-            self.rtt_sum += u64::from(rtt);
-            self.rtt_count += 1;
+            self.rtt_total += u64::from(rtt);
+            self.rtt_views += 1;
         }
     }
 
@@ -185,7 +185,7 @@ impl Sum {
             recv_bytes: self.recv,
             connections: self.connections,
             retransmits: self.retransmits,
-            rtt_us: self.rtt_sum.checked_div(self.rtt_count),
+            rtt_us: self.rtt_total.checked_div(self.rtt_views),
             failures: self.failures,
             certainty: self.certainty.as_str().to_owned(),
         }

@@ -54,7 +54,7 @@ pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answ
 pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<MetadataRow>, StoreError> {
     let (view, _) = sources.live.read(&*sources.store)?;
     let mut found: Vec<Fact> = Vec::new();
-    view.facts(&mut |fact| {
+    view.facts(&[], &mut |fact| {
         if fact_passes(&fact, question) {
             found.push(fact);
         }

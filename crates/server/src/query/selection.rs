@@ -6,7 +6,7 @@
 use super::Sources;
 use super::completeness::Covered;
 use super::params::{OpenOrClosed, Question};
-use crate::identity::Names;
+use crate::identity::{NAMING, Names};
 use crate::pairing::{self, Verdict, View};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Selection {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
         let mut names = Names::default();
-        view.facts(&mut |fact| names.learn(&fact))?;
+        view.facts(&NAMING, &mut |fact| names.learn(&fact))?;
         let boots = current_boots(view)?;
         let mut subjects = HashMap::new();
         view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {

@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use clap::Parser as _;
-use prost::Message as _;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -266,12 +265,7 @@ pub fn node_fact(node: &str, addresses: &[&str]) -> MetadataFact {
 }
 
 pub fn address(text: &str) -> Address {
-    let address: SocketAddr = text.parse().unwrap();
-    let ip = match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
-        std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    Address { ip: ip.into(), port: u32::from(address.port()) }
+    Address::of(text.parse().unwrap())
 }
 
 /// What a view of a TCP connection tells in one poll that ends at `to`.
@@ -305,14 +299,7 @@ pub fn both_views(cookie: u64, port: u16, sent: u64, recv: u64, to: i64) -> Vec<
 }
 
 pub fn frame(batch: &Batch) -> Frame {
-    let payload = zstd::encode_all(batch.encode_to_vec().as_slice(), 1).unwrap();
-    Frame {
-        sequence: batch.sequence,
-        crc32c: crc32c::crc32c(&payload),
-        encoding: 1,
-        batch: payload.into(),
-        sent_at_unix_ns: START,
-    }
+    Frame::new(batch.sequence, batch.to_bytes().unwrap().into(), START)
 }
 
 impl Session {
@@ -324,7 +311,7 @@ impl Session {
         let mut answers = client.deliver(stream).await.unwrap().into_inner();
         let first = answers.message().await.ok().flatten().and_then(|answer| answer.message);
         let welcome = match &first {
-            Some(ToAgent::Welcome(welcome)) => Some(welcome.clone()),
+            Some(ToAgent::Welcome(welcome)) => Some(*welcome),
             _ => None,
         };
         Self { frames, answers, welcome, first }

@@ -86,21 +86,20 @@ fn edge_ids(connection: &mut Connection, rows: &[HistoryRow]) -> Result<Vec<u64>
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
         let key = (&*row.client_endpoint, &*row.server_endpoint, row.protocol, row.server.port());
-        let id = match edges.get(&key) {
-            Some(id) => *id,
-            None => {
-                let mut ends = [0; 2];
-                for (end, endpoint) in ends.iter_mut().zip([key.0, key.1]) {
-                    *end = match endpoints.get(endpoint) {
-                        Some(id) => *id,
-                        None => endpoint_id(&step, endpoint)?,
-                    };
-                    endpoints.insert(endpoint, *end);
-                }
-                let id = edge_id(&step, ends, row.protocol as i64, row.server.port())?;
-                edges.insert(key, id);
-                id
+        let id = if let Some(id) = edges.get(&key) {
+            *id
+        } else {
+            let mut ends = [0; 2];
+            for (end, endpoint) in ends.iter_mut().zip([key.0, key.1]) {
+                *end = match endpoints.get(endpoint) {
+                    Some(id) => *id,
+                    None => endpoint_id(&step, endpoint)?,
+                };
+                endpoints.insert(endpoint, *end);
             }
+            let id = edge_id(&step, ends, row.protocol as i64, row.server.port())?;
+            edges.insert(key, id);
+            id
         };
         ids.push(id as u64);
     }

@@ -201,7 +201,7 @@ impl Log {
     fn check_room(&self) -> Result<(), StoreError> {
         let room = nix::sys::statvfs::statvfs(&self.folder)
             .map_err(|errno| StoreError::io("look for room in", &self.folder)(errno.into()))?;
-        let free_bytes = u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size()));
+        let free_bytes = room.blocks_available().saturating_mul(room.fragment_size());
         if free_bytes < RESERVE_BYTES {
             return Err(StoreError::Full { path: self.folder.clone(), free_bytes, wanted_bytes: RESERVE_BYTES });
         }

@@ -1,15 +1,15 @@
 //! A snapshot of the state: one read transaction on a connection of its own, which the writer does not disturb.
 
 use super::Embedded;
-use super::rows::{FACT_COLUMNS, TRANSACTION_COLUMNS, fact, transaction};
+use super::rows::{FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMNS, fact, stream_summary, transaction};
 use crate::error::StoreError;
 use crate::fact::Fact;
-use crate::report::{Coverage, Loss, SourceState, StreamId, StreamSummary};
+use crate::report::{Coverage, Loss, StreamSummary};
 use crate::state::{StateView, TransactionSpan};
 use crate::transaction::Transaction;
 use rusqlite::{Connection, Params, params};
 use std::collections::BTreeMap;
-use weir_model::{NodeName, UnixNanos};
+use weir_model::UnixNanos;
 
 pub(super) struct View<'a> {
     store: &'a Embedded,
@@ -80,51 +80,18 @@ impl StateView for View<'_> {
         Ok(())
     }
 
-    fn facts(&self, visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
-        self.each(&format!("SELECT {FACT_COLUMNS} FROM metadata"), [], fact, visit)
+    fn facts(&self, kinds: &[&str], visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
+        let all = kinds.is_empty();
+        let places = vec!["?"; kinds.len()].join(", ");
+        let wanted = if all { String::new() } else { format!(" WHERE kind IN ({places})") };
+        let sql = format!("SELECT {FACT_COLUMNS} FROM metadata{wanted}");
+        self.each(&sql, rusqlite::params_from_iter(kinds), fact, visit)
     }
 
     fn streams(&self) -> Result<Vec<StreamSummary>, StoreError> {
         let mut rows = Vec::new();
-        self.each(
-            "SELECT stream, node, boot, agent_run, version, applied_sequence, received, first_covered, newest_from,
-                    newest_to, newest_covered, newest_reason, clock_offset_ns, source_kind, source_state,
-                    source_detail, source_version, counts
-             FROM streams ORDER BY node, stream",
-            [],
-            |row| {
-                let node: String = row.get(1)?;
-                let counts: String = row.get(17)?;
-                Ok(StreamSummary {
-                    stream: StreamId(row.get(0)?),
-                    boot: row.get(2)?,
-                    agent_run: row.get(3)?,
-                    version: row.get(4)?,
-                    applied_sequence: row.get::<_, i64>(5)? as u64,
-                    received: UnixNanos(row.get(6)?),
-                    first_covered: UnixNanos(row.get(7)?),
-                    newest: Coverage {
-                        node: node.clone(),
-                        from: UnixNanos(row.get(8)?),
-                        to: UnixNanos(row.get(9)?),
-                        covered: row.get(10)?,
-                        gap_reason: row.get(11)?,
-                    },
-                    node: NodeName(node),
-                    clock_offset_ns: row.get(12)?,
-                    source: SourceState {
-                        kind: row.get(13)?,
-                        state: row.get(14)?,
-                        detail: row.get(15)?,
-                        version: row.get(16)?,
-                    },
-                    counts: serde_json::from_str(&counts).map_err(|error| {
-                        rusqlite::Error::FromSqlConversionFailure(17, rusqlite::types::Type::Text, error.into())
-                    })?,
-                })
-            },
-            &mut |row| rows.push(row),
-        )?;
+        let sql = format!("SELECT {STREAM_COLUMNS} FROM streams ORDER BY node, stream");
+        self.each(&sql, [], stream_summary, &mut |row| rows.push(row))?;
         Ok(rows)
     }
 

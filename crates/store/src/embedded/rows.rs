@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::fact::Fact;
+use crate::report::{Coverage, SourceState, StreamId, StreamSummary};
 use crate::transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 use rusqlite::types::Type;
 use rusqlite::{Row, Statement};
@@ -24,6 +25,36 @@ pub(super) const TRANSACTION_COLUMN_COUNT: usize = 47;
 /// Every column of `metadata`.
 pub(super) const FACT_COLUMNS: &str = "node, source, kind, id, valid_from, valid_to, said, name, namespace, parent, \
     netns, addresses, attributes";
+
+/// Every column of `streams`.
+pub(super) const STREAM_COLUMNS: &str = "stream, node, boot, agent_run, version, applied_sequence, received, \
+    first_covered, newest_from, newest_to, newest_covered, newest_reason, clock_offset_ns, source_kind, source_state, \
+    source_detail, source_version, counts";
+
+pub(super) fn stream_summary(row: &Row<'_>) -> rusqlite::Result<StreamSummary> {
+    let node: String = row.get(1)?;
+    let counts: String = row.get(17)?;
+    Ok(StreamSummary {
+        stream: StreamId(row.get(0)?),
+        boot: row.get(2)?,
+        agent_run: row.get(3)?,
+        version: row.get(4)?,
+        applied_sequence: row.get::<_, i64>(5)? as u64,
+        received: UnixNanos(row.get(6)?),
+        first_covered: UnixNanos(row.get(7)?),
+        newest: Coverage {
+            node: node.clone(),
+            from: UnixNanos(row.get(8)?),
+            to: UnixNanos(row.get(9)?),
+            covered: row.get(10)?,
+            gap_reason: row.get(11)?,
+        },
+        node: NodeName(node),
+        clock_offset_ns: row.get(12)?,
+        source: SourceState { kind: row.get(13)?, state: row.get(14)?, detail: row.get(15)?, version: row.get(16)? },
+        counts: serde_json::from_str(&counts).map_err(|error| wrong(17, &error.to_string()))?,
+    })
+}
 
 pub(super) fn transaction(row: &Row<'_>) -> rusqlite::Result<Transaction> {
     let protocol = protocol(row, 9)?;

@@ -109,7 +109,9 @@ fn to_batch(rows: &[HistoryRow], edges: &[u64]) -> Result<RecordBatch, arrow_sch
         connections.append_value(row.connection.0)?;
     }
     let mut edge = UInt64Builder::with_capacity(rows.len());
-    order.iter().for_each(|&index| edge.append_value(edges[index]));
+    for &index in &order {
+        edge.append_value(edges[index]);
+    }
 
     RecordBatch::try_from_iter_with_nullable([
         ("window_start", time(&|row| Some(row.window().start())), false),

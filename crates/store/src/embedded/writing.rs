@@ -1,10 +1,11 @@
 //! What the one writer does to the state: merge, and forget.
 
 use super::rows::{
-    FACT_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, bind_fact, bind_transaction, fact, transaction,
+    FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, bind_fact, bind_transaction, fact,
+    stream_summary, transaction,
 };
 use crate::error::StoreError;
-use crate::report::BatchReport;
+use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
 use crate::state::{Removed, Retention, StateChanges};
 use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -89,20 +90,27 @@ fn merge_facts(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError
 /// adds nothing: within a stream batches are applied in sequence.
 fn add_report(step: &Step<'_>, report: &BatchReport) -> Result<(), StoreError> {
     let sql = || StoreError::sql("store a batch's report");
-    let stream = report.stream.0;
-    step.prepare_cached("INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
-        .and_then(|mut put| {
-            put.execute(params![
-                stream,
-                report.last_sequence as i64,
-                report.coverage.node,
-                report.coverage.from.0,
-                report.coverage.to.0,
-                report.coverage.covered,
-                report.coverage.gap_reason,
-            ])
-        })
-        .map_err(sql())?;
+    let (stream, sequence) = (report.stream.0, report.sequence as i64);
+    if let Some(coverage) = &report.coverage {
+        step.prepare_cached("INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+            .and_then(|mut put| {
+                put.execute(params![
+                    stream,
+                    sequence,
+                    coverage.node,
+                    coverage.from.0,
+                    coverage.to.0,
+                    coverage.covered,
+                    coverage.gap_reason,
+                ])
+            })
+            .map_err(sql())?;
+    }
+    if let Some((first, last)) = report.dropped {
+        step.prepare_cached("DELETE FROM losses WHERE stream = ?1 AND sequence BETWEEN ?2 AND ?3 AND reason = ?4")
+            .and_then(|mut delete| delete.execute(params![stream, first as i64, last as i64, BATCHES_LOST]))
+            .map_err(sql())?;
+    }
     let mut put_loss = step
         .prepare_cached("INSERT OR REPLACE INTO losses VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")
         .map_err(sql())?;
@@ -110,7 +118,7 @@ fn add_report(step: &Step<'_>, report: &BatchReport) -> Result<(), StoreError> {
         put_loss
             .execute(params![
                 stream,
-                report.last_sequence as i64,
+                sequence,
                 number as i64,
                 loss.node,
                 loss.from.0,
@@ -124,55 +132,45 @@ fn add_report(step: &Step<'_>, report: &BatchReport) -> Result<(), StoreError> {
             ])
             .map_err(sql())?;
     }
-    let stored: Option<(i64, i64, String)> = step
-        .prepare_cached("SELECT applied_sequence, first_covered, counts FROM streams WHERE stream = ?1")
-        .and_then(|mut find| {
-            find.query_row(params![stream], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
-        })
+    let stored = step
+        .prepare_cached(&format!("SELECT {STREAM_COLUMNS} FROM streams WHERE stream = ?1"))
+        .and_then(|mut find| find.query_row(params![stream], stream_summary).optional())
         .map_err(sql())?;
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let mut first_covered = report.coverage.from.0;
-    if let Some((applied, first, text)) = stored {
-        if applied as u64 >= report.last_sequence {
-            return Ok(());
-        }
-        first_covered = first;
-        counts = serde_json::from_str(&text)
-            .map_err(|error| StoreError::Corrupt { what: "a stream's counters", text: error.to_string() })?;
+    if stored.as_ref().is_some_and(|stored| stored.applied_sequence >= report.sequence) {
+        return Ok(());
     }
-    for (name, count) in &report.counts {
-        *counts.entry(name.clone()).or_default() += count;
-    }
-    let counts = serde_json::to_string(&counts)
+    put_stream(step, &StreamSummary::after(stored, report))
+}
+
+fn put_stream(step: &Step<'_>, stream: &StreamSummary) -> Result<(), StoreError> {
+    let counts = serde_json::to_string(&stream.counts)
         .map_err(|error| StoreError::Corrupt { what: "a stream's counters", text: error.to_string() })?;
-    step.prepare_cached(
-        "INSERT OR REPLACE INTO streams VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
-         ?17, ?18)",
-    )
-    .and_then(|mut put| {
-        put.execute(params![
-            stream,
-            report.node.0,
-            report.boot,
-            report.agent_run,
-            report.version,
-            report.last_sequence as i64,
-            report.received.0,
-            first_covered,
-            report.coverage.from.0,
-            report.coverage.to.0,
-            report.coverage.covered,
-            report.coverage.gap_reason,
-            report.clock_offset_ns,
-            report.source.kind,
-            report.source.state,
-            report.source.detail,
-            report.source.version,
-            counts,
-        ])
-    })
-    .map_err(sql())?;
-    Ok(())
+    let places = vec!["?"; 18].join(", ");
+    step.prepare_cached(&format!("INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES ({places})"))
+        .and_then(|mut put| {
+            put.execute(params![
+                stream.stream.0,
+                stream.node.0,
+                stream.boot,
+                stream.agent_run,
+                stream.version,
+                stream.applied_sequence as i64,
+                stream.received.0,
+                stream.first_covered.0,
+                stream.newest.from.0,
+                stream.newest.to.0,
+                stream.newest.covered,
+                stream.newest.gap_reason,
+                stream.clock_offset_ns,
+                stream.source.kind,
+                stream.source.state,
+                stream.source.detail,
+                stream.source.version,
+                counts,
+            ])
+        })
+        .map(|_| ())
+        .map_err(StoreError::sql("store a batch's report"))
 }
 
 pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Result<Removed, StoreError> {

@@ -7,8 +7,8 @@ use weir_model::{
     Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BatchReport, Before, Claim, Condition, Coverage, Endpoint, Fact, HistoryRow, HistoryStore, Loss, Lsn, Owner,
-    Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView, StreamId, Transaction,
+    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, Endpoint, Fact, HistoryRow, HistoryStore, Loss, Lsn,
+    Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView, StreamId, Transaction,
     TransactionSpan,
 };
 
@@ -104,22 +104,22 @@ fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
 pub(crate) fn report(sequence: u64, to: i64) -> BatchReport {
     BatchReport {
         stream: StreamId([4; 16]),
-        first_sequence: sequence,
-        last_sequence: sequence,
+        sequence,
+        dropped: None,
         node: NodeName("a".into()),
         boot: [3; 16],
         agent_run: [5; 16],
         version: "1".into(),
         received: UnixNanos(to + 1),
         clock_offset_ns: Some(-3),
-        coverage: Coverage {
+        coverage: Some(Coverage {
             node: "a".into(),
             from: UnixNanos(to - 10),
             to: UnixNanos(to),
             covered: sequence % 2 == 1,
             gap_reason: String::new(),
-        },
-        source: SourceState { kind: "weir".into(), state: "ok".into(), ..SourceState::default() },
+        }),
+        source: Some(SourceState { kind: "weir".into(), state: "ok".into(), ..SourceState::default() }),
         losses: vec![Loss {
             node: "a".into(),
             from: UnixNanos(to - 10),
@@ -214,6 +214,25 @@ fn reports_add_up_once(store: &dyn StateStore) {
     assert_eq!(view.coverage(UnixNanos(10), UnixNanos(15)).unwrap().len(), 1);
     let lost: u64 = view.losses(UnixNanos(0), UnixNanos(100)).unwrap().iter().map(|loss| loss.count).sum();
     assert_eq!(lost, 6);
+    a_tombstone_replaces_what_was_only_seen_to_be_missing(store);
+}
+
+fn a_tombstone_replaces_what_was_only_seen_to_be_missing(store: &dyn StateStore) {
+    let gap = Loss { from: UnixNanos(30), to: UnixNanos(40), reason: BATCHES_LOST.into(), count: 5, ..Loss::default() };
+    let missing =
+        BatchReport { losses: vec![gap], coverage: None, source: None, version: String::new(), ..report(8, 40) };
+    let tombstone = BatchReport { dropped: Some((4, 8)), losses: Vec::new(), ..report(9, 35) };
+    let lost = |store: &dyn StateStore| -> u64 {
+        let losses = store.view().unwrap().losses(UnixNanos(30), UnixNanos(100)).unwrap();
+        losses.iter().map(|loss| loss.count).sum()
+    };
+    let before = lost(store);
+    store.apply(&StateChanges { reports: vec![missing], ..StateChanges::default() }).unwrap();
+    assert_eq!(lost(store), before + 5);
+    let stream = store.view().unwrap().streams().unwrap().remove(0);
+    assert_eq!((stream.version.as_str(), stream.source.state.as_str()), ("1", "ok"), "what is not told stays");
+    store.apply(&StateChanges { reports: vec![tombstone], ..StateChanges::default() }).unwrap();
+    assert_eq!(lost(store), before);
 }
 
 fn the_newest_saying_of_a_fact_stands(store: &dyn StateStore) {
@@ -222,7 +241,7 @@ fn the_newest_saying_of_a_fact_stands(store: &dyn StateStore) {
         store.apply(&StateChanges { facts: vec![sayings[index].clone()], ..StateChanges::default() }).unwrap();
     }
     let mut found = Vec::new();
-    store.view().unwrap().facts(&mut |fact| found.push(fact)).unwrap();
+    store.view().unwrap().facts(&[], &mut |fact| found.push(fact)).unwrap();
     assert_eq!(found, [sayings[1].clone()]);
 }
 
@@ -244,8 +263,11 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
     let has = |cookie| left.iter().any(|row| row.key.instance == Instance::Socket { cookie });
     assert!(!has(70) && has(71) && has(72));
     let mut names = Vec::new();
-    store.view().unwrap().facts(&mut |fact| names.push(fact.name)).unwrap();
+    store.view().unwrap().facts(&[], &mut |fact| names.push(fact.name)).unwrap();
     assert_eq!(names, ["holds"]);
+    let mut pods = 0;
+    store.view().unwrap().facts(&["pod", "node"], &mut |_| pods += 1).unwrap();
+    assert_eq!(pods, 0);
     assert!(store.view().unwrap().coverage(UnixNanos(0), UnixNanos(100)).unwrap().is_empty());
     // The cap: the oldest closed go first, and are counted.
     let kept = left.len() as u64 - 1;
@@ -264,7 +286,7 @@ pub(crate) fn row(to: i64, number: u8, sent: u64) -> HistoryRow {
         connection: ConnectionId([number; 16]),
         view: [Some(Side::Client), Some(Side::Server), None][usize::from(number) % 3],
         node: "a".into(),
-        protocol: if number % 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
+        protocol: if number.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp },
         netns: 4_026_531_840,
         client: "[fd00::1]:40000".parse().unwrap(),
         server: "10.0.0.2:80".parse().unwrap(),
@@ -273,10 +295,10 @@ pub(crate) fn row(to: i64, number: u8, sent: u64) -> HistoryRow {
         process: "curl".into(),
         container_id: "".into(),
         deltas: Deltas { sent: Bytes(sent), recv: Bytes(u64::MAX), retransmits: 3 },
-        opened: number % 2 == 0,
-        closed: number % 3 == 0,
-        failure: if number % 3 == 0 { "reset".into() } else { "".into() },
-        rtt_us: (number % 2 == 0).then_some(9),
+        opened: number.is_multiple_of(2),
+        closed: number.is_multiple_of(3),
+        failure: if number.is_multiple_of(3) { "reset".into() } else { "".into() },
+        rtt_us: (number.is_multiple_of(2)).then_some(9),
         started: (number % 2 == 1).then_some(UnixNanos(to - 5)),
     }
 }
