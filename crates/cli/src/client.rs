@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client: one `GET` a connection, over TCP to the server's API or over a unix socket to a tracer.
+//! A small HTTP/1.1 client: `GET` over TCP to the server's API or over a unix socket to a tracer.
 //!
 //! Bounded in time and size, so that a server that never answers, or never stops, is an error that says so.
 
@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -169,8 +170,41 @@ impl Client {
     /// # Errors
     /// Every [`ClientError`] but `Url` and `Token`.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Bytes, ClientError> {
+        self.get_on(&mut None, path, query).await
+    }
+
+    /// As [`Client::get`], over the connection in `kept` while that lasts, so that asking every second does not open
+    /// one every second.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_on(
+        &self,
+        kept: &mut Option<Connection>,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Bytes, ClientError> {
         let path = format!("{path}{}", encode(query));
-        let answer = tokio::time::timeout(self.total_timeout, self.connect_and_ask(&path)).await;
+        let exchange = async {
+            let old = kept.take().filter(|connection| !connection.sender.is_closed());
+            let was_kept = old.is_some();
+            let mut connection = match old {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut answer = self.ask(&mut connection, &path).await;
+            if was_kept && matches!(answer, Err(ClientError::Broken { .. })) {
+                // The server has closed it meanwhile: a restart, or its patience with idle connections.
+                connection = self.connect().await?;
+                answer = self.ask(&mut connection, &path).await;
+            }
+            // Put back only when the answer was read to its end.
+            if matches!(answer, Ok(_) | Err(ClientError::Refused { .. })) {
+                *kept = Some(connection);
+            }
+            answer
+        };
+        let answer = tokio::time::timeout(self.total_timeout, exchange).await;
         answer.unwrap_or_else(|_elapsed| Err(self.timeout(self.total_timeout)))
     }
 
@@ -178,16 +212,16 @@ impl Client {
         ClientError::Timeout { target: self.target(), after }
     }
 
-    async fn connect_and_ask(&self, path: &str) -> Result<Bytes, ClientError> {
+    fn broken(&self, error: &dyn std::error::Error) -> ClientError {
+        ClientError::Broken { target: self.target(), reason: chain(error) }
+    }
+
+    async fn connect(&self) -> Result<Connection, ClientError> {
         match &self.target {
             Target::Tcp { authority } => {
-                let stream = self.connected(TcpStream::connect(authority.as_str())).await?;
-                self.ask(stream, authority, path).await
+                self.handshake(self.connected(TcpStream::connect(authority.as_str())).await?).await
             }
-            Target::Unix { path: socket } => {
-                let stream = self.connected(UnixStream::connect(socket)).await?;
-                self.ask(stream, "localhost", path).await
-            }
+            Target::Unix { path } => self.handshake(self.connected(UnixStream::connect(path)).await?).await,
         }
     }
 
@@ -199,14 +233,20 @@ impl Client {
         }
     }
 
-    async fn ask<S>(&self, stream: S, host: &str, path: &str) -> Result<Bytes, ClientError>
+    async fn handshake<S>(&self, stream: S) -> Result<Connection, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let broken =
-            |error: &dyn std::error::Error| ClientError::Broken { target: self.target(), reason: chain(error) };
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = shaken.map_err(|error| self.broken(&error))?;
+        Ok(Connection { sender, driver: Some(Box::pin(driver)) })
+    }
+
+    async fn ask(&self, connection: &mut Connection, path: &str) -> Result<Bytes, ClientError> {
+        let host = match &self.target {
+            Target::Tcp { authority } => authority,
+            Target::Unix { .. } => "localhost",
+        };
         let mut request = http::Request::get(path)
             .header(http::header::HOST, host)
             .header(http::header::ACCEPT, "application/json")
@@ -214,27 +254,28 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| broken(&error))?;
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.broken(&error))?;
+        let Connection { sender, driver } = connection;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            sender.ready().await.map_err(|error| self.broken(&error))?;
+            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|error| {
                 if error.is::<http_body_util::LengthLimitError>() {
                     ClientError::TooLarge { target: self.target() }
                 } else {
-                    broken(error.as_ref())
+                    self.broken(error.as_ref())
                 }
             })?;
             Ok((status, body.to_bytes()))
         };
-        // The connection must be driven while the exchange waits; its own end says nothing that the exchange does not.
-        tokio::pin!(connection);
+        // The connection moves only while somebody drives it; its own end says nothing that the exchange does not.
         tokio::pin!(exchange);
-        let mut driven = false;
         let (status, body) = loop {
+            let Some(driving) = driver else { break exchange.await? };
             tokio::select! {
                 done = &mut exchange => break done?,
-                _end = &mut connection, if !driven => driven = true,
+                _end = driving => *driver = None,
             }
         };
         if status.is_success() {
@@ -242,6 +283,12 @@ impl Client {
         }
         Err(ClientError::Refused { target: self.target(), status: status.as_u16(), message: message(status, &body) })
     }
+}
+
+/// An open connection, for the next question.
+pub struct Connection {
+    sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+    driver: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
 
 /// The server's words in the body of an error, else what its status means.
@@ -323,6 +370,31 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = Client::to_url(&url).unwrap().within(Duration::from_millis(50));
         assert!(matches!(client.get("/", &[]).await, Err(ClientError::Timeout { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_renewed() {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let accepted = std::thread::spawn(move || {
+            // The first connection answers twice and is closed, the second answers once.
+            for answers in [2, 1] {
+                let (mut stream, _) = listener.accept().unwrap();
+                for _ in 0..answers {
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    let mut head = String::new();
+                    while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+                }
+            }
+        });
+        let client = Client::to_url(&url).unwrap();
+        let mut kept = None;
+        for _ in 0..3 {
+            assert_eq!(client.get_on(&mut kept, "/", &[]).await.unwrap(), "ok");
+        }
+        accepted.join().unwrap();
     }
 
     #[tokio::test]

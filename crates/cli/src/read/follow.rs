@@ -2,7 +2,7 @@
 //!
 //! What was printed is remembered for the rows of the last answer only, so memory is bounded by one answer.
 
-use super::{Question, ask, client, parse, print_item, tell};
+use super::{Question, ask_on, client, parse, print_item, tell};
 use crate::args::{Output, ReadArgs};
 use crate::client::Client;
 use crate::exit::{Failure, Verdict};
@@ -98,8 +98,9 @@ async fn poll(read: &ReadArgs, question: &Question, client: &Client) -> Result<V
     let mut memory = Memory::default();
     let mut pause = PAUSE;
     let mut first = true;
+    let mut kept = None;
     loop {
-        match ask(client, question).await {
+        match ask_on(&mut kept, client, question).await {
             Ok(body) => {
                 let raw: weir_wire::api::Answer<&RawValue> = parse(&body, client)?;
                 let rows: weir_wire::api::Answer<ConnectionRow> = parse(&body, client)?;

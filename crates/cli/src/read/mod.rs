@@ -8,7 +8,7 @@ pub mod query;
 pub mod status;
 
 use crate::args::{Output, PrintArgs, ReadArgs, ServerArgs};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Connection};
 use crate::exit::{Failure, Verdict};
 use crate::show::rows::{Row, Style};
 use crate::show::table::Table;
@@ -55,8 +55,16 @@ pub fn client(server: &ServerArgs) -> Result<Client, Failure> {
 /// # Errors
 /// [`Failure`], with how to mend it.
 pub async fn ask(client: &Client, question: &Question) -> Result<Bytes, Failure> {
+    ask_on(&mut None, client, question).await
+}
+
+/// As [`ask`], over the connection in `kept`.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_on(kept: &mut Option<Connection>, client: &Client, question: &Question) -> Result<Bytes, Failure> {
     let path = format!("/api/v1/{}", question.command);
-    let asking = client.get(&path, question.query.pairs());
+    let asking = client.get_on(kept, &path, question.query.pairs());
     let body = progress::while_waiting(&format!("asking {} for {}", client.target(), question.command), asking).await;
     body.map_err(|error| explain(error, client))
 }

@@ -22,13 +22,15 @@ pub async fn look(
     answers: mpsc::Sender<Result<Answer<Edge>, String>>,
 ) {
     let query = [("since", since), ("limit", LOOK_LIMIT.to_string())];
+    // Our own questions are traffic too: one connection for all of them keeps them out of the way.
+    let mut kept = None;
     loop {
         let Ok(address) = page.wait_for(Option::is_some).await.map(|address| *address) else { return };
         let Some(address) = address else { continue };
         let began = Instant::now();
         let answer = async {
             let client = Client::to_url(&format!("http://{address}"))?.with_token_file(token_file.as_deref())?;
-            let body = client.get("/api/v1/edges", &query).await?;
+            let body = client.get_on(&mut kept, "/api/v1/edges", &query).await?;
             serde_json::from_slice(&body)
                 .map_err(|error| ClientError::Broken { target: client.target(), reason: error.to_string() })
         };
