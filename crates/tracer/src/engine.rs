@@ -176,7 +176,6 @@ impl<C: Clock> Engine<C> {
             expired_ns: now,
             journal_write_errors: 0,
         };
-        losses::add(&engine.descriptors, Loss::JournalTornTails, engine.journal.torn_tails());
         engine.restore_clients();
         engine.backfill();
         Ok(engine)
@@ -421,6 +420,7 @@ impl<C: Clock> Engine<C> {
             ("journal_rows_max", crate::journal::ROWS_MAX as u64),
             ("journal_bytes", self.journal.bytes()),
             ("journal_bytes_max", crate::journal::BYTES_MAX),
+            ("journal_torn_tails", self.journal.torn_tails()),
             ("journal_write_errors", self.journal_write_errors),
             ("clients", self.clients.len() as u64),
             ("keeper_restarts", self.settings.keeper_restarts.load(Ordering::Relaxed)),

@@ -13,21 +13,18 @@ use zerocopy::IntoBytes;
 pub enum Loss {
     /// Ended connections that no client had acknowledged when the journal was full.
     ClosedRowsDropped = 0,
-    /// Bytes at the journal's end that a torn write left; what they held is still in the kernel's ring.
-    JournalTornTails = 1,
     /// `last_*` that could not be told because the client's table of baselines was full.
-    ClientBaselinesCapped = 2,
+    ClientBaselinesCapped = 1,
     /// Clients that were forgotten because too many asked.
-    ClientsEvicted = 3,
+    ClientsEvicted = 2,
     /// Walks over the living connections that failed.
-    WalksFailed = 4,
+    WalksFailed = 3,
     /// Back-fills that failed.
-    BackfillsFailed = 5,
+    BackfillsFailed = 4,
 }
 
-const ALL: [(Loss, &str); 6] = [
+const ALL: [(Loss, &str); 5] = [
     (Loss::ClosedRowsDropped, "closed_rows_dropped"),
-    (Loss::JournalTornTails, "journal_torn_tails"),
     (Loss::ClientBaselinesCapped, "client_baselines_capped"),
     (Loss::ClientsEvicted, "clients_evicted"),
     (Loss::WalksFailed, "walks_failed"),

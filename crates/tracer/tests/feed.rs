@@ -1,5 +1,7 @@
 //! The feed's manners: who consumes what, cursors, wrong requests, the socket itself, a clean stop.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! A tracer may be killed at any time: nothing is missing, nothing comes twice. And nothing stays behind for long.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use std::collections::HashMap;
@@ -53,6 +55,8 @@ fn ten_kills_under_traffic_lose_no_byte_and_double_none() {
                 stream.read_to_end(&mut Vec::new()).unwrap();
                 made += 1;
                 sent += size as u64;
+                // About a thousand a second, so that a slow machine has no more to do than a fast one.
+                pause(Duration::from_millis(1));
             }
             (made, sent)
         });
@@ -110,7 +114,7 @@ fn ten_kills_under_traffic_lose_no_byte_and_double_none() {
     let flow = reply.connections.iter().find(|row| row.kind == 1 && row.sport == udp.0.local_addr().unwrap().port());
     assert_eq!(flow.map(bytes), Some((datagrams * 100, 0)), "UDP counted on while no tracer was there");
     assert_eq!(tracer.status().takeovers, 10);
-    assert_eq!(reply.losses, Default::default());
+    assert!(reply.losses.is_empty(), "{:?}", reply.losses);
     tracer.stop();
 }
 

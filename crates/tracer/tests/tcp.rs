@@ -1,5 +1,7 @@
 //! TCP byte counts are exact, live and ended, each direction, however a connection opens and ends.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -94,7 +96,7 @@ fn every_byte_is_counted_once_in_each_direction() {
             assert!(row.close_epoch >= row.start_epoch);
         }
     }
-    assert_eq!(agent.fetch(&tracer).losses, Default::default());
+    assert!(agent.fetch(&tracer).losses.is_empty());
 }
 
 #[test]

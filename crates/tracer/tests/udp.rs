@@ -1,5 +1,7 @@
 //! UDP byte counts are exact by socket and peer.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -26,7 +28,7 @@ fn is_supported(tracer: &Tracer) -> bool {
     probe.state == "running"
 }
 
-fn only<'a>(reply: &'a Reply, local: u16, remote: u16) -> &'a Connection {
+fn only(reply: &Reply, local: u16, remote: u16) -> &Connection {
     let rows = rows_of(reply, local, remote);
     assert_eq!(rows.len(), 1, "{rows:?}");
     rows[0]
@@ -44,7 +46,7 @@ fn each_peer_has_its_own_exact_count_connected_or_not() {
     let server = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&server)));
     let clients: Vec<UdpSocket> = (0..6).map(|_| socket()).collect();
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     for (number, client) in clients.iter().enumerate() {
         let payload = vec![1; 100 + number];
         if number % 2 == 0 {
@@ -94,7 +96,7 @@ fn datagrams_that_are_cut_and_joined_count_their_payload() {
     }
     let server = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
     let client = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     for size in [0, 1, 1_472, 60_000] {
         client.send_to(&vec![0; size], server.local_addr().unwrap()).unwrap();
         assert_eq!(server.recv(&mut buffer).unwrap(), size);
