@@ -1,0 +1,78 @@
+//! A disk without room: the agent lives, the tracer is not acknowledged, and once there is room it goes on.
+
+mod support;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use support::agent::Agent;
+use support::feed::{Answer, Feed};
+use support::ingest::Ingest;
+use support::until;
+
+/// A file system of 4 MiB; gone when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path) -> Self {
+        std::fs::create_dir(path).unwrap();
+        mount(Some("weir-test"), path, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+        Self(path.into())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_poll_that_does_not_fit_is_not_acknowledged_and_comes_again_when_there_is_room() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("WEIR_FORBID_SKIPS").is_none_or(|value| value != "1"), "needs root to mount a tmpfs");
+        println!(
+            "SKIP a_poll_that_does_not_fit_is_not_acknowledged_and_comes_again_when_there_is_room: needs root to mount a tmpfs"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(&folder.path().join("spool"));
+    let sent = Arc::new(Mutex::new(0u64));
+    let (asked, acks) = (Arc::clone(&sent), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&acks);
+    let _feed = Feed::serve(&folder.path().join("feed.sock"), move |target| {
+        if !target.starts_with("/connections") {
+            return Answer::Status(404);
+        }
+        noted.lock().unwrap().push(target.split("&ack=").nth(1).map(str::to_owned));
+        let mut sent = asked.lock().unwrap();
+        *sent += 10;
+        let row = format!(
+            r#"{{"type":0,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"cookie":5,"monotonic_sent_bytes":{sent}}}"#
+        );
+        Answer::Body(format!(r#"{{"run_id":"00000000000000aa","connections":[{row}],"cursor":{sent}}}"#).into())
+    });
+    let ingest = Ingest::start();
+    let mut agent = Agent::start(folder.path(), &ingest.url, &["--interval", "10ms"]);
+    until("some batches are there", || (ingest.held().batches.len() > 3).then_some(()));
+    let ballast = disk.0.join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    // A tmpfs has no room when its pages are used up.
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    until("the full disk is counted", || {
+        (agent.counter("weir_agent_spool_errors_total{reason=\"disk_full\"}") > 3).then_some(())
+    });
+    assert!(agent.lives());
+    let acknowledged = acks.lock().unwrap().iter().rev().take(2).cloned().collect::<Vec<_>>();
+    assert_eq!(acknowledged[0], acknowledged[1], "what is not on disk is not acknowledged");
+    let before = ingest.held().batches.len();
+    drop(file);
+    std::fs::remove_file(&ballast).unwrap();
+    until("it goes on", || (ingest.held().batches.len() > before + 3).then_some(()));
+    assert!(agent.stop().success());
+    let records = ingest.held().records();
+    let last = records.last().unwrap();
+    assert_eq!(records.iter().map(|record| record.sent_delta).sum::<u64>() + last.sent_before, last.sent_total);
+    assert_eq!(records.iter().filter(|record| record.opened).count(), 1);
+}
