@@ -79,6 +79,11 @@ fn up_refuses_exposure_a_taken_port_and_a_feed_that_is_none() {
     let exposed = weir(&["up", "--data", data, "--listen", "0.0.0.0:0"]);
     assert_eq!(exposed.status.code(), Some(2));
     assert!(stderr(&exposed).contains("--token-file"), "{}", stderr(&exposed));
+    let token = folder.path().join("token");
+    std::fs::write(&token, "short").unwrap();
+    let weak = weir(&["up", "--data", data, "--token-file", token.to_str().unwrap()]);
+    assert_eq!(weak.status.code(), Some(2));
+    assert!(stderr(&weak).contains("at least 16 printable characters"), "{}", stderr(&weak));
     let feed = weir(&["up", "--data", data, "--feed", "/run/x.sock"]);
     assert_eq!(feed.status.code(), Some(2));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

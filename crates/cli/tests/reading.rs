@@ -8,6 +8,7 @@ use stand_in::{
 };
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::time::Duration;
 use weir_wire::api::{Completeness, Edge};
 
 #[test]
@@ -278,4 +279,46 @@ fn following_ends_when_its_reader_does() {
     reader.read_line(&mut first).unwrap();
     drop(reader);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn waiting_for_more_than_a_second_is_shown_on_a_terminal_and_cleared() {
+    let server = StandIn::answering_after(Duration::from_millis(1500), body(edges(), complete()));
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let child =
+        command(&["edges", "--server", &server.url()]).stdout(Stdio::piped()).stderr(pty.slave).spawn().unwrap();
+    let mut shown = Vec::new();
+    // Ends with an error when the last writer has gone.
+    let _ = std::fs::File::from(pty.master).read_to_end(&mut shown);
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).starts_with("CLIENT"));
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(&format!("asking {} for edges (1 s)", server.url())), "{shown:?}");
+    assert!(shown.ends_with("\r\u{1b}[K"), "{shown:?}");
+    let quick = StandIn::answering(200, body(edges(), complete())).weir(&["edges"]);
+    assert_eq!(stderr(&quick), "");
+}
+
+#[test]
+fn following_as_a_table_keeps_its_columns() {
+    let rows = |sent: u64| {
+        let mut row = connection("resolver");
+        row.transaction.monotonic_sent_bytes += sent;
+        row.sent_bytes += sent;
+        body(vec![row], complete())
+    };
+    let server = StandIn::sequence(vec![(200, rows(0)), (200, rows(1)), (200, rows(2))]);
+    let mut child = command(&["connections", "-f", "--server", &server.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap()).lines().take(4).map(Result::unwrap).collect();
+    assert!(lines[0].starts_with("PROTO  LOCAL"), "{lines:?}");
+    let column = |line: &str| line.find("172.17.0.5:53");
+    assert!(column(&lines[1]).is_some());
+    assert!(lines[1..].iter().all(|line| column(line) == column(&lines[1])), "{lines:?}");
+    assert!(lines[3].contains("102 B"), "{lines:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -228,11 +228,7 @@ pub fn tracer(target: &str, status: Result<&feed::Status, &str>) -> Vec<Check> {
     checks.push(if lost.is_empty() {
         Check::ok("tracer_losses", "none in this run")
     } else {
-        Check::degraded(
-            "tracer_losses",
-            lost.join(", "),
-            "told in every answer; docs/operations.md says what each means",
-        )
+        Check::degraded("tracer_losses", lost.join(", "), "every answer tells them; `weir status` sums them up")
     });
     checks
 }

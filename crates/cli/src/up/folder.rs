@@ -180,7 +180,7 @@ impl Folder {
         let _ = std::fs::remove_file(self.data.join("up.json"));
     }
 
-    /// A copy of the token that the parts' user may read; the original where the user is ours.
+    /// A copy of the token file that the parts' user may read; the original where the user is ours.
     ///
     /// # Errors
     /// When it cannot be read or written.

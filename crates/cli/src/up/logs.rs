@@ -1,5 +1,5 @@
 //! The parts' logs: files that the parts write to directly, so that neither our stopping (Ctrl-Z) nor our death holds
-//! or breaks them. Bounded: a file beyond [`LOG_MAX`] is moved to `NAME.log.1` and begins anew.
+//! or breaks them. Bounded: a file beyond `LOG_MAX` is moved to `NAME.log.1` and begins anew.
 
 use anyhow::Context;
 use std::fs::{File, OpenOptions};
@@ -53,7 +53,8 @@ impl Log {
         self.path.metadata().map_or(0, |meta| meta.len())
     }
 
-    /// The last lines that were written after `mark`, without their times.
+    /// The last lines that were written after `mark` and may say why it ended: without their times, and without those
+    /// that say that all is well.
     pub fn last_lines(&self, mark: u64) -> Vec<String> {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
@@ -67,8 +68,8 @@ impl Log {
         // A log that cannot be read has no last lines; the death is told without them.
         let bytes = read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| without_time(line).to_owned()).collect()
+        let lines: Vec<&str> = text.lines().map(without_time).filter(|line| tells(line)).collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(ToString::to_string).collect()
     }
 
     /// Moves the file away when it is too long. Lines written between copying and emptying are lost: at most some
@@ -86,6 +87,11 @@ impl Log {
         OpenOptions::new().write(true).open(&self.path)?.set_len(0)?;
         std::fs::rename(new, old)
     }
+}
+
+/// Whether a line may say why a part ended.
+fn tells(line: &str) -> bool {
+    !line.trim().is_empty() && !["INFO ", "DEBUG ", "TRACE "].iter().any(|level| line.starts_with(level))
 }
 
 /// The line without the RFC 3339 time that `tracing` puts before it: whoever reads it sees it now.

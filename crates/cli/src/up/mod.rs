@@ -48,6 +48,7 @@ pub const SYSTEM_SOCKET: &str = "/run/weir/tracer.sock";
 pub fn run(args: &UpArgs) -> Result<Verdict, Failure> {
     let rights = Rights::find(args.user.as_deref())?;
     check_exposure(args)?;
+    check_token(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -66,6 +67,22 @@ fn check_exposure(args: &UpArgs) -> Result<(), Failure> {
                 "{flag} {address} is reachable from other machines: pass --token-file FILE, or --insecure to let anyone read and write"
             )));
         }
+    }
+    Ok(())
+}
+
+/// The parts refuse a weak token; better now than from each of them.
+fn check_token(args: &UpArgs) -> Result<(), Failure> {
+    /// As the server has it.
+    const TOKEN_LEAST: usize = 16;
+    let Some(file) = &args.token_file else { return Ok(()) };
+    let wrong = |what: String| Failure::Usage(format!("the token file {} {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let token = text.trim();
+    if token.len() < TOKEN_LEAST || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err(wrong(format!(
+            "must hold at least {TOKEN_LEAST} printable characters; make one with `openssl rand -hex 32`"
+        )));
     }
     Ok(())
 }

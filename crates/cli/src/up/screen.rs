@@ -2,7 +2,7 @@
 //! must not hold the supervisor.
 
 use std::io::Write;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 /// Frames beyond the one that is being written and the next are of no use: a newer one says it all. Plain lines come
@@ -31,7 +31,7 @@ pub struct Screen {
     sender: Option<SyncSender<Message>>,
     ended: Receiver<()>,
     entered: bool,
-    dropped: u64,
+    left_out: u64,
 }
 
 impl Screen {
@@ -47,17 +47,28 @@ impl Screen {
             // The receiver may have stopped waiting.
             let _ = end.try_send(());
         })?;
-        Ok(Self { sender: Some(sender), ended, entered: false, dropped: 0 })
+        Ok(Self { sender: Some(sender), ended, entered: false, left_out: 0 })
     }
 
     /// Prints lines that stay.
     pub fn print(&mut self, text: String) {
-        self.send(Message::Text(text));
+        if self.left_out > 0 {
+            let note =
+                format!("({} earlier left out: nobody read them)", crate::show::units::of(self.left_out, "message"));
+            if self.send(Message::Text(note)) {
+                self.left_out = 0;
+            }
+        }
+        if !self.send(Message::Text(text)) {
+            self.left_out += 1;
+        }
     }
 
     /// Prints a line on standard error.
     pub fn complain(&mut self, text: String) {
-        self.send(Message::Complaint(text));
+        if !self.send(Message::Complaint(text)) {
+            self.left_out += 1;
+        }
     }
 
     /// Shows a frame in place of the one before, on a screen of its own.
@@ -75,20 +86,8 @@ impl Screen {
         }
     }
 
-    /// How many frames and lines were left out because nobody took them.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     fn send(&mut self, message: Message) -> bool {
-        match self.sender.as_ref().map(|sender| sender.try_send(message)) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_))) => {
-                self.dropped += 1;
-                false
-            }
-            Some(Err(TrySendError::Disconnected(_))) | None => false,
-        }
+        self.sender.as_ref().is_some_and(|sender| sender.try_send(message).is_ok())
     }
 }
 
@@ -96,38 +95,32 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.leave();
         self.sender = None;
-        let late = matches!(self.ended.recv_timeout(GRACE), Err(RecvTimeoutError::Timeout));
-        if late {
-            tracing::debug!("standard output is held: left without the last words");
-        }
+        // A terminal that is held does not hold us.
+        let _ = self.ended.recv_timeout(GRACE);
     }
 }
 
 fn write_all(messages: &Receiver<Message>) {
     let mut out = std::io::stdout();
     let mut entered = false;
-    // Whoever closed standard output wants no more of it; the supervisor goes on.
-    let mut write = |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
+    // Whoever closed standard output wants no more of it; the supervisor goes on, and still complains elsewhere.
+    let mut write = |text: &str| drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
     for message in messages {
-        let written = match message {
+        match message {
             Message::Text(text) => write(&(text + "\n")),
             Message::Complaint(text) => {
                 // A closed standard error leaves nobody to tell.
                 let _ = std::io::stderr().write_all(format!("weir: {text}\n").as_bytes());
-                true
             }
             Message::Enter => {
                 entered = true;
-                write(ENTER)
+                write(ENTER);
             }
             Message::Leave => {
                 entered = false;
-                write(LEAVE)
+                write(LEAVE);
             }
             Message::Frame(lines) => write(&draw(&lines)),
-        };
-        if !written {
-            return;
         }
     }
     if entered {

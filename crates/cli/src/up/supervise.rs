@@ -1,9 +1,9 @@
 //! The supervisor as a pure step machine: events in, actions out. It starts nothing and reads no clock; `up`'s loop does
 //! what it says. Times are durations since `weir up` began.
 //!
-//! Start: tracer and server at once, the agent when both answer (or after [`SETTLE`]), so that its first poll finds
-//! what it needs. Restart: whatever dies, after a pause that doubles from [`PAUSE`] to [`PAUSE_MAX`] and begins anew
-//! after [`HEALTHY`]. Stop: in the data's direction, agent, server, tracer: the agent polls the tracer a last time and
+//! Start: tracer and server at once, the agent when both answer (or after `SETTLE`), so that its first poll finds
+//! what it needs. Restart: whatever dies, after a pause that doubles from `PAUSE` to `PAUSE_MAX` and begins anew
+//! after `HEALTHY`. Stop: in the data's direction, agent, server, tracer: the agent polls the tracer a last time and
 //! delivers to the server, the server writes what it has.
 
 use std::time::Duration;
@@ -20,11 +20,12 @@ const HEALTHY: Duration = Duration::from_secs(30);
 /// How long the agent waits for the others to answer; loading the probes takes one to three seconds on a slow machine.
 const SETTLE: Duration = Duration::from_secs(8);
 
-/// Until when each part may take to stop, from the first Ctrl-C; all within the promised 5 s.
+/// Until when each part may take to stop, from the first Ctrl-C; all within the promised 5 s. The agent gives its last
+/// poll and its last delivery 0.9 s each; the server ends what it is asked and writes; the tracer only unloads.
 const STOPPED_BY: [(Part, Duration); 3] = [
     (Part::Agent, Duration::from_millis(2400)),
-    (Part::Server, Duration::from_millis(3900)),
-    (Part::Tracer, Duration::from_millis(4600)),
+    (Part::Server, Duration::from_millis(4300)),
+    (Part::Tracer, Duration::from_millis(4800)),
 ];
 
 /// A supervised process.

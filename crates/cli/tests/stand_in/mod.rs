@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use weir_wire::api::{
     Answer, Completeness, ConnectionRow, Edge, EdgeEnd, LossTotal, MetadataRow, NodeCoverage, StatusRow, Transaction,
 };
@@ -24,8 +25,17 @@ impl StandIn {
         Self::sequence(vec![(status, body.into())])
     }
 
+    /// Answers so much later.
+    pub(crate) fn answering_after(delay: Duration, body: impl Into<String>) -> Self {
+        Self::start(vec![(200, body.into())], delay)
+    }
+
     /// Answers with each in turn, and with the last from then on.
     pub(crate) fn sequence(answers: Vec<(u16, String)>) -> Self {
+        Self::start(answers, Duration::ZERO)
+    }
+
+    fn start(answers: Vec<(u16, String)>, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -43,6 +53,7 @@ impl StandIn {
                 while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
                 log.lock().unwrap().push(head);
                 let (status, body) = &current;
+                std::thread::park_timeout(delay);
                 let _ = write!(
                     stream,
                     "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
