@@ -139,8 +139,8 @@ impl Committer {
     ///
     /// # Errors
     /// [`SpoolError`]; then nothing of the poll counts, and the next one begins where the last durable one ended.
-    pub fn poll(&mut self, stage: &mut Stage, polled: Polled) -> Result<u64, SpoolError> {
-        let outcome = self.try_poll(stage, &polled);
+    pub fn poll(&mut self, stage: &mut Stage, polled: &Polled) -> Result<u64, SpoolError> {
+        let outcome = self.try_poll(stage, polled);
         self.settle(outcome)
     }
 
@@ -175,6 +175,9 @@ impl Committer {
             self.metrics.count(&self.metrics.spool_errors, reason, 1);
             let recovered = lock(&self.spool).reload();
             self.restore(recovered?);
+            if error.is_full() && lock(&self.spool).rescue(&Entries(&self.table), &self.position)? {
+                tracing::warn!("the disk is full; the spool made room by giving up what the server has acknowledged");
+            }
         }
         let spool = lock(&self.spool);
         self.metrics.spool_bytes.set(spool.bytes() as i64);

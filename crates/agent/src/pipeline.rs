@@ -260,7 +260,7 @@ impl Observer {
         self.tell(state, &detail);
         let work = move || {
             let committed = match outcome {
-                Outcome::Whole(polled) => committer.poll(&mut stage, *polled),
+                Outcome::Whole(polled) => committer.poll(&mut stage, &polled),
                 Outcome::Failed(failure) => committer.gap(&failure),
             };
             (committer, stage, committed)

@@ -1,5 +1,7 @@
 //! SIGKILL at random moments, against a tracer that repeats closed rows until they are acknowledged.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 //! stream                     who the spool's batches come from: made once, with the folder
 //! lock                       held with flock while an agent runs; holds its pid
 //! acknowledged               the sequence up to which the server has everything; written lazily, old values do no harm
+//! reserve                    space kept back, so that a full disk still takes a checkpoint
 //! 00000000000000000001.seg   segments, see `format`
 //! ```
 
@@ -186,6 +187,31 @@ pub(super) fn replace(folder: &Path, name: &str, content: &[u8], sync: Sync) -> 
     }
     std::fs::rename(&temporary, &path).map_err(at("rename", &temporary))?;
     if sync == Sync::Yes { sync_folder(folder) } else { Ok(()) }
+}
+
+/// Space kept back for a checkpoint on a full disk: that of about 50,000 counters.
+pub const RESERVE: usize = 2 << 20;
+
+/// Keeps the reserve back. Where there is no room for it now, the next start tries again.
+pub(super) fn reserve(folder: &Path) {
+    let path = folder.join("reserve");
+    if path.metadata().is_ok_and(|found| found.len() == RESERVE as u64) {
+        return;
+    }
+    // Real bytes: a file system that compresses or leaves holes would keep nothing back.
+    let mut bytes = vec![0; RESERVE];
+    if getrandom::fill(&mut bytes).is_err() || std::fs::write(&path, &bytes).is_err() {
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+/// Gives the reserve's space back to the disk.
+pub(super) fn give_up_reserve(folder: &Path) -> Result<(), SpoolError> {
+    let path = folder.join("reserve");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the folder's entries durable.

@@ -122,6 +122,7 @@ impl Spool {
             damage: Damage::default(),
         };
         let recovered = spool.load()?;
+        folder::reserve(folder);
         Ok((spool, recovered))
     }
 
@@ -229,6 +230,22 @@ impl Spool {
         }
         self.begin_segment(baselines.parts(), position)?;
         self.forget_to(self.acknowledged)
+    }
+
+    /// Makes room on a full disk, where that loses nothing: when no batch waits, a new segment's checkpoint replaces the
+    /// present segment. The space for it was kept back ([`folder::RESERVE`]). Answers whether it was done.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then the present segment is still the one in use.
+    pub fn rescue(&mut self, baselines: &dyn Baselines, position: &Position) -> Result<bool, SpoolError> {
+        if !self.waiting.is_empty() || self.segments.back().is_none_or(|segment| segment.batch_bytes() == 0) {
+            return Ok(false);
+        }
+        folder::give_up_reserve(&self.folder)?;
+        self.begin_segment(baselines.parts(), position)?;
+        self.forget_to(self.acknowledged)?;
+        folder::reserve(&self.folder);
+        Ok(true)
     }
 
     /// What has to go so that another segment fits and nothing is too old at `now` (wall time, nanoseconds).

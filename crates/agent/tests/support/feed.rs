@@ -112,18 +112,14 @@ fn answer(mut stream: UnixStream, handler: &Mutex<Handler>, stop: &AtomicBool) -
         }
         Answer::Never => {
             // Until the agent hangs up, or the test ends.
-            while !stop.load(Ordering::Relaxed) {
-                match stream.read(&mut bytes) {
-                    Ok(0) => break,
-                    _ => {}
-                }
-            }
+            while !stop.load(Ordering::Relaxed) && !matches!(stream.read(&mut bytes), Ok(0)) {}
             Ok(())
         }
     }
 }
 
 fn endless(stream: &mut UnixStream, bytes: u64) -> std::io::Result<()> {
+    use std::fmt::Write as _;
     stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"connections\":[")?;
     let mut sent = 0;
     let mut number = 0u64;
@@ -131,14 +127,15 @@ fn endless(stream: &mut UnixStream, bytes: u64) -> std::io::Result<()> {
         let mut block = String::new();
         for _ in 0..500 {
             let comma = if number == 0 { "" } else { "," };
-            block.push_str(&format!(
+            let _ = write!(
+                block,
                 "{comma}{{\"pid\":1,\"type\":0,\"net_ns\":1,\"source\":\"10.0.0.1\",\"dest\":\"10.{}.{}.{}\",\"sport\":{},\"dport\":80,\
                  \"monotonic_sent_bytes\":1,\"monotonic_recv_bytes\":1}}",
                 number >> 16 & 255,
                 number >> 8 & 255,
                 number & 255,
                 number & 0xffff,
-            ));
+            );
             number += 1;
         }
         stream.write_all(block.as_bytes())?;

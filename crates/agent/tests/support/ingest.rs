@@ -71,7 +71,6 @@ impl Ingest {
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port))).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = IngestServer::new(Service { held: Arc::clone(&held) }).max_decoding_message_size(64 << 20);
-        #[expect(clippy::disallowed_methods, reason = "ends with the runtime")]
         runtime.spawn(
             tonic::transport::Server::builder()
                 .add_service(service)
@@ -99,10 +98,6 @@ impl Drop for Ingest {
     }
 }
 
-fn message(message: Out) -> Result<ServerMessage, Status> {
-    Ok(ServerMessage { message: Some(message) })
-}
-
 #[tonic::async_trait]
 impl weir_wire::agent::ingest_server::Ingest for Service {
     type DeliverStream = Pin<Box<dyn Stream<Item = Result<ServerMessage, Status>> + Send>>;
@@ -121,7 +116,7 @@ impl weir_wire::agent::ingest_server::Ingest for Service {
             while let Some(Ok(AgentMessage { message: Some(next) })) = frames.next().await {
                 let answer = take(&held, next);
                 if let Some(answer) = answer
-                    && out.send(message(answer)).await.is_err()
+                    && out.send(Ok(ServerMessage { message: Some(answer) })).await.is_err()
                 {
                     return;
                 }

@@ -2,6 +2,7 @@
 //! takes batches and remembers them.
 
 #![allow(dead_code, reason = "every test file uses its own part of it")]
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 #![allow(unreachable_pub, reason = "a module of tests is no library")]
 
 pub mod agent;
