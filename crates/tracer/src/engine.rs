@@ -240,7 +240,8 @@ impl<C: Clock> Engine<C> {
     fn drain(&mut self) -> Result<(), EngineError> {
         let now = self.clock.monotonic().0;
         self.drained_ns = now;
-        loop {
+        let mut to_the_end = false;
+        for _ in 0..DRAIN_BATCHES {
             let mut rows = Vec::new();
             let position = self.tcp.closed().read(DRAIN_BYTES, |record| {
                 if let Ok((row, _)) = Row::read_from_prefix(record) {
@@ -249,6 +250,7 @@ impl<C: Clock> Engine<C> {
             });
             if rows.is_empty() {
                 self.tcp.closed().advance(position);
+                to_the_end = true;
                 break;
             }
             self.write(rows, now)?;
@@ -259,7 +261,10 @@ impl<C: Clock> Engine<C> {
             self.udp = Some(udp);
             outcome?;
         }
-        self.journal.forget_already();
+        if to_the_end {
+            // What a killed tracer had written but not taken is dealt with.
+            self.journal.forget_already();
+        }
         Ok(())
     }
 
@@ -473,6 +478,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One batch of the ring: an eighth of it, so that a drain's memory stays small.
 const DRAIN_BYTES: usize = 1 << 20;
+/// Twice what the ring holds: all that was there when a drain began, but no race with a producer that never rests.
+const DRAIN_BATCHES: usize = 16;
 
 /// Counting costs every program about 20 ns a run, so it is the machine's owner who switches it on.
 fn costs_are_counted() -> bool {

@@ -67,14 +67,23 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let places = Places::new(cgroup_root, "/proc".into());
     let engine = Engine::new(run, descriptors, probes, journal, places, settings, clock)?;
+    // Dropped at the thread's end, however that comes.
+    let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
-        .spawn(move || engine.run(&inbox))
+        .spawn(move || {
+            let _alive = alive;
+            engine.run(&inbox);
+        })
         .context("failed to start the engine's thread")?;
 
     let feed = server::Feed::new(commands, &boot_id);
     tracing::info!(socket = %args.socket.display(), "serving the feed");
     let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("engine", async move {
+        let _ = ended.await;
+        Ok(())
+    });
     tasks.spawn("feed server", server::serve(listener, feed, shutdown));
     let outcome = tasks.run(STOP_GRACE).await;
     drop(served);

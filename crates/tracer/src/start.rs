@@ -84,7 +84,10 @@ pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Pat
 fn load(udp: bool, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Descriptors)> {
     probes::log_libbpf();
     let mut descriptors = Descriptors::new();
-    let tcp = probes::tcp::load(&mut descriptors)?;
+    let tcp = probes::tcp::load(&mut descriptors).context(
+        "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, and no lockdown in mode \
+         confidentiality); --log weir_tracer=debug shows its words",
+    )?;
     let udp_report = if udp {
         probes::udp::load(&mut descriptors, cgroup_root)
     } else {

@@ -301,7 +301,8 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 	struct counters counters = {};
 	struct row *row;
 
-	if (!tcp)
+	/* tcp_done runs on sockets that have ended already, too. */
+	if (!tcp || from == TCP_CLOSE)
 		return;
 	if (from == TCP_LISTEN) {
 		if (socket)
@@ -485,6 +486,8 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 	socket = bpf_sk_storage_get(&tcp_sockets, sk, 0, 0);
 	if (socket && socket->flags) {
 		if (socket->origin.pid == task->tgid) {
+			/* Its name may have changed by execve. */
+			set_process(&socket->origin, task);
 			socket->confirmed_pass = pass;
 		} else if ((pass & 1) && socket->confirmed_pass != pass - 1 && socket->confirmed_pass != pass) {
 			set_process(&socket->origin, task);

@@ -428,6 +428,7 @@ int weir_udp_fill(struct bpf_iter__task_file *ctx)
 		set_process(&socket->origin, task);
 		socket->confirmed_pass = pass;
 	} else if (socket->origin.pid == task->tgid) {
+		set_process(&socket->origin, task);
 		socket->confirmed_pass = pass;
 	} else if ((pass & 1) && socket->confirmed_pass != pass - 1 && socket->confirmed_pass != pass) {
 		set_process(&socket->origin, task);

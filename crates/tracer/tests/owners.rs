@@ -1,0 +1,123 @@
+//! A connection belongs to the process that holds it, and to the cgroup it was made in.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use support::{Agent, Tracer, bytes, can_trace, until};
+
+/// A child that goes with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_connection_that_was_handed_over_belongs_to_who_holds_it() {
+    if !can_trace("a_connection_that_was_handed_over_belongs_to_who_holds_it") {
+        return;
+    }
+    let tracer = Tracer::start(&["--backfill-interval", "100ms"]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let client_port = client.local_addr().unwrap().port();
+    let (server, _) = listener.accept().unwrap();
+    let owner = || {
+        let reply = tracer.reply("");
+        let row = reply.connections.iter().find(|row| (row.sport, row.dport) == (port, client_port)).unwrap();
+        (row.pid, row.process_name.clone().unwrap())
+    };
+    assert_eq!(owner().0, std::process::id(), "whoever accepted");
+    let stdin = Stdio::from(OwnedFd::from(server));
+    let child = Running(Command::new("cat").stdin(stdin).stdout(Stdio::null()).spawn().unwrap());
+    assert_eq!(until("the owner to change", || Some(owner()).filter(|owner| owner.0 == child.0.id())).1, "cat");
+    client.write_all(b"x").unwrap();
+}
+
+#[test]
+fn who_closes_a_short_connection_is_its_owner() {
+    if !can_trace("who_closes_a_short_connection_is_its_owner") {
+        return;
+    }
+    // No back-fill in between: only the closing tells.
+    let tracer = Tracer::start(&["--backfill-interval", "1h"]);
+    let mut agent = Agent::new(&tracer);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let stdin = Stdio::from(OwnedFd::from(listener.accept().unwrap().0));
+    let mut child = Command::new("cat").stdin(stdin).stdout(Stdio::null()).spawn().unwrap();
+    client.write_all(b"hello").unwrap();
+    drop(client);
+    child.wait().unwrap();
+    let row = until("the end", || {
+        agent.fetch(&tracer).connections.into_iter().find(|row| row.sport == port && row.close_epoch.is_some())
+    });
+    assert_eq!((row.pid, row.process_name.as_deref(), bytes(&row)), (child.id(), Some("cat"), (0, 5)));
+}
+
+/// A cgroup v2 directory that goes with the test.
+struct Cgroup(PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // It is busy until its last process was reaped.
+        until("the cgroup to be empty", || std::fs::remove_dir(&self.0).ok());
+        let _ = std::fs::remove_dir(self.0.parent().unwrap());
+    }
+}
+
+#[test]
+fn the_cgroup_names_the_container_also_after_the_process_is_gone() {
+    if !can_trace("the_cgroup_names_the_container_also_after_the_process_is_gone") {
+        return;
+    }
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = weir_tracer::places::cgroup2_root(&mountinfo).unwrap();
+    let id = format!("{:064x}", std::process::id());
+    let path = format!("/weir-test-{}/cri-containerd-{id}.scope", std::process::id());
+    let folder = root.join(Path::new(&path).strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&folder).unwrap();
+    let cgroup = Cgroup(folder);
+
+    let tracer = Tracer::start(&[]);
+    let mut agent = Agent::new(&tracer);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec 3<>/dev/tcp/127.0.0.1/{port}; echo -n hello >&3; \
+         echo -n hi > /dev/udp/127.0.0.1/{port}; read -u 3",
+        cgroup.0.display()
+    );
+    let child = Running(Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    let reply = tracer.reply("");
+    let row = reply.connections.iter().find(|row| row.kind == 0 && row.dport == port).unwrap();
+    assert_eq!(row.cgroup_path.as_deref(), Some(path.as_str()));
+    assert_eq!(row.container_id.as_deref(), Some(id.as_str()));
+    assert_eq!((row.pid, row.process_name.as_deref()), (child.0.id(), Some("bash")));
+    drop(server);
+    drop(child);
+    let mut ended = Vec::new();
+    until("TCP and UDP to end", || {
+        ended.extend(
+            agent.fetch(&tracer).connections.into_iter().filter(|row| row.dport == port && row.close_epoch.is_some()),
+        );
+        (ended.len() >= 2).then_some(())
+    });
+    for row in &ended {
+        assert_eq!(row.cgroup_path.as_deref(), Some(path.as_str()), "{row:?}");
+        assert_eq!(row.container_id.as_deref(), Some(id.as_str()));
+    }
+}
