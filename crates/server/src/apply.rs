@@ -135,9 +135,6 @@ impl Applier {
             self.retain_when_due();
         }
         self.flush_when_due(true);
-        if let Err(error) = self.store.checkpoint() {
-            tracing::warn!(%error, "the next start will be slower");
-        }
     }
 
     fn add(&mut self, group: &mut Group, durable: Durable) {

@@ -28,6 +28,8 @@ pub struct Transaction {
     pub started: Option<UnixNanos>,
     /// The earliest instant that any record covers, or `started` where that is earlier.
     pub first: UnixNanos,
+    /// The first poll that saw it: the end of the earliest record.
+    pub seen: UnixNanos,
     /// The end of the newest record.
     pub last: UnixNanos,
     /// How it stands.
@@ -156,6 +158,7 @@ impl Transaction {
                 (a, b) => a.or(b),
             },
             first: self.first.min(other.first),
+            seen: self.seen.min(other.seen),
             last: self.last.max(other.last),
             condition: self.condition.max(other.condition),
             claim: self.claim.max(other.claim),
@@ -233,6 +236,7 @@ mod tests {
                 before: Before { sent: Bytes(before), recv: Bytes(sent) },
                 started: started.map(UnixNanos),
                 first: UnixNanos(first),
+                seen: at,
                 last: at,
                 condition: Condition { closed: closed.map(UnixNanos), at, state, close_reason: None, errno },
                 claim: claim.map(|(certainty, incoming)| Claim {

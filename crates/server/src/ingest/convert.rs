@@ -89,7 +89,7 @@ fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 1
     let at = UnixNanos(record.to_unix_ns);
     let closed = known(record.closed_unix_ns);
     let started = known(record.start_unix_ns);
-    let from = UnixNanos(record.from_unix_ns.min(record.to_unix_ns));
+    let from = from(record);
     let owner = Owner {
         at,
         pid: end.pid,
@@ -119,6 +119,7 @@ fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 1
         before: Before { sent: Bytes(record.sent_before), recv: Bytes(record.recv_before) },
         started,
         first: started.map_or(from, |started| started.min(at)),
+        seen: at,
         last: at,
         condition: Condition {
             closed,
@@ -148,6 +149,12 @@ fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 1
     })
 }
 
+/// The start of the polls' span; without a previous poll it is its end.
+fn from(record: &Record) -> UnixNanos {
+    let known = record.from_unix_ns > 0 && record.from_unix_ns < record.to_unix_ns;
+    UnixNanos(if known { record.from_unix_ns } else { record.to_unix_ns })
+}
+
 /// `None` when the record only describes: nothing moved, nothing opened or closed.
 fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, names: &Names) -> Option<HistoryRow> {
     let closed = reading.closed().is_some();
@@ -166,7 +173,7 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, names: &Names
         if at_server { (record.recv_delta, record.sent_delta) } else { (record.sent_delta, record.recv_delta) };
     let owner = reading.owner.as_ref();
     Some(HistoryRow {
-        from: UnixNanos(record.from_unix_ns.min(record.to_unix_ns)),
+        from: from(record),
         to: reading.last,
         connection: reading.id(),
         view,

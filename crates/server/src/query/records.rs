@@ -130,7 +130,7 @@ fn transaction(selection: &Selection, subject: &Subject) -> Option<Transaction> 
         net_ns: stored.netns,
         rtt_us: stored.rtt.map(|rtt| rtt.us),
         connect_latency_us: stored.connect_latency_us,
-        first_seen: rfc3339(stored.started.unwrap_or(stored.first)),
+        first_seen: rfc3339(stored.started.unwrap_or(stored.seen)),
         last_seen: rfc3339(stored.closed().unwrap_or(stored.last)),
         paired: selection.verdicts.get(&subject.id).is_some_and(|verdict| verdict.counterpart.is_some()),
         other_peer: stored.other_peer,

@@ -80,16 +80,6 @@ impl Embedded {
         catalogue::watermark(&self.writer())
     }
 
-    /// Moves all of SQLite's WAL into the database, for a quick next start.
-    ///
-    /// # Errors
-    /// When SQLite cannot.
-    pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.writer()
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(StoreError::sql("checkpoint the state"))
-    }
-
     /// A panic while the lock is held leaves at worst an open SQLite transaction, which its guard has rolled back.
     fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)

@@ -16,11 +16,11 @@ use weir_model::{
 pub(super) const TRANSACTION_COLUMNS: &str = "id, node, boot, instance, cookie, instance_netns, instance_pid, \
     generation, generation_run, protocol, local_ip, local_port, remote_ip, remote_port, translated_local_ip, \
     translated_local_port, translated_remote_ip, translated_remote_port, netns, link, sent, recv, retransmits, \
-    sent_before, recv_before, started, first, last, closed, condition_at, state, close_reason, errno, \
+    sent_before, recv_before, started, first, seen, last, closed, condition_at, state, close_reason, errno, \
     claim_certainty, claim_at, claim_direction, owner_at, pid, process_start, process, cgroup_id, cgroup_path, \
     container_id, rtt_at, rtt_us, connect_latency_us, other_peer";
 /// How many those are.
-pub(super) const TRANSACTION_COLUMN_COUNT: usize = 47;
+pub(super) const TRANSACTION_COLUMN_COUNT: usize = 48;
 
 /// Every column of `metadata`.
 pub(super) const FACT_COLUMNS: &str = "node, source, kind, id, valid_from, valid_to, said, name, namespace, parent, \
@@ -70,32 +70,32 @@ pub(super) fn transaction(row: &Row<'_>) -> rusqlite::Result<Transaction> {
         Some(_) => Some(Tuple { local: end(row, 14)?, remote: end(row, 16)? }),
         None => None,
     };
-    let claim = match row.get::<_, Option<i64>>(33)? {
+    let claim = match row.get::<_, Option<i64>>(34)? {
         Some(certainty) => Some(Claim {
-            certainty: certainty_of(certainty).ok_or_else(|| wrong(33, "certainty"))?,
-            at: UnixNanos(row.get(34)?),
-            direction: match row.get::<_, i64>(35)? {
+            certainty: certainty_of(certainty).ok_or_else(|| wrong(34, "certainty"))?,
+            at: UnixNanos(row.get(35)?),
+            direction: match row.get::<_, i64>(36)? {
                 1 => Direction::Incoming,
                 2 => Direction::Outgoing,
-                other => return Err(wrong(35, &format!("direction {other}"))),
+                other => return Err(wrong(36, &format!("direction {other}"))),
             },
         }),
         None => None,
     };
-    let owner = match row.get::<_, Option<i64>>(36)? {
+    let owner = match row.get::<_, Option<i64>>(37)? {
         Some(at) => Some(Owner {
             at: UnixNanos(at),
-            pid: row.get(37)?,
-            process_start_ns: row.get::<_, i64>(38)? as u64,
-            process: row.get(39)?,
-            cgroup_id: row.get::<_, i64>(40)? as u64,
-            cgroup_path: row.get(41)?,
-            container_id: row.get(42)?,
+            pid: row.get(38)?,
+            process_start_ns: row.get::<_, i64>(39)? as u64,
+            process: row.get(40)?,
+            cgroup_id: row.get::<_, i64>(41)? as u64,
+            cgroup_path: row.get(42)?,
+            container_id: row.get(43)?,
         }),
         None => None,
     };
-    let rtt = match row.get::<_, Option<i64>>(43)? {
-        Some(at) => Some(Rtt { at: UnixNanos(at), us: row.get(44)? }),
+    let rtt = match row.get::<_, Option<i64>>(44)? {
+        Some(at) => Some(Rtt { at: UnixNanos(at), us: row.get(45)? }),
         None => None,
     };
     Ok(Transaction {
@@ -117,19 +117,20 @@ pub(super) fn transaction(row: &Row<'_>) -> rusqlite::Result<Transaction> {
         before: Before { sent: Bytes(row.get::<_, i64>(23)? as u64), recv: Bytes(row.get::<_, i64>(24)? as u64) },
         started: row.get::<_, Option<i64>>(25)?.map(UnixNanos),
         first: UnixNanos(row.get(26)?),
-        last: UnixNanos(row.get(27)?),
+        seen: UnixNanos(row.get(27)?),
+        last: UnixNanos(row.get(28)?),
         condition: Condition {
-            closed: row.get::<_, Option<i64>>(28)?.map(UnixNanos),
-            at: UnixNanos(row.get(29)?),
-            state: row.get(30)?,
-            close_reason: row.get(31)?,
-            errno: row.get(32)?,
+            closed: row.get::<_, Option<i64>>(29)?.map(UnixNanos),
+            at: UnixNanos(row.get(30)?),
+            state: row.get(31)?,
+            close_reason: row.get(32)?,
+            errno: row.get(33)?,
         },
         claim,
         owner,
         rtt,
-        connect_latency_us: row.get(45)?,
-        other_peer: row.get(46)?,
+        connect_latency_us: row.get(46)?,
+        other_peer: row.get(47)?,
     })
 }
 
@@ -170,6 +171,7 @@ pub(super) fn bind_transaction(statement: &mut Statement<'_>, row: &Transaction)
     }
     bind(&row.started.map(|at| at.0))?;
     bind(&row.first.0)?;
+    bind(&row.seen.0)?;
     bind(&row.last.0)?;
     bind(&row.condition.closed.map(|at| at.0))?;
     bind(&row.condition.at.0)?;

@@ -38,7 +38,7 @@ CREATE TABLE transactions (
     sent INTEGER NOT NULL, recv INTEGER NOT NULL, retransmits INTEGER NOT NULL,
     sent_before INTEGER NOT NULL, recv_before INTEGER NOT NULL,
     started INTEGER,
-    first INTEGER NOT NULL, last INTEGER NOT NULL,
+    first INTEGER NOT NULL, seen INTEGER NOT NULL, last INTEGER NOT NULL,
     closed INTEGER, condition_at INTEGER NOT NULL, state TEXT NOT NULL, close_reason TEXT, errno INTEGER NOT NULL,
     claim_certainty INTEGER, claim_at INTEGER, claim_direction INTEGER,
     owner_at INTEGER, pid INTEGER, process_start INTEGER, process TEXT, cgroup_id INTEGER, cgroup_path TEXT,
@@ -126,11 +126,15 @@ INSERT INTO watermark VALUES (1, 0);
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path).map_err(StoreError::sql("open the state"))?;
     connection.busy_timeout(BUSY).map_err(StoreError::sql("open the state"))?;
+    // The last connection's close would move the whole WAL into the database: a stop must not wait for that.
+    connection
+        .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(StoreError::sql("open the state"))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 67108864;",
+             PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 8192; PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(StoreError::sql("open the state"))?;
     Ok(connection)

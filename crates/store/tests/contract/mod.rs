@@ -29,6 +29,7 @@ pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
         before: Before { sent: Bytes(5), recv: Bytes(6) },
         started: Some(UnixNanos(last - 10)),
         first: UnixNanos(last - 10),
+        seen: UnixNanos(last - 1),
         last: UnixNanos(last),
         condition: Condition {
             closed: None,
