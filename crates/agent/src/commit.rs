@@ -98,7 +98,7 @@ impl Committer {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         spool: Arc<Mutex<Spool>>,
-        recovered: Recovered,
+        recovered: &Recovered,
         facts: Facts,
         max_connections: usize,
     ) -> Self {
@@ -174,7 +174,7 @@ impl Committer {
             let reason = if error.is_full() { "disk_full" } else { "append_failed" };
             self.metrics.count(&self.metrics.spool_errors, reason, 1);
             let recovered = lock(&self.spool).reload();
-            self.restore(recovered?);
+            self.restore(&recovered?);
             if error.is_full() && lock(&self.spool).rescue(&Entries(&self.table), &self.position)? {
                 tracing::warn!("the disk is full; the spool made room by giving up what the server has acknowledged");
             }
@@ -186,11 +186,11 @@ impl Committer {
         outcome
     }
 
-    fn restore(&mut self, recovered: Recovered) {
+    fn restore(&mut self, recovered: &Recovered) {
         self.table = Table::new(self.max_connections);
         self.polls = 0;
         self.run_since = 1;
-        self.position = recovered.position;
+        self.position = recovered.position.clone();
         if self.position.boot_id != self.identity.boot_id {
             // Another boot: cookies, maps and monotonic times began anew. Only wall time goes on.
             self.position = Position {
@@ -201,12 +201,10 @@ impl Committer {
             return;
         }
         let at = self.position.previous_at.unwrap_or(0);
-        let mut latest: hashbrown::HashMap<Key, crate::attribute::life::Entry> = hashbrown::HashMap::new();
-        for part in &recovered.counters {
-            latest.extend(part.counters.iter().filter_map(SavedCounter::counter));
-        }
-        for (key, entry) in latest {
-            self.table.restore(key, entry, at);
+        for part in recovered.parts() {
+            for (key, entry) in part.counters.iter().filter_map(SavedCounter::counter) {
+                self.table.restore(key, entry, at);
+            }
         }
     }
 
@@ -286,6 +284,12 @@ impl Committer {
             }
         }
         self.table.finish(&poll);
+        let unseen =
+            if polled.is_weir && envelope.complete != Some(false) { self.table.ended_unseen(&poll) } else { 0 };
+        if unseen > 0 {
+            let loss = Loss { count: unseen, connections: unseen, ..Loss::default() };
+            self.lose("tracer", "closed_unseen", &loss);
+        }
         let position = Position {
             boot_id: self.identity.boot_id.to_vec(),
             cursor: envelope.cursor,

@@ -91,7 +91,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         Arc::clone(&clock),
         Arc::clone(&metrics),
         Arc::clone(&spool),
-        recovered,
+        &recovered,
         facts,
         args.max_connections,
     );

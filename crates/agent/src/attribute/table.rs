@@ -117,10 +117,11 @@ impl Table {
 
     /// Puts back a counter that was saved; it counts as seen by the last poll before the first of this run.
     pub fn restore(&mut self, key: Key, entry: Entry, at: u64) {
-        if entry.close != 0 {
+        let ends = entry.close != 0;
+        let ended = self.entries.insert(key, entry).is_some_and(|before| before.close != 0);
+        if ends && !ended {
             self.closed.push_back((key, at));
         }
-        self.entries.insert(key, entry);
     }
 
     /// Whether the absence of a row from the last complete reply proves anything.
@@ -174,6 +175,15 @@ impl Table {
             self.entries.retain(|_, entry| entry.close != 0 || entry.seen > expired);
             self.counts.vanished += (before - self.entries.len()) as u64;
         }
+    }
+
+    /// TCP sockets that this poll and the one before lacked although both were complete, and whose closed row never
+    /// came: their last bytes are lost. To be called after [`Table::finish`]; each is told once.
+    pub fn ended_unseen(&self, poll: &Poll) -> u64 {
+        let lost = |key: &Key, entry: &Entry| {
+            matches!(key, Key::Socket { .. }) && entry.close == 0 && entry.seen.checked_add(2) == Some(poll.number)
+        };
+        self.entries.iter().filter(|(key, entry)| lost(key, entry)).count() as u64
     }
 
     fn first_sight(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {

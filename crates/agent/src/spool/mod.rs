@@ -48,10 +48,18 @@ pub trait Baselines {
 /// Baselines as they were restored.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Counters, later ones over earlier ones.
-    pub counters: Vec<SavedPart>,
-    /// The state beside them.
+    /// Compressed parts.
+    counters: Vec<Bytes>,
+    /// The state beside the counters.
     pub position: Position,
+}
+
+impl Recovered {
+    /// The counters, part by part, later ones over earlier ones: a table of a million does not have to lie in memory
+    /// twice.
+    pub fn parts(&self) -> impl Iterator<Item = SavedPart> + '_ {
+        self.counters.iter().filter_map(|part| segment::decompress(part))
+    }
 }
 
 /// What an opening found wrong.
@@ -375,8 +383,8 @@ impl Spool {
             self.damage.torn_bytes += loaded.torn_bytes;
             self.damage.skipped += loaded.skipped;
             self.next_sequence = self.next_sequence.max(loaded.next_sequence);
-            recovered.counters = loaded.counters;
-            recovered.position = loaded.position;
+            // The newest segment's checkpoint holds all that the older ones say.
+            recovered = Recovered { counters: loaded.counters, position: loaded.position };
             for batch in loaded.batches {
                 dropped_to = dropped_to.max(batch.dropped_to);
                 self.next_sequence = self.next_sequence.max(batch.sequence + 1);

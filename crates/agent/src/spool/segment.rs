@@ -41,7 +41,8 @@ pub(super) struct LoadedBatch {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) segment: Segment,
-    pub(super) counters: Vec<SavedPart>,
+    /// Compressed.
+    pub(super) counters: Vec<Bytes>,
     pub(super) position: Position,
     pub(super) next_sequence: u64,
     pub(super) batches: Vec<LoadedBatch>,
@@ -81,7 +82,8 @@ pub(super) fn compress(part: &SavedPart) -> Result<Bytes, SpoolError> {
     zstd::bulk::compress(&part.encode_to_vec(), LEVEL).map(Bytes::from).map_err(SpoolError::Compress)
 }
 
-fn decompress(bytes: &[u8]) -> Option<SavedPart> {
+/// The inverse of [`compress`]. The bytes are under the record's checksum, so `None` is a mistake of the writer.
+pub(super) fn decompress(bytes: &[u8]) -> Option<SavedPart> {
     if bytes.is_empty() {
         return Some(SavedPart::default());
     }
@@ -244,9 +246,8 @@ impl Loaded {
                 }
             }
             Kind::Counters => {
-                let part = CountersRecord::decode(payload).ok().and_then(|record| decompress(&record.counters));
-                let Some(part) = part else { return Ok(false) };
-                self.counters.push(part);
+                let Ok(record) = CountersRecord::decode(payload) else { return Ok(false) };
+                self.counters.push(record.counters);
             }
             Kind::CheckpointEnd => {
                 let Ok(end) = CheckpointEnd::decode(payload) else { return Ok(false) };
@@ -260,9 +261,8 @@ impl Loaded {
             }
             Kind::Batch => {
                 let Ok(record) = BatchRecord::decode(payload) else { return Ok(false) };
-                let Some(part) = decompress(&record.counters) else { return Ok(false) };
-                if !part.counters.is_empty() {
-                    self.counters.push(part);
+                if !record.counters.is_empty() {
+                    self.counters.push(record.counters);
                 }
                 if let Some(position) = record.position {
                     self.position = position;

@@ -32,7 +32,7 @@ fn open(folder: &Path) -> (Spool, Recovered) {
 
 /// The counters that a restart would find.
 fn totals(recovered: &Recovered) -> BTreeMap<u64, u64> {
-    let counters = recovered.counters.iter().flat_map(|part| &part.counters);
+    let counters = recovered.parts().flat_map(|part| part.counters);
     counters.map(|counter| (counter.cookie, counter.life.as_ref().unwrap().sent)).collect()
 }
 

@@ -294,6 +294,26 @@ fn a_row_that_vanished_is_known_for_half_an_hour() {
 }
 
 #[test]
+fn a_socket_that_vanished_without_a_closed_row_is_told_once_after_its_second_absence() {
+    let mut agent = Agent::new();
+    let mut told = Vec::new();
+    for rows in [vec![row(1, 0, 1), row(2, 0, 1)], vec![row(2, 0, 1)], vec![row(2, 0, 1)], vec![row(2, 0, 1)]] {
+        agent.poll(100 + 10 * told.len() as u64, &rows);
+        let poll = Poll {
+            number: agent.polls,
+            at: 0,
+            run: 7,
+            run_since: 1,
+            same_run: true,
+            previous: agent.previous,
+            stream_began: None,
+        };
+        told.push(agent.table.ended_unseen(&poll));
+    }
+    assert_eq!(told, [0, 0, 1, 0]);
+}
+
+#[test]
 fn a_full_table_refuses_new_connections_and_then_proves_nothing_by_absence() {
     let mut agent = Agent::new();
     agent.table = Table::new(2);
