@@ -95,8 +95,8 @@ fn the_cgroup_names_the_container_also_after_the_process_is_gone() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let script = format!(
-        "echo $$ > {}/cgroup.procs; exec 3<>/dev/tcp/127.0.0.1/{port}; echo -n hello >&3; \
-         echo -n hi > /dev/udp/127.0.0.1/{port}; read -u 3",
+        "echo $$ > {}/cgroup.procs; echo -n hi > /dev/udp/127.0.0.1/{port}; exec 3<>/dev/tcp/127.0.0.1/{port}; \
+         echo -n hello >&3; read -u 3",
         cgroup.0.display()
     );
     let child = Running(Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap());
