@@ -65,6 +65,16 @@ pub struct Committer {
     losses: BTreeMap<(&'static str, String), Loss>,
 }
 
+impl Polled {
+    /// What is missing from the source, in words; empty when all is there.
+    pub fn missing(&self) -> String {
+        let walk = (self.observed.envelope.complete == Some(false)).then_some("the walk of the sockets was cut short");
+        let parts: Vec<&str> =
+            [self.degraded.as_str()].into_iter().filter(|text| !text.is_empty()).chain(walk).collect();
+        parts.join("; ")
+    }
+}
+
 impl std::fmt::Debug for Committer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Committer")
@@ -439,11 +449,7 @@ impl Committer {
 
 fn source(polled: &Polled, run: u64) -> Source {
     let envelope = &polled.observed.envelope;
-    let mut detail = polled.degraded.clone();
-    if envelope.complete == Some(false) {
-        let walk = "the tracer's walk of the sockets was cut short";
-        detail = if detail.is_empty() { walk.into() } else { format!("{detail}; {walk}") };
-    }
+    let detail = polled.missing();
     let state = if detail.is_empty() { SourceState::Ok } else { SourceState::Degraded };
     Source {
         kind: if polled.is_weir { "weir" } else { "legacy" }.into(),

@@ -6,7 +6,7 @@ use crate::commit::{Committer, Identity, Polled};
 use crate::export::{self, Exporter, Stop};
 use crate::facts::Facts;
 use crate::metrics::{self, Metrics};
-use crate::observe::{self, Failure, Feed, Observed};
+use crate::observe::{self, Failure, Feed, Observed, SourceState};
 use crate::spool::folder::random;
 use crate::spool::{Limits, Spool};
 use anyhow::{Context, bail};
@@ -252,8 +252,10 @@ impl Observer {
     async fn commit(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         let Some((mut committer, mut stage)) = self.state.take() else { bail!("the last commit did not end") };
         let (state, detail) = match &outcome {
-            Outcome::Whole(polled) if polled.degraded.is_empty() => ("ok", String::new()),
-            Outcome::Whole(polled) => ("degraded", polled.degraded.clone()),
+            Outcome::Whole(polled) => {
+                let missing = polled.missing();
+                (if missing.is_empty() { SourceState::Ok } else { SourceState::Degraded }.as_str(), missing)
+            }
             Outcome::Failed(failure) => (failure.state.as_str(), failure.detail.clone()),
         };
         self.metrics.poll(state);

@@ -50,6 +50,81 @@ fn what_was_counted_before_the_first_sight_is_told_apart_and_then_deltas_come() 
 }
 
 #[test]
+fn the_local_end_is_named_by_the_tracers_word_and_its_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = "eae2780ca50271940c642eb532ec85cc6898c7a9a9512f7a41a0dcdcd2708860";
+    let path = format!("/kubepods/besteffort/pod94d6947c-3d7f-461d-9e06-17ecd60d40a4/{id}");
+    let connections = format!(
+        r#"{{"run_id":"00000000000000aa","cursor":1,"connections":[
+        {{"pid":77,"type":0,"net_ns":9,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"cookie":1,
+          "process_start":5012345678,"process_name":"curl","cgroup_id":4,"cgroup_path":"{path}"}},
+        {{"pid":78,"type":0,"net_ns":9,"source":"10.0.0.1","dest":"10.0.0.2","sport":3,"dport":2,"cookie":2,
+          "process_start":6000000000}},
+        {{"pid":79,"type":0,"net_ns":10,"source":"10.0.0.1","dest":"10.0.0.2","sport":4,"dport":2,"cookie":3,
+          "process_start":7000000000}}]}}"#
+    );
+    let processes = format!(
+        r#"{{"boot_id":"x","processes":[
+        {{"pid":77,"start_ns":5010000000,"net_ns":9,"cgroup_path":"{path}","name":"curl"}},
+        {{"pid":78,"start_ns":6000000000,"net_ns":9,"cgroup_path":"{path}","name":"nginx"}},
+        {{"pid":79,"start_ns":8000000000,"net_ns":10,"cgroup_path":"/","name":"somebody else"}}]}}"#
+    );
+    let _feed = Feed::serve(&folder.path().join("feed.sock"), move |target| match target.split('?').next() {
+        Some("/connections") => Answer::Body(connections.clone().into()),
+        Some("/processes") => Answer::Body(processes.clone().into()),
+        Some("/status") => Answer::Body(
+            br#"{"version":"9.9","state":"degraded","probes":[{"name":"udp","state":"failed","reason":"no BTF"}]}"#
+                .to_vec(),
+        ),
+        _ => Answer::Status(404),
+    });
+    let ingest = Ingest::start();
+    let agent = Agent::start(folder.path(), &ingest.url, &["--interval", "20ms"]);
+    let batch = until("the records are there", || {
+        ingest.held().batches.values().find(|batch| batch.records.len() == 3).cloned()
+    });
+    let end = |port: u32| {
+        let record = batch.records.iter().find(|record| record.local.as_ref().unwrap().port == port).unwrap();
+        &batch.local_ends[record.local_end as usize]
+    };
+    let named = |port| (end(port).process_name.as_str(), end(port).container_id.as_str());
+    assert_eq!(named(1), ("curl", id));
+    assert_eq!(named(3), ("nginx", id), "by its namespace, which only one container holds");
+    assert_eq!(named(4), ("", ""), "the pid belongs to a younger process now");
+    let source = batch.source.as_ref().unwrap();
+    assert_eq!((source.kind.as_str(), source.state.as_str(), source.version.as_str()), ("weir", "degraded", "9.9"));
+    assert_eq!(source.detail, "probe udp failed: no BTF");
+    let container = batch.metadata.iter().find(|fact| fact.kind == "container").unwrap();
+    assert_eq!((container.id.as_str(), container.parent.as_str()), (id, "94d6947c-3d7f-461d-9e06-17ecd60d40a4"));
+    assert!(agent.stop().success());
+}
+
+#[test]
+fn a_poll_of_many_connections_comes_in_parts_and_is_covered_by_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (1..=45_000)
+        .map(|number| {
+            format!(
+                r#"{{"type":0,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"cookie":{number},"monotonic_sent_bytes":{number}}}"#
+            )
+        })
+        .collect();
+    let body = format!(r#"{{"run_id":"00000000000000aa","connections":[{}],"cursor":1}}"#, rows.join(","));
+    let _feed = Feed::constant(&folder.path().join("feed.sock"), Answer::Body(body.into()));
+    let ingest = Ingest::start();
+    let agent = Agent::start(folder.path(), &ingest.url, &["--interval", "60s"]);
+    until("every record is there", || (ingest.held().records().len() == 45_000).then_some(()));
+    assert!(agent.stop().success());
+    let held = ingest.held();
+    let sizes: Vec<usize> = held.batches.values().take(3).map(|batch| batch.records.len()).collect();
+    assert_eq!(sizes, [20_000, 20_000, 5_000]);
+    let spans: Vec<bool> =
+        held.batches.values().take(3).map(|batch| batch.covers_from_unix_ns == batch.covers_to_unix_ns).collect();
+    assert_eq!(spans, [true, true, false]);
+    assert_eq!(held.records().iter().map(|record| record.sent_before).sum::<u64>(), (1..=45_000u64).sum::<u64>());
+}
+
+#[test]
 fn a_stopped_agent_leaves_nothing_behind_that_the_server_could_have_had() {
     let folder = tempfile::tempdir().unwrap();
     let feed = Feed::constant(&folder.path().join("feed.sock"), Answer::Body(SAMPLE.into()));

@@ -122,12 +122,21 @@ pub struct Inventory {
     /// Ended processes in the order of their end.
     tombstones: VecDeque<(MonotonicNanos, ProcessId)>,
     namespaces: HashMap<u32, Holder>,
+    /// The last snapshot.
+    newest: MonotonicNanos,
 }
 
 impl Inventory {
     /// An inventory that knows nothing.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, by_pid: HashMap::new(), living: 0, tombstones: VecDeque::new(), namespaces: HashMap::new() }
+        Self {
+            limits,
+            by_pid: HashMap::new(),
+            living: 0,
+            tombstones: VecDeque::new(),
+            namespaces: HashMap::new(),
+            newest: MonotonicNanos(0),
+        }
     }
 
     /// Living processes that are known.
@@ -143,6 +152,7 @@ impl Inventory {
     /// Takes a snapshot of every process, made at `at`.
     pub fn observe(&mut self, at: MonotonicNanos, snapshot: Vec<ProcessFact>) -> Changes {
         let mut changes = Changes::default();
+        self.newest = at;
         self.namespaces.clear();
         for fact in snapshot {
             self.note_namespace(&fact);
@@ -202,8 +212,13 @@ impl Inventory {
             let wanted = ProcessId { pid: view.pid, start: MonotonicNanos(view.process_start) };
             return holders.iter().map(|held| &held.fact).find(|fact| same_process(fact.id, wanted));
         }
-        let held = holders.iter().rev().find(|held| held.fact.id.start <= view.at)?;
-        (held.gone.is_none() || view.at <= held.last_seen).then_some(&held.fact)
+        // A feed of another machine, or of another boot, has times that this one has not reached.
+        let held =
+            holders.iter().rev().find(|held| held.fact.id.start <= view.at).filter(|_| view.at <= self.newest)?;
+        // The pid of a socket in another namespace is another's: a pid of a foreign pid namespace, or one used again.
+        let elsewhere = held.fact.netns != 0 && view.netns != 0 && held.fact.netns != view.netns;
+        let held_then = held.gone.is_none() || view.at <= held.last_seen;
+        (held_then && !elsewhere).then_some(&held.fact)
     }
 
     fn take(&mut self, at: MonotonicNanos, fact: ProcessFact, changes: &mut Changes) {

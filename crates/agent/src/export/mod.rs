@@ -69,6 +69,7 @@ pub struct Stop {
 /// None: a server that cannot be reached is waited for.
 pub async fn run(exporter: Exporter, durable: watch::Receiver<u64>, stop: Stop) -> anyhow::Result<()> {
     let mut wait = MIN_WAIT;
+    let mut told = "";
     loop {
         let before = lock(&exporter.spool).acknowledged();
         let outcome = tokio::select! {
@@ -78,6 +79,7 @@ pub async fn run(exporter: Exporter, durable: watch::Receiver<u64>, stop: Stop) 
         exporter.metrics.server_connected.set(0);
         if lock(&exporter.spool).acknowledged() > before {
             wait = MIN_WAIT;
+            told = "";
         }
         let reason = match &outcome {
             Ok(()) => break,
@@ -85,8 +87,14 @@ pub async fn run(exporter: Exporter, durable: watch::Receiver<u64>, stop: Stop) 
         };
         exporter.metrics.count(&exporter.metrics.export_errors, reason, 1);
         if let Err(error) = &outcome {
-            tracing::warn!(%error, server = %exporter.server.uri(), "the server does not take batches; they wait in the spool");
+            let server = exporter.server.uri();
+            if told == reason {
+                tracing::debug!(%error, %server, "the server does not take batches");
+            } else {
+                tracing::warn!(%error, %server, "the server does not take batches; they wait in the spool");
+            }
         }
+        told = reason;
         if stop.drained.is_cancelled() {
             // One attempt was asked for; the spool keeps the rest.
             break;

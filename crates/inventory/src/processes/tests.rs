@@ -41,6 +41,16 @@ fn a_reused_pid_is_never_named_after_the_old_process() {
 }
 
 #[test]
+fn a_pid_from_another_namespace_or_another_time_names_nobody() {
+    let mut inventory = Inventory::new(Limits::default());
+    inventory.observe(at(100), vec![fact(5, 10, "a", None, 7)]);
+    let view = SocketView { pid: 5, netns: 7, at: at(50), ..SocketView::default() };
+    assert_eq!(name(&inventory, &view).as_deref(), Some("a"));
+    assert_eq!(name(&inventory, &SocketView { netns: 8, ..view }), None);
+    assert_eq!(name(&inventory, &SocketView { at: at(101), ..view }), None, "a time that has not come");
+}
+
+#[test]
 fn a_process_that_ended_is_known_for_a_while_and_then_forgotten() {
     let limits = Limits { tombstones: 2, ..Limits::default() };
     let mut inventory = Inventory::new(limits);
