@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use support::{Tracer, can_trace, is_alive, until};
 use weir_wire::feed::{Processes, Reply};
 
@@ -165,6 +165,39 @@ fn the_socket_belongs_to_the_group_that_was_named() {
     }
     let tracer = Tracer::start(&["--no-udp", "--socket-group", "12345"]);
     assert_eq!(std::fs::metadata(tracer.socket()).unwrap().gid(), 12_345);
+}
+
+#[test]
+fn readers_that_take_nothing_do_not_hold_up_the_others_nor_the_stop() {
+    if !can_trace("readers_that_take_nothing_do_not_hold_up_the_others_nor_the_stop") {
+        return;
+    }
+    let mut tracer = Tracer::start(&["--no-udp"]);
+    let cursor = tracer.reply("?client_id=a").cursor.unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    // About a megabyte of reply: more than the sockets' buffers take.
+    for _ in 0..1_000 {
+        let client = TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap());
+        drop(client);
+    }
+    let stalled: Vec<UnixStream> = (0..3)
+        .map(|_| {
+            let mut stream = UnixStream::connect(tracer.socket()).unwrap();
+            write!(stream, "GET /connections?client_id=a&ack={cursor} HTTP/1.1\r\nHost: weir\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    until("all rows", || {
+        let reply = tracer.reply(&format!("?client_id=a&ack={cursor}"));
+        (reply.connections.iter().filter(|row| row.dport == address.port()).count() >= 1_000).then_some(())
+    });
+    // Half a request is nobody's business either.
+    let mut half = UnixStream::connect(tracer.socket()).unwrap();
+    half.write_all(b"GET /conn").unwrap();
+    tracer.stop();
+    drop((stalled, half));
 }
 
 #[test]

@@ -166,11 +166,11 @@ impl Shared {
                 return;
             }
             tracing::warn!(error = %gone, "the keeper died; starting another one");
-            self.restarts.fetch_add(1, Ordering::Relaxed);
             (line, child) = loop {
                 match self.start_keeper().and_then(|(line, child)| Ok((line.try_clone()?, line, child))) {
                     Ok((kept, line, child)) => {
                         self.keep_line(Some(kept));
+                        self.restarts.fetch_add(1, Ordering::Relaxed);
                         break (line, Some(child));
                     }
                     Err(error) => {

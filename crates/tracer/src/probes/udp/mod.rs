@@ -358,3 +358,20 @@ fn add_number(descriptors: &Descriptors, index: u32, by: u64) -> io::Result<()> 
     let value = read_number(numbers, index)? + by;
     sys::update(numbers, index.as_bytes(), value.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_cgroup_version_2_the_probe_says_how_to_get_it() {
+        let mut descriptors = Descriptors::new();
+        let none = load(&mut descriptors, None);
+        let ProbeState::Unsupported(reason) = &none.state else { panic!("{none:?}") };
+        assert!(reason.contains("mount -t cgroup2"), "{reason}");
+        let closed = load(&mut descriptors, Some(Path::new("/nonexistent/cgroup")));
+        let ProbeState::Unsupported(reason) = &closed.state else { panic!("{closed:?}") };
+        assert!(reason.contains("/nonexistent/cgroup"), "{reason}");
+        assert!(descriptors.is_empty());
+    }
+}
