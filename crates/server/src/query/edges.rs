@@ -4,15 +4,27 @@
 //! the client's node did not cover the row (R5). What a covered client's node should have told but did not is a told
 //! loss, `unpaired`, so that edges plus losses equal the connections.
 
+use super::ends::{EndId, EndTable, Ends};
 use super::params::Question;
 use super::selection::{Depth, Moved, Selection, Subject};
 use super::{Sources, completeness, cut};
 use crate::ingest::convert::is_failure;
-use std::collections::BTreeMap;
-use weir_model::{Certainty, Deltas, Side, UnixNanos};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::{Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
 
+/// Connections with the same ends, port and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Between {
+    client: EndId,
+    server: EndId,
+    port: u16,
+    protocol: Protocol,
+}
+
+/// An edge's name: its ends under the asked grouping, without what its connections need not share.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     client: EdgeEnd,
@@ -21,9 +33,8 @@ struct Key {
     protocol: &'static str,
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Sum {
-    client: EdgeEnd,
-    server: EdgeEnd,
     sent: u64,
     recv: u64,
     retransmits: u64,
@@ -39,7 +50,9 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     let now = sources.clock.wall();
     let (view, pending) = sources.live.read(&*sources.store)?;
     let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
-    let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
+    let mut table = EndTable::new(&selection);
+    // `None`: the question's filters do not let these ends through.
+    let mut sums: HashMap<Between, Option<Sum>> = HashMap::new();
     let mut unpaired: BTreeMap<String, Loss> = BTreeMap::new();
     for subject in selection.subjects.values() {
         let moved = selection.moved.get(&subject.id).copied().unwrap_or_default();
@@ -50,61 +63,82 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         if verdict.is_counted_by_client() {
             continue;
         }
-        let ends = selection.ends(subject);
-        let at_node = question.node.as_ref().is_none_or(|glob| {
-            [&ends.client, &ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
+        let (client, server, port) = table.of(subject);
+        let between = Between { client, server, port, protocol: subject.protocol };
+        let sum = sums.entry(between).or_insert_with(|| {
+            let ends = Ends { client: table.get(client), server: table.get(server) };
+            passes(&selection, ends, port, question).then(Sum::default)
         });
-        let at_port = question.port.is_none_or(|port| port == ends.server_port);
-        if !at_node || !at_port || !selection.ends_pass(&ends, question) {
-            continue;
-        }
+        let Some(sum) = sum else { continue };
         let mut counted = moved.all;
-        if verdict.is_unpaired_server() {
-            let told = told_elsewhere(&selection, subject, &moved);
-            if let Some(told) = told {
-                let loss = unpaired.entry(subject.node.to_string()).or_default();
-                loss.count += 1;
-                loss.connections += 1;
-                loss.bytes += told.sent.0 + told.recv.0;
-                counted = minus(counted, told);
-                if counted.is_zero() {
-                    continue;
-                }
+        if verdict.is_unpaired_server()
+            && let Some(told) = told_elsewhere(&selection, subject, &moved)
+        {
+            let loss = unpaired.entry(subject.node.to_string()).or_default();
+            loss.count += 1;
+            loss.connections += 1;
+            loss.bytes += told.sent.0 + told.recv.0;
+            counted = minus(counted, told);
+            if counted.is_zero() {
+                continue;
             }
         }
-        let (client, server) = (ends.client.grouped(question.by), ends.server.grouped(question.by));
-        let anonymous = |end: &EdgeEnd| EdgeEnd { node: None, zone: None, address: None, ..end.clone() };
+        sum.certainty = sum.certainty.min(verdict.certainty);
+        sum.add(verdict.side, counted, subject, failed_within(subject, question));
+    }
+    let mut items = by_grouping(&table, sums, question);
+    // Stable: edges of the same size stay in the order of their names.
+    items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
+    let losses = unpaired.into_iter().map(|(node, loss)| Loss {
+        node,
+        from: question.since.unwrap_or(now),
+        to: question.until.unwrap_or(now),
+        place: "server".into(),
+        reason: "unpaired".into(),
+        ..loss
+    });
+    let mut completeness = completeness::of(&*view, question, now, losses.collect())?;
+    completeness.omitted = cut(&mut items, question.limit);
+    Ok(Answer { items, completeness })
+}
+
+fn passes(selection: &Selection, ends: Ends<'_>, port: u16, question: &Question) -> bool {
+    let on_node = |glob: &super::params::Glob| {
+        [ends.client, ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
+    };
+    question.node.as_ref().is_none_or(on_node)
+        && question.port.is_none_or(|asked| asked == port)
+        && selection.ends_pass(ends, question)
+}
+
+/// The sums under the asked grouping, in the order of their names.
+fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, question: &Question) -> Vec<Edge> {
+    let mut edges: BTreeMap<Key, (EdgeEnd, EdgeEnd, Sum)> = BTreeMap::new();
+    let anonymous = |end: &EdgeEnd| EdgeEnd { node: None, zone: None, address: None, ..end.clone() };
+    for (between, sum) in sums {
+        let Some(mut sum) = sum.filter(|sum| sum.connections > 0) else { continue };
+        let (client, server) = (table.get(between.client), table.get(between.server));
+        sum.certainty = sum.certainty.min(client.certainty).min(server.certainty);
+        let (client, server) = (client.grouped(question.by), server.grouped(question.by));
         let key = Key {
             client: anonymous(&client),
             server: anonymous(&server),
-            port: ends.server_port,
-            protocol: subject.protocol.as_str(),
+            port: between.port,
+            protocol: between.protocol.as_str(),
         };
-        let certainty = verdict.certainty.min(ends.client.certainty).min(ends.server.certainty);
-        let sum = sums.entry(key).or_insert_with(|| Sum::new(client.clone(), server.clone(), certainty));
-        sum.add(verdict.side, counted, subject, failed_within(subject, question));
-        sum.certainty = sum.certainty.min(certainty);
-        keep_shared(&mut sum.client, &client);
-        keep_shared(&mut sum.server, &server);
+        match edges.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert((client, server, sum));
+            }
+            Entry::Occupied(mut held) => {
+                let (held_client, held_server, held_sum) = held.get_mut();
+                keep_shared(held_client, &client);
+                keep_shared(held_server, &server);
+                held_sum.merge(sum);
+            }
+        }
     }
-    let span = (question.since.unwrap_or(now), question.until.unwrap_or(now));
-    let losses = unpaired
-        .into_iter()
-        .map(|(node, loss)| Loss {
-            node,
-            from: span.0,
-            to: span.1,
-            place: "server".into(),
-            reason: "unpaired".into(),
-            ..loss
-        })
-        .collect();
-    let mut items: Vec<Edge> = sums.into_iter().map(|(key, sum)| sum.into_edge(&key)).collect();
-    // Stable: edges of the same size stay in the order of their names.
-    items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
-    let mut completeness = completeness::of(&*view, question, now, losses)?;
-    completeness.omitted = cut(&mut items, question.limit);
-    Ok(Answer { items, completeness })
+    edges.into_iter().map(|(key, (client, server, sum))| sum.into_edge(&key, client, server)).collect()
 }
 
 /// What of an unpaired server's view lies within the client node's coverage: the client's view should be there and is
@@ -142,11 +176,9 @@ fn keep_shared(end: &mut EdgeEnd, other: &EdgeEnd) {
     }
 }
 
-impl Sum {
-    fn new(client: EdgeEnd, server: EdgeEnd, certainty: Certainty) -> Self {
+impl Default for Sum {
+    fn default() -> Self {
         Self {
-            client,
-            server,
             sent: 0,
             recv: 0,
             retransmits: 0,
@@ -154,30 +186,44 @@ impl Sum {
             failures: 0,
             rtt_total: 0,
             rtt_views: 0,
-            certainty,
+            certainty: Certainty::Known,
         }
     }
+}
 
+impl Sum {
     fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, failed: bool) {
         let (sent, recv) = match side {
             Side::Client => (moved.sent.0, moved.recv.0),
             Side::Server => (moved.recv.0, moved.sent.0),
         };
-        self.sent = self.sent.saturating_add(sent);
-        self.recv = self.recv.saturating_add(recv);
-        self.retransmits = self.retransmits.saturating_add(moved.retransmits);
-        self.connections += 1;
-        self.failures += u64::from(failed);
-        if let Some(rtt) = subject.rtt_us {
-            self.rtt_total += u64::from(rtt);
-            self.rtt_views += 1;
-        }
+        self.merge(Self {
+            sent,
+            recv,
+            retransmits: moved.retransmits,
+            connections: 1,
+            failures: u64::from(failed),
+            rtt_total: subject.rtt_us.map_or(0, u64::from),
+            rtt_views: u64::from(subject.rtt_us.is_some()),
+            certainty: self.certainty,
+        });
     }
 
-    fn into_edge(self, key: &Key) -> Edge {
+    fn merge(&mut self, other: Self) {
+        self.sent = self.sent.saturating_add(other.sent);
+        self.recv = self.recv.saturating_add(other.recv);
+        self.retransmits = self.retransmits.saturating_add(other.retransmits);
+        self.connections += other.connections;
+        self.failures += other.failures;
+        self.rtt_total += other.rtt_total;
+        self.rtt_views += other.rtt_views;
+        self.certainty = self.certainty.min(other.certainty);
+    }
+
+    fn into_edge(self, key: &Key, client: EdgeEnd, server: EdgeEnd) -> Edge {
         Edge {
-            client: self.client,
-            server: self.server,
+            client,
+            server,
             service: None,
             port: key.port,
             protocol: key.protocol.to_owned(),

@@ -6,6 +6,7 @@
 
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use weir_model::{Certainty, Side};
 use weir_store::Endpoint;
@@ -15,7 +16,7 @@ use weir_wire::api::EdgeEnd;
 const ZONE: &str = "zone";
 
 /// One end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct End {
     pub(crate) endpoint: Endpoint,
     pub(crate) process: String,
@@ -27,31 +28,83 @@ pub(crate) struct End {
     pub(crate) certainty: Certainty,
 }
 
-/// A connection's two ends.
-#[derive(Clone, Debug)]
-pub(crate) struct Ends {
-    pub(crate) client: End,
-    pub(crate) server: End,
-    pub(crate) server_port: u16,
+/// A connection's two ends in their roles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends<'a> {
+    pub(crate) client: &'a End,
+    pub(crate) server: &'a End,
 }
 
-impl Selection {
-    /// The ends of a subject, in their roles.
-    pub(crate) fn ends(&self, subject: &Subject) -> Ends {
-        let verdict = self.verdicts.get(&subject.id);
-        let own = self.own_end(subject);
-        let counterpart = verdict.and_then(|verdict| verdict.counterpart).and_then(|id| self.subjects.get(&id));
+/// An end in an [`EndTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EndId(usize);
+
+/// What an own end's name follows from, without copying it.
+type Own<'a> = (&'a str, &'a str, &'a str, &'a str, IpAddr);
+
+/// Every different end of a selection, named once: a hundred thousand connections have few.
+pub(crate) struct EndTable<'a> {
+    selection: &'a Selection,
+    ends: Vec<End>,
+    by_content: HashMap<End, EndId>,
+    own: HashMap<Own<'a>, EndId>,
+}
+
+impl<'a> EndTable<'a> {
+    pub(crate) fn new(selection: &'a Selection) -> Self {
+        Self { selection, ends: Vec::new(), by_content: HashMap::new(), own: HashMap::new() }
+    }
+
+    pub(crate) fn get(&self, id: EndId) -> &End {
+        &self.ends[id.0]
+    }
+
+    /// The ends of a subject: client, server, and the server's port.
+    pub(crate) fn of(&mut self, subject: &'a Subject) -> (EndId, EndId, u16) {
+        let verdict = self.selection.verdicts.get(&subject.id);
+        let own = self.own(subject, subject.tuple.local.ip());
+        let counterpart =
+            verdict.and_then(|verdict| verdict.counterpart).and_then(|id| self.selection.subjects.get(&id));
         let other = match counterpart {
-            Some(counterpart) => End { address: subject.tuple.remote.ip(), ..self.own_end(counterpart) },
-            None => self.end_by_address(subject),
+            Some(counterpart) => self.own(counterpart, subject.tuple.remote.ip()),
+            // A socket that is connected to itself.
+            None if subject.flow.local == subject.flow.remote => own,
+            None => {
+                let end = self.selection.end_by_address(subject);
+                self.add(end)
+            }
         };
         let tuple = verdict.map_or(subject.flow, |verdict| verdict.tuple);
         match verdict.map_or(Side::Client, |verdict| verdict.side) {
-            Side::Client => Ends { client: own, server: other, server_port: tuple.remote.port() },
-            Side::Server => Ends { client: other, server: own, server_port: tuple.local.port() },
+            Side::Client => (own, other, tuple.remote.port()),
+            Side::Server => (other, own, tuple.local.port()),
         }
     }
 
+    fn own(&mut self, subject: &'a Subject, address: IpAddr) -> EndId {
+        let Subject { node, process, container_id, cgroup_path, .. } = subject;
+        let key = (&**node, process.as_str(), container_id.as_str(), cgroup_path.as_str(), address);
+        if let Some(id) = self.own.get(&key) {
+            return *id;
+        }
+        let end = End { address, ..self.selection.own_end(subject) };
+        let id = self.add(end);
+        self.own.insert(key, id);
+        id
+    }
+
+    fn add(&mut self, end: End) -> EndId {
+        if let Some(id) = self.by_content.get(&end) {
+            return *id;
+        }
+        let id = EndId(self.ends.len());
+        self.ends.push(end.clone());
+        self.by_content.insert(end, id);
+        id
+    }
+}
+
+impl Selection {
     fn own_end(&self, subject: &Subject) -> End {
         let endpoint = self.names.own(&subject.process, &subject.container_id, subject.tuple.local.ip());
         let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
@@ -115,11 +168,11 @@ impl Selection {
 
     /// Whether the question's filters on names let a connection with these ends through. A name filter looks at every
     /// name of an end: pod, container, process, container id, address.
-    pub(crate) fn ends_pass(&self, ends: &Ends, question: &Question) -> bool {
-        let both = [&ends.client, &ends.server];
+    pub(crate) fn ends_pass(&self, ends: Ends<'_>, question: &Question) -> bool {
+        let both = [ends.client, ends.server];
         let named = |end: &End, glob: &super::params::Glob| end.texts().iter().any(|text| glob.matches(text));
-        question.from.as_ref().is_none_or(|glob| named(&ends.client, glob))
-            && question.to.as_ref().is_none_or(|glob| named(&ends.server, glob))
+        question.from.as_ref().is_none_or(|glob| named(ends.client, glob))
+            && question.to.as_ref().is_none_or(|glob| named(ends.server, glob))
             && question.name.as_ref().is_none_or(|glob| both.iter().any(|end| named(end, glob)))
             && question.namespace.as_ref().is_none_or(|glob| {
                 both.iter().any(|end| !end.endpoint.namespace.is_empty() && glob.matches(&end.endpoint.namespace))

@@ -1,5 +1,6 @@
 //! The stored records: transactions, connections (transactions with what moved in the span), and metadata.
 
+use super::ends::{EndTable, Ends};
 use super::params::Question;
 use super::selection::{Depth, Selection, Subject};
 use super::{Sources, completeness, cut, rfc3339};
@@ -74,7 +75,8 @@ fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subjec
         || question.name.is_some()
         || question.namespace.is_some()
         || question.label.is_some();
-    let passes = |subject: &Subject| {
+    let mut table = EndTable::new(selection);
+    let mut passes = |subject: &'a Subject| {
         subject.in_span
             && subject.transaction.is_some()
             && subject.passes(question)
@@ -82,7 +84,10 @@ fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subjec
             && question
                 .port
                 .is_none_or(|port| subject.tuple.local.port() == port || subject.tuple.remote.port() == port)
-            && (!by_names || selection.ends_pass(&selection.ends(subject), question))
+            && (!by_names || {
+                let (client, server, _) = table.of(subject);
+                selection.ends_pass(Ends { client: table.get(client), server: table.get(server) }, question)
+            })
     };
     selection.subjects.values().filter(|subject| passes(subject)).collect()
 }
