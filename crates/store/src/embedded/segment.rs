@@ -13,12 +13,14 @@ use arrow_array::builder::{
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,6 +46,8 @@ pub(super) fn write(folder: &Path, id: SegmentId, rows: &[HistoryRow], edges: &[
     let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(StoreError::segment("write", &path))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
         .set_key_value_metadata(Some(vec![
             KeyValue::new(VERSION_KEY.into(), SEGMENT_VERSION.to_string()),
             KeyValue::new("weir.segment.first".into(), id.first.0.to_string()),
@@ -52,8 +56,9 @@ pub(super) fn write(folder: &Path, id: SegmentId, rows: &[HistoryRow], edges: &[
         ]))
         .build();
     let file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
-    let mut writer =
-        ArrowWriter::try_new(file, batch.schema(), Some(properties)).map_err(StoreError::segment("write", &path))?;
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(file, batch.schema(), options)
+        .map_err(StoreError::segment("write", &path))?;
     writer.write(&batch).map_err(StoreError::segment("write", &path))?;
     let file = writer.into_inner().map_err(StoreError::segment("write", &path))?;
     let bytes = file.sync_all().and_then(|()| file.metadata()).map_err(StoreError::io("sync", &temporary))?.len();
@@ -182,22 +187,40 @@ pub(super) fn read(
     Ok(())
 }
 
-/// A dictionary column with its values already turned into `T`, so that a text is read once, not once a row.
-struct Column<'a, T> {
-    keys: &'a DictionaryArray<Int32Type>,
+/// A text column with its values already turned into `T`, so that a text is read once, not once a row. The file's reader
+/// gives plain texts; equal ones mostly stand together, since rows are sorted.
+struct Column<T> {
+    keys: Vec<usize>,
     values: Vec<T>,
 }
 
-impl<'a, T: Clone> Column<'a, T> {
-    fn of(batch: &'a RecordBatch, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Self> {
-        let keys = batch.column_by_name(name)?.as_dictionary_opt::<Int32Type>()?;
-        let texts: &StringArray = keys.values().as_string_opt::<i32>()?;
-        let values = texts.iter().map(|text| read(text.unwrap_or_default())).collect::<Option<Vec<T>>>()?;
-        Some(Self { keys, values })
+impl<T: Clone> Column<T> {
+    fn of(batch: &RecordBatch, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Self> {
+        let texts: &StringArray = batch.column_by_name(name)?.as_string_opt::<i32>()?;
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut column = Self { keys: Vec::with_capacity(texts.len()), values: Vec::new() };
+        let mut before = None;
+        for text in texts {
+            let text = text.unwrap_or_default();
+            let key = match before {
+                Some((same, key)) if same == text => key,
+                _ => match known.get(text) {
+                    Some(key) => *key,
+                    None => {
+                        column.values.push(read(text)?);
+                        known.insert(text, column.values.len() - 1);
+                        column.values.len() - 1
+                    }
+                },
+            };
+            before = Some((text, key));
+            column.keys.push(key);
+        }
+        Some(column)
     }
 
     fn get(&self, row: usize) -> Option<T> {
-        self.values.get(self.keys.key(row)?).cloned()
+        self.values.get(*self.keys.get(row)?).cloned()
     }
 }
 
