@@ -54,6 +54,24 @@ fn main() {
         before = now;
     }
     println!("{} replies were asked for", replies.load(Ordering::Relaxed));
+    end(&mut agent);
+    let mut agent = start(folder.path(), &settings);
+    let before = replies.load(Ordering::Relaxed);
+    while replies.load(Ordering::Relaxed) == before {
+        wait(Duration::from_millis(10));
+    }
+    wait(Duration::from_secs(3));
+    let now = cost(&agent);
+    println!(
+        "killed and started again: {} ms of processor until after its first poll, resident {} MB, at most {} MB",
+        now.ticks * 10,
+        now.resident >> 20,
+        now.peak >> 20,
+    );
+    end(&mut agent);
+}
+
+fn end(agent: &mut Child) {
     let _ = agent.kill();
     let _ = agent.wait();
 }

@@ -56,7 +56,7 @@ pub struct Args {
     /// How log lines look
     #[arg(long, env = "WEIR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// A config file; its [agent] holds these settings
+    /// A config file; its table `agent` holds these settings
     #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -134,6 +134,11 @@ fn read_token(args: &Args) -> anyhow::Result<Option<String>> {
 }
 
 fn endpoint(server: &str) -> anyhow::Result<Endpoint> {
+    if server.starts_with("https:") {
+        bail!(
+            "--server {server}: this version speaks plain http; put a TLS tunnel in front of the server if the way there is not trusted"
+        );
+    }
     let endpoint = Endpoint::from_shared(server.to_owned())
         .with_context(|| format!("--server {server} is no URL: write for example http://127.0.0.1:7781"))?;
     Ok(endpoint

@@ -1,7 +1,7 @@
 //! The baselines: every counter's last totals, and what a row adds to them (R1, R2).
 //!
-//! Bounded: live counters by `--max-connections`, those that closed by [`MAX_CLOSED`] and [`CLOSED_FOR`], those that
-//! vanished without a closed row by [`VANISHED_FOR`]. What a bound costs is counted.
+//! Bounded: live counters by `--max-connections`, those that closed by `MAX_CLOSED` and `CLOSED_FOR`, those that
+//! vanished without a closed row by `VANISHED_FOR`. What a bound costs is counted.
 
 use super::key::Key;
 use super::life::{Entry, Life, Poll, Relation, fell};

@@ -1,7 +1,7 @@
 //! Export: brings the spool's batches to the server, in sequence, and takes its acknowledgements.
 //!
 //! One call at a time. After a Welcome frames follow from the sequence that the server wants, at most [`WINDOW`]
-//! unacknowledged; a lost connection is made again after a wait that doubles up to [`MAX_WAIT`]. Resending is harmless:
+//! unacknowledged; a lost connection is made again after a wait that doubles up to `MAX_WAIT`. Resending is harmless:
 //! a batch's bytes never change and the server knows their sequence.
 
 mod session;

@@ -1,7 +1,7 @@
 //! The spool: batches on disk until the server has them, and the baselines that go with them.
 //!
 //! A poll's outcome is one record, appended and fsynced before the tracer is told that its closed rows are safe: a
-//! killed agent goes on exactly where its last record ends. The records lie in segments ([`format`]) of a folder with
+//! killed agent goes on exactly where its last record ends. The records lie in segments (see [`mod@format`]) of a folder with
 //! one writer ([`folder`]). A new segment begins with a checkpoint of every baseline, so that older ones can go when
 //! their batches are acknowledged.
 //!
@@ -98,7 +98,7 @@ pub struct Spool {
     damage: Damage,
 }
 
-/// A drop that is planned: the tombstone must be durable before [`Spool::drop_to`].
+/// A drop that is planned: the tombstone must be durable before it is carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drop {
     /// What goes.
