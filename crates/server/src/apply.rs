@@ -41,6 +41,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Transactions leave two hours after their close (R9).
 const CLOSED_NS: i64 = 2 * 3600 * 1_000_000_000;
+/// Far behind anything that the log could still replay.
+const JOIN_COVERAGE_NS: i64 = 3600 * 1_000_000_000;
 /// About 500 MB of SQLite.
 const TRANSACTIONS_MAX: u64 = 1_000_000;
 /// Ended facts name what the last day's connections refer to.
@@ -257,6 +259,7 @@ impl Applier {
             facts_ns: FACTS_NS,
             facts_max: FACTS_MAX,
             reports_ns: history_ns,
+            join_coverage_ns: JOIN_COVERAGE_NS,
         };
         match self.store.retain(&retention) {
             Ok(removed) if removed.transactions_evicted + removed.facts_evicted > 0 => {

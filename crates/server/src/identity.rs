@@ -12,6 +12,8 @@ use weir_store::{Endpoint, Fact, Transaction};
 
 /// Facts that the index takes at most; beyond that new things stay unnamed.
 const NAMES_MAX: usize = 200_000;
+/// How far apart the clocks of nodes may be: so close to a change of holders an address names nobody.
+const UNCERTAINTY_NS: i64 = 1_000_000_000;
 /// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
 pub(crate) const NAMING: [&str; 4] = ["node", "pod", "container", "service"];
 /// Characters of a container's id where its name is not known, as container tools print it.
@@ -107,24 +109,20 @@ impl Names {
         }
     }
 
-    /// Who held an address at an instant: the one pod, else the one container, else the one node; nobody when two of a
-    /// kind claim it.
+    /// Who held an address at an instant: the one node, else the one pod, else the one container. Nobody when two of a
+    /// kind claim it, or another one did so close by that the clocks cannot tell.
     pub(crate) fn holder(&self, address: IpAddr, at: UnixNanos) -> Option<&Thing> {
         let holders = self.holders.get(&address)?;
-        let valid = |kind: &str| {
-            let mut of_kind = holders
-                .iter()
-                .filter(|thing| thing.kind == kind && thing.from <= at && thing.to.is_none_or(|to| at < to));
-            let first = of_kind.next();
-            // Several sources may speak of one thing.
-            first.filter(|first| of_kind.all(|other| other.id == first.id))
-        };
+        let valid =
+            |thing: &Thing, slack: i64| thing.from <= at.plus(slack) && thing.to.is_none_or(|to| at.plus(-slack) < to);
         // A host-network pod shares its node's address: the address then says only the node.
-        let node = valid("node");
-        if node.is_some() {
-            return node;
-        }
-        ["pod", "container"].into_iter().find_map(valid)
+        ["node", "pod", "container"].into_iter().find_map(|kind| {
+            let of_kind = || holders.iter().filter(|thing| thing.kind == kind);
+            let found = of_kind().find(|thing| valid(thing, 0))?;
+            // Several sources may speak of one thing.
+            let alone = of_kind().filter(|thing| valid(thing, UNCERTAINTY_NS)).all(|thing| thing.id == found.id);
+            alone.then_some(found)
+        })
     }
 
     /// The node that owns an address.
@@ -190,4 +188,100 @@ impl Names {
 
 fn endpoint(kind: &str, namespace: &str, name: &str) -> Endpoint {
     Endpoint { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_model::NodeName;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn fact(kind: &str, id: &str, address: &str, from: i64, to: Option<i64>) -> Fact {
+        Fact {
+            node: NodeName("a".into()),
+            source: "cri".into(),
+            kind: kind.into(),
+            id: id.into(),
+            from: UnixNanos(from * SECOND),
+            said: UnixNanos(from * SECOND),
+            to: to.map(|to| UnixNanos(to * SECOND)),
+            name: format!("{id}-name"),
+            namespace: "shop".into(),
+            parent: String::new(),
+            netns: 0,
+            addresses: vec![address.to_owned()],
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    fn names(facts: &[Fact]) -> Names {
+        let mut names = Names::default();
+        for fact in facts {
+            names.learn(fact);
+        }
+        names
+    }
+
+    #[test]
+    fn a_reused_address_is_not_attributed_to_the_old_pod() {
+        let names = names(&[fact("pod", "old", "10.0.0.1", 10, Some(20)), fact("pod", "new", "10.0.0.1", 30, None)]);
+        let name = |at: i64| {
+            let (endpoint, certainty) = names.by_address("10.0.0.1".parse().unwrap(), UnixNanos(at * SECOND / 10));
+            (endpoint.name, certainty)
+        };
+        assert_eq!(name(150), ("old-name".into(), Certainty::Inferred));
+        assert_eq!(name(250), ("10.0.0.1".into(), Certainty::Known), "between two holders it is only an address");
+        assert_eq!(name(400), ("new-name".into(), Certainty::Inferred));
+    }
+
+    #[test]
+    fn within_clock_uncertainty_of_a_change_and_between_two_claims_nobody_is_named() {
+        let names = names(&[
+            fact("pod", "old", "10.0.0.1", 10, Some(20)),
+            fact("pod", "new", "10.0.0.1", 20, None),
+            fact("pod", "one", "10.0.0.2", 10, None),
+            fact("pod", "two", "10.0.0.2", 10, None),
+        ]);
+        let holder = |address: &str, tenths: i64| {
+            names.holder(address.parse().unwrap(), UnixNanos(tenths * SECOND / 10)).map(|thing| thing.id.clone())
+        };
+        assert_eq!(holder("10.0.0.1", 185), Some("old".into()));
+        assert_eq!(holder("10.0.0.1", 195), None);
+        assert_eq!(holder("10.0.0.1", 205), None);
+        assert_eq!(holder("10.0.0.1", 215), Some("new".into()));
+        assert_eq!(holder("10.0.0.2", 150), None);
+    }
+
+    #[test]
+    fn an_own_end_is_its_pod_else_its_container_else_its_process() {
+        let mut container = fact("container", "c0ffee00c0ffee00", "10.0.0.1", 1, None);
+        let own = |names: &Names| {
+            let end = names.own("nginx", "c0ffee00c0ffee00", "10.0.0.1".parse().unwrap());
+            format!("{} {}/{}", end.kind, end.namespace, end.name)
+        };
+        assert_eq!(own(&names(&[])), "container /c0ffee00c0ff");
+        assert_eq!(own(&names(&[container.clone()])), "container shop/c0ffee00c0ffee00-name");
+        container.parent = "uid".into();
+        assert_eq!(own(&names(&[container, fact("pod", "uid", "10.0.0.1", 1, None)])), "pod shop/uid-name");
+        let process = names(&[]).own("nginx", "", "10.0.0.1".parse().unwrap());
+        assert_eq!((process.kind.as_str(), process.name.as_str()), ("process", "nginx"));
+    }
+
+    #[test]
+    fn a_source_that_knows_the_name_beats_a_newer_one_that_does_not() {
+        let named = fact("container", "c", "10.0.0.1", 1, None);
+        let nameless =
+            Fact { name: String::new(), source: "proc".into(), ..fact("container", "c", "10.0.0.1", 5, None) };
+        for facts in [[named.clone(), nameless.clone()], [nameless, named]] {
+            assert_eq!(names(&facts).container("c").0.unwrap().name, "c-name");
+        }
+    }
+
+    #[test]
+    fn loopback_names_nobody() {
+        let names = names(&[fact("node", "a", "127.0.0.1", 1, None)]);
+        let (endpoint, certainty) = names.by_address("127.0.0.1".parse().unwrap(), UnixNanos(5 * SECOND));
+        assert_eq!((endpoint.kind.as_str(), certainty), ("unknown", Certainty::Unknown));
+    }
 }

@@ -36,6 +36,8 @@ pub struct Retention {
     pub facts_max: u64,
     /// Coverage and losses leave after so long, nanoseconds.
     pub reports_ns: i64,
+    /// Spans of coverage that ended so long ago and follow each other become one, nanoseconds.
+    pub join_coverage_ns: i64,
 }
 
 /// How many rows a [`StateStore::retain`] removed.

@@ -385,3 +385,7 @@ fn clip(text: &str) -> String {
     }
     text[..end].to_owned()
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

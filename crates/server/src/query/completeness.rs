@@ -62,11 +62,12 @@ pub(crate) fn of(
     own_losses: Vec<Loss>,
 ) -> Result<Completeness, StoreError> {
     let streams = view.streams()?;
-    let first = streams.iter().map(|stream| stream.first_covered).min();
-    let from = question.since.or(first).unwrap_or(now);
     let to = question.until.unwrap_or(now);
     let newest = question.until.unwrap_or(UnixNanos(i64::MAX));
-    let covered = Covered::of(&view.coverage(from, newest)?);
+    let coverage = view.coverage(question.since.unwrap_or(UnixNanos(i64::MIN)), newest)?;
+    // Everything that is kept: from the oldest span on that is.
+    let from = question.since.or(coverage.iter().map(|span| span.from).min()).unwrap_or(now);
+    let covered = Covered::of(&coverage);
     let wanted = |node: &str| question.node.as_ref().is_none_or(|glob: &Glob| glob.matches(node));
     let mut nodes = Vec::new();
     for (node, streams) in by_node(&streams) {

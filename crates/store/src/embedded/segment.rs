@@ -204,14 +204,15 @@ impl<T: Clone> Column<T> {
             let text = text.unwrap_or_default();
             let key = match before {
                 Some((same, key)) if same == text => key,
-                _ => match known.get(text) {
-                    Some(key) => *key,
-                    None => {
+                _ => {
+                    if let Some(key) = known.get(text) {
+                        *key
+                    } else {
                         column.values.push(read(text)?);
                         known.insert(text, column.values.len() - 1);
                         column.values.len() - 1
                     }
-                },
+                }
             };
             before = Some((text, key));
             column.keys.push(key);

@@ -187,6 +187,8 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
     };
     let horizon = retention.now.plus(-retention.reports_ns).0;
     step.execute("DELETE FROM coverage WHERE to_ns < ?1", [horizon]).map_err(sql())?;
+    step.execute("UPDATE coverage SET from_ns = ?1 WHERE from_ns < ?1", [horizon]).map_err(sql())?;
+    join_coverage(&step, retention.now.plus(-retention.join_coverage_ns).0)?;
     step.execute("DELETE FROM losses WHERE to_ns < ?1", [horizon]).map_err(sql())?;
     removed.transactions_evicted = evict(
         &step,
@@ -209,6 +211,41 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
     }
     step.commit().map_err(sql())?;
     Ok(removed)
+}
+
+/// A poll a second for a week would be 600,000 rows a node; joined, a node without gaps has one, and what is recent.
+fn join_coverage(step: &Step<'_>, before: i64) -> Result<(), StoreError> {
+    type Span = ([u8; 16], i64, i64, i64, bool, String);
+    let sql = || StoreError::sql("join spans of coverage");
+    let spans: Vec<Span> = {
+        let mut find = step
+            .prepare_cached(
+                "SELECT stream, sequence, from_ns, to_ns, covered, reason FROM coverage
+                 WHERE to_ns < ?1 ORDER BY stream, sequence",
+            )
+            .map_err(sql())?;
+        let rows = find
+            .query_map([before], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            })
+            .map_err(sql())?;
+        rows.collect::<Result<_, _>>().map_err(sql())?
+    };
+    let mut delete = step.prepare_cached("DELETE FROM coverage WHERE stream = ?1 AND sequence = ?2").map_err(sql())?;
+    let mut widen =
+        step.prepare_cached("UPDATE coverage SET from_ns = ?3 WHERE stream = ?1 AND sequence = ?2").map_err(sql())?;
+    let mut held: Option<Span> = None;
+    for mut span in spans {
+        if let Some(before) = held.take()
+            && (before.0, before.3, before.4, &before.5) == (span.0, span.2, span.4, &span.5)
+        {
+            delete.execute(params![before.0, before.1]).map_err(sql())?;
+            span.2 = before.2;
+            widen.execute(params![span.0, span.1, span.2]).map_err(sql())?;
+        }
+        held = Some(span);
+    }
+    Ok(())
 }
 
 fn evict(step: &Step<'_>, table: &str, rows_max: u64, delete: &str) -> Result<u64, StoreError> {

@@ -151,6 +151,47 @@ pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
     let before = everything(&*open().view().unwrap());
     assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
     what_is_past_its_time_leaves(&open());
+    coverage_that_is_long_past_is_joined(&open());
+}
+
+fn coverage_that_is_long_past_is_joined(store: &dyn StateStore) {
+    let span = |sequence: u64, from: i64, to: i64| BatchReport {
+        coverage: Some(Coverage {
+            node: "a".into(),
+            from: UnixNanos(from),
+            to: UnixNanos(to),
+            covered: true,
+            gap_reason: String::new(),
+        }),
+        losses: Vec::new(),
+        ..report(sequence, to)
+    };
+    let reports = vec![span(21, 9_000, 9_100), span(22, 9_100, 9_200), span(23, 9_250, 9_300), span(24, 9_300, 9_900)];
+    store.apply(&StateChanges { reports: reports.clone(), ..StateChanges::default() }).unwrap();
+    let retention = Retention {
+        now: UnixNanos(10_000),
+        closed_ns: i64::MAX,
+        transactions_max: u64::MAX,
+        facts_ns: i64::MAX,
+        facts_max: u64::MAX,
+        reports_ns: 950,
+        join_coverage_ns: 500,
+    };
+    for again in [false, true] {
+        if again {
+            store.apply(&StateChanges { reports: vec![reports[3].clone()], ..StateChanges::default() }).unwrap();
+        }
+        store.retain(&retention).unwrap();
+        let view = store.view().unwrap();
+        let spans: Vec<(i64, i64)> = view
+            .coverage(UnixNanos(0), UnixNanos(20_000))
+            .unwrap()
+            .iter()
+            .map(|span| (span.from.0, span.to.0))
+            .collect();
+        // The first two are one, cut where retention ends; a hole stays a hole; what is recent stays as it came.
+        assert_eq!(spans, [(9_050, 9_200), (9_250, 9_300), (9_300, 9_900)]);
+    }
 }
 
 fn what_is_stored_is_read_back(store: &dyn StateStore) {
@@ -257,6 +298,7 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
         facts_ns: 2_000,
         facts_max: 1_000_000,
         reports_ns: 2_000,
+        join_coverage_ns: 500,
     };
     let removed = store.retain(&retention).unwrap();
     assert!(removed.transactions_expired >= 1 && removed.transactions_evicted == 0);
