@@ -30,7 +30,10 @@ fn sentence(completeness: &Completeness, zone: &TimeZone) -> String {
     }
     let (names, span) = (names(&completeness.nodes), span(completeness, zone));
     if completeness.complete {
-        return format!("complete: {names} covered {span}, nothing lost");
+        let part = young(completeness)
+            .map_or_else(String::new, |covered| format!("{} of ", units::span_ms(covered / 1000 * 1000)));
+        let since = if part.is_empty() { "" } else { ", from the first report on" };
+        return format!("complete: {names} covered {part}{span}{since}, nothing lost");
     }
     let mut faults: Vec<String> =
         completeness.nodes.iter().flat_map(|node| faults(node, &completeness.to, zone)).collect();
@@ -42,6 +45,15 @@ fn sentence(completeness: &Completeness, zone: &TimeZone) -> String {
     faults.truncate(LISTED_MAX);
     let rest = if more == 0 { String::new() } else { format!("; and {more} more, see weir status") };
     format!("incomplete: of {span} from {names}, {}{rest}", faults.join("; "))
+}
+
+/// The shortest covered time, milliseconds, where a node first reported within the span: nothing is missing then, but the
+/// numbers are of less time than was asked for. The poll under way (at most 30 s) is not worth a word.
+fn young(completeness: &Completeness) -> Option<u64> {
+    const POLL_MS: u64 = 30_000;
+    let asked = units::between_ms(&completeness.from, &completeness.to)?;
+    let covered = completeness.nodes.iter().map(|node| node.covered_ms).min()?;
+    (covered.saturating_add(POLL_MS) < asked).then_some(covered)
 }
 
 fn names(nodes: &[NodeCoverage]) -> String {
@@ -131,6 +143,16 @@ mod tests {
         assert_eq!(
             in_words(&five_minutes(), &TimeZone::UTC),
             "complete: node alpha covered the 5 min until 10:05:00, nothing lost"
+        );
+    }
+
+    #[test]
+    fn a_node_that_first_reported_within_the_span_did_not_cover_all_of_it() {
+        let mut completeness = five_minutes();
+        completeness.nodes[0].covered_ms = 16_700;
+        assert_eq!(
+            in_words(&completeness, &TimeZone::UTC),
+            "complete: node alpha covered 16 s of the 5 min until 10:05:00, from the first report on, nothing lost"
         );
     }
 
