@@ -93,8 +93,8 @@ fn a_segment_is_readable_by_its_columns_and_says_its_version() {
         columns,
         [
             "window_start",
-            "from",
-            "to",
+            "from_time",
+            "to_time",
             "connection",
             "edge",
             "view",

@@ -120,8 +120,8 @@ fn to_batch(rows: &[HistoryRow], edges: &[u64]) -> Result<RecordBatch, arrow_sch
 
     RecordBatch::try_from_iter_with_nullable([
         ("window_start", time(&|row| Some(row.window().start())), false),
-        ("from", time(&|row| Some(row.from)), false),
-        ("to", time(&|row| Some(row.to)), false),
+        ("from_time", time(&|row| Some(row.from)), false),
+        ("to_time", time(&|row| Some(row.to)), false),
         ("connection", Arc::new(connections.finish()) as ArrayRef, false),
         ("edge", Arc::new(edge.finish()) as ArrayRef, false),
         ("view", shared(&|row| row.view.map_or("unknown", Side::as_str)), false),
@@ -239,7 +239,7 @@ fn from_batch(
     let port = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<UInt16Type>();
     let flag = |name: &str| batch.column_by_name(name)?.as_boolean_opt();
 
-    let (from, to, started) = (time("from")?, time("to")?, time("started")?);
+    let (from, to, started) = (time("from_time")?, time("to_time")?, time("started")?);
     let connection = batch.column_by_name("connection")?.as_fixed_size_binary_opt()?;
     let view = Column::of(batch, "view", |text| {
         Some(match text {
