@@ -205,7 +205,11 @@ impl Observer {
         let began = self.clock.monotonic();
         let observed = match self.feed.poll(committer.cursor(), stage, &*self.clock).await {
             Ok(observed) => observed,
-            Err(failure) => return Ok(Outcome::Failed(failure)),
+            Err(failure) => {
+                // A reply that was too large must not leave its memory behind.
+                *stage = Stage::default();
+                return Ok(Outcome::Failed(failure));
+            }
         };
         let polled = self.complete(observed).await;
         let taken = self.clock.monotonic().0.saturating_sub(began.0);

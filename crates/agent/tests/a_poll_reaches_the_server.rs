@@ -125,6 +125,38 @@ fn a_poll_of_many_connections_comes_in_parts_and_is_covered_by_the_last() {
 }
 
 #[test]
+fn after_another_boot_the_baselines_begin_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("proc/sys/kernel");
+    std::fs::create_dir_all(kernel.join("random")).unwrap();
+    std::fs::write(kernel.join("hostname"), "a-node\n").unwrap();
+    std::fs::write(kernel.join("osrelease"), "6.18\n").unwrap();
+    let row =
+        r#"{"type":0,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"cookie":5,"monotonic_sent_bytes":70}"#;
+    let body = format!(r#"{{"run_id":"00000000000000aa","connections":[{row}],"cursor":1}}"#);
+    let _feed = Feed::constant(&folder.path().join("feed.sock"), Answer::Body(body.into()));
+    let ingest = Ingest::start();
+    let proc = folder.path().join("proc");
+    for (boot, records) in [("11", 1), ("11", 1), ("22", 2)] {
+        std::fs::write(kernel.join("random/boot_id"), boot.repeat(16)).unwrap();
+        let greeted = ingest.held().hellos.len();
+        let agent = Agent::start(folder.path(), &ingest.url, &["--interval", "20ms", "--proc", proc.to_str().unwrap()]);
+        until("the agent has polled", || {
+            let held = ingest.held();
+            let run = &held.hellos.get(greeted)?.agent_run;
+            held.batches.values().any(|batch| batch.agent_run == *run).then_some(())
+        });
+        assert!(agent.stop().success());
+        assert_eq!(ingest.held().records().len(), records, "boot {boot}");
+    }
+    let held = ingest.held();
+    let last = held.records().pop().unwrap();
+    assert_eq!((last.opened, last.sent_before, last.sent_delta, last.generation), (true, 70, 0, 0));
+    let boots: std::collections::BTreeSet<_> = held.batches.values().map(|batch| batch.boot_id.clone()).collect();
+    assert_eq!(boots.len(), 2);
+}
+
+#[test]
 fn a_stopped_agent_leaves_nothing_behind_that_the_server_could_have_had() {
     let folder = tempfile::tempdir().unwrap();
     let feed = Feed::constant(&folder.path().join("feed.sock"), Answer::Body(SAMPLE.into()));

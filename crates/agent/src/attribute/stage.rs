@@ -98,8 +98,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Forgets every row, keeps the memory.
+    /// Forgets every row. The memory is kept for the next reply, unless this one used only a small part of it.
     pub fn clear(&mut self) {
+        self.open.shrink_to(4 * self.open.len());
+        self.closed.shrink_to(4 * self.closed.len());
         self.open.clear();
         self.closed.clear();
         self.ends.clear();

@@ -1,9 +1,9 @@
 //! The spool: batches on disk until the server has them, and the baselines that go with them.
 //!
 //! A poll's outcome is one record, appended and fsynced before the tracer is told that its closed rows are safe: a
-//! killed agent goes on exactly where its last record ends. The records lie in segments (see [`mod@format`]) of a folder with
-//! one writer ([`folder`]). A new segment begins with a checkpoint of every baseline, so that older ones can go when
-//! their batches are acknowledged.
+//! killed agent goes on exactly where its last record ends. The records lie in segments (see [`mod@format`]) of a folder
+//! with one writer ([`folder`]). A new segment begins with a checkpoint of every baseline, so that older ones can go
+//! when their batches are acknowledged.
 //!
 //! Bounded by bytes and by age: the oldest batches are dropped first, and a tombstone, itself a batch, tells what they
 //! held. A full disk fails an append and changes nothing.
