@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use std::path::Path;
 use std::time::Duration;
 
-/// The schema that this build writes: the number of [`MIGRATIONS`].
+/// The schema that this build writes: the number of its migrations.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// How long a statement waits for another's lock. Writers are one and readers never block in WAL mode; only a
