@@ -107,6 +107,11 @@ impl Reply {
         Err(FetchError::Status { path: self.path, status: self.status })
     }
 
+    /// The body's length, where the reply's head announces it.
+    pub fn announced(&self) -> Option<u64> {
+        hyper::body::Body::size_hint(&self.body).exact()
+    }
+
     /// The body's next chunk, `None` at its end. No deadline: wrap the whole reading in one.
     ///
     /// # Errors

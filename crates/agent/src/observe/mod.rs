@@ -61,6 +61,10 @@ impl Feed {
 
     async fn fetch(&self, target: &str, stage: &mut Stage) -> Result<Envelope, Failure> {
         let reply = unix_http::get(&self.socket, target, self.timeouts).await?.ok()?;
+        if let Some(length) = reply.announced().filter(|length| *length > self.max_body) {
+            let detail = format!("the reply announces {length} bytes, at most {} are taken", self.max_body);
+            return Err(Failure::new(SourceState::TooLarge, detail));
+        }
         let limits = Limits { body: self.max_body, ..Limits::default() };
         let read = read(reply, Decoder::new(limits), stage);
         match timeout(self.body, read).await {
