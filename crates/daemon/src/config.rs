@@ -99,7 +99,8 @@ pub fn with_file(mut command: Command, table: &str, path: &Path) -> Result<Comma
         .collect();
     for (key, value) in settings {
         let name = key.replace('_', "-");
-        let Some(id) = command.get_arguments().find(|arg| arg.get_long() == Some(&name)).map(|arg| arg.get_id().clone())
+        let Some(id) =
+            command.get_arguments().find(|arg| arg.get_long() == Some(&name)).map(|arg| arg.get_id().clone())
         else {
             return Err(ConfigError::UnknownKey {
                 path: path.into(),

@@ -18,8 +18,9 @@ pub enum LogFormat {
 /// # Errors
 /// When `filter` does not parse; the text says where.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| anyhow::anyhow!("log filter `{filter}`: {error}; write for example `info` or `weir_agent=debug,warn`"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        anyhow::anyhow!("log filter `{filter}`: {error}; write for example `info` or `weir_agent=debug,warn`")
+    })?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     match format {

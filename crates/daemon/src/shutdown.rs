@@ -12,7 +12,10 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let cancelled = token.clone();
-    #[expect(clippy::disallowed_methods, reason = "it waits for signals as long as the process lives and owns nothing")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it waits for signals as long as the process lives and owns nothing"
+    )]
     tokio::spawn(async move {
         for attempt in 0.. {
             tokio::select! {

@@ -252,8 +252,7 @@ mod tests {
             Instance::Tuple { protocol: Protocol::Tcp, netns: 1, pid: 1, tuple },
             Instance::Tuple { protocol: Protocol::Udp, netns: 1, pid: 1, tuple },
         ] {
-            for generation in
-                [Generation::default(), Generation { count: 1, run: 0 }, Generation { count: 0, run: 1 }]
+            for generation in [Generation::default(), Generation { count: 1, run: 0 }, Generation { count: 0, run: 1 }]
             {
                 assert!(ids.insert(ConnectionKey { generation, ..key(instance) }.id()));
             }

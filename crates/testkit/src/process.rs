@@ -16,12 +16,9 @@ use std::time::Duration;
 /// When the binary is not there: the workspace has to be built first.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    exe.ancestors()
-        .skip(1)
-        .take(3)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| anyhow!("failed to find the binary {name} near {}: run `cargo build --workspace`", exe.display()))
+    exe.ancestors().skip(1).take(3).map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        anyhow!("failed to find the binary {name} near {}: run `cargo build --workspace`", exe.display())
+    })
 }
 
 /// A child that dies with its parent, and whose standard output is read line by line.

@@ -349,7 +349,8 @@ fn echo(server: SocketAddr, bytes: u64, teller: &Teller) -> Result<()> {
 /// Binds first, so that the local port of the failed connect is known.
 fn refused(server: SocketAddr, teller: &Teller) -> Result<()> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
-    let any: SocketAddr = if server.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() };
+    let any: SocketAddr =
+        if server.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() };
     socket.bind(&any.into())?;
     let local = socket.local_addr()?.as_socket().context("an IP address")?;
     match socket.connect(&server.into()) {

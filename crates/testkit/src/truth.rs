@@ -49,10 +49,7 @@ pub fn transactions_differ(truth: &[Truth], transactions: &[Transaction]) -> Str
 pub fn edges_differ(truth: &[Truth], edges: &[Edge]) -> String {
     let mut expected: BTreeMap<(String, String), Sum> = BTreeMap::new();
     for end in truth.iter().filter(|end| end.role == "client") {
-        expected
-            .entry((end.protocol.clone(), end.remote.port().to_string()))
-            .or_default()
-            .add(end.sent, end.recv);
+        expected.entry((end.protocol.clone(), end.remote.port().to_string())).or_default().add(end.sent, end.recv);
     }
     let mut found: BTreeMap<(String, String), Sum> = BTreeMap::new();
     for edge in edges {

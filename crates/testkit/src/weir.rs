@@ -51,7 +51,15 @@ impl Weir {
     pub fn up(data: &Path, interval: &str, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary("weir")?);
         command
-            .args(["up", "--listen", "127.0.0.1:0", "--agents-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args([
+                "up",
+                "--listen",
+                "127.0.0.1:0",
+                "--agents-listen",
+                "127.0.0.1:0",
+                "--metrics-listen",
+                "127.0.0.1:0",
+            ])
             .args(["--interval", interval, "--data"])
             .arg(data)
             .args(more);
@@ -149,8 +157,7 @@ impl Weir {
     /// # Errors
     /// When there is no answer.
     pub fn edges(&self) -> Result<Vec<Edge>> {
-        let answer: Answer<Edge> =
-            self.answer(&["edges", "--by", "address", "--since", "1h", "--limit", "1000000"])?;
+        let answer: Answer<Edge> = self.answer(&["edges", "--by", "address", "--since", "1h", "--limit", "1000000"])?;
         Ok(answer.items)
     }
 

@@ -34,7 +34,10 @@ fn the_published_sample_is_all_bytes_before_until_its_totals_rise() -> Result<()
     until(Duration::from_secs(20), || {
         let (transaction, edge) = sample_edge(&weir)?;
         ensure!(transaction.protocol == "udp", "{transaction:?}");
-        ensure!((transaction.monotonic_sent_bytes, transaction.monotonic_recv_bytes) == (3079, 5849), "{transaction:?}");
+        ensure!(
+            (transaction.monotonic_sent_bytes, transaction.monotonic_recv_bytes) == (3079, 5849),
+            "{transaction:?}"
+        );
         ensure!(transaction.bytes_before == 3079 + 5849, "{transaction:?}");
         ensure!((transaction.pid, transaction.net_ns) == (14931, 4_026_532_528), "{transaction:?}");
         ensure!((edge.sent_bytes, edge.recv_bytes) == (0, 0), "{edge:?}");
@@ -43,7 +46,10 @@ fn the_published_sample_is_all_bytes_before_until_its_totals_rise() -> Result<()
     feed.behave(Behaviour::Body(SAMPLE.replace("3079", "4079").replace("5849", "5850").into()));
     until(Duration::from_secs(20), || {
         let (transaction, edge) = sample_edge(&weir)?;
-        ensure!((transaction.monotonic_sent_bytes, transaction.monotonic_recv_bytes) == (4079, 5850), "{transaction:?}");
+        ensure!(
+            (transaction.monotonic_sent_bytes, transaction.monotonic_recv_bytes) == (4079, 5850),
+            "{transaction:?}"
+        );
         ensure!(transaction.bytes_before == 3079 + 5849, "{transaction:?}");
         ensure!((edge.sent_bytes, edge.recv_bytes) == (1000, 1), "{edge:?}");
         Ok(true)

@@ -48,7 +48,10 @@ fn crates_use_only_what_the_design_lets_them() -> Result<()> {
             ensure!(rights.contains(used), "{name} uses {used}, which the design does not draw");
         }
     }
-    ensure!(seen == allowed.keys().map(ToString::to_string).collect(), "the design names crates that are gone: {seen:?}");
+    ensure!(
+        seen == allowed.keys().map(ToString::to_string).collect(),
+        "the design names crates that are gone: {seen:?}"
+    );
     Ok(())
 }
 
@@ -58,7 +61,8 @@ fn the_code_map_names_what_is_there_and_nothing_else() -> Result<()> {
     let text = std::fs::read_to_string(root.join("docs/architecture.md"))?;
     let mut named = BTreeSet::new();
     for word in text.split('`').skip(1).step_by(2) {
-        let is_path = ["crates/", "ui/", "docs/", "scripts/", "bench/", ".ci/"].iter().any(|start| word.starts_with(start));
+        let is_path =
+            ["crates/", "ui/", "docs/", "scripts/", "bench/", ".ci/"].iter().any(|start| word.starts_with(start));
         if is_path && !word.contains(['*', '<', '{', ' ']) {
             ensure!(root.join(word).exists(), "docs/architecture.md names {word}, which is not there");
             named.insert(word.trim_end_matches('/').to_owned());

@@ -29,7 +29,10 @@ fn killing_any_part_at_any_time_loses_no_byte_and_counts_none_twice() -> Result<
     if !is_root_or_skip("killing_any_part_at_any_time_loses_no_byte_and_counts_none_twice") {
         return Ok(());
     }
-    let seed = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()) + 1);
+    let seed = std::env::var("WEIR_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()) + 1);
     println!("seed {seed}: run again with WEIR_SEED={seed}");
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let folder = tempfile::tempdir()?;

@@ -17,8 +17,11 @@ fn every_byte_of_known_exchanges_is_in_the_transactions_and_once_in_the_edges() 
     let folder = tempfile::tempdir()?;
     let weir = Weir::up(&folder.path().join("data"), "1s", &[])?;
     let mut stage = Stage::open()?;
-    let (echo, sink, reset) =
-        (stage.at("127.0.0.1", Manner::Echo)?, stage.at("127.0.0.1", Manner::Sink)?, stage.at("127.0.0.1", Manner::Reset)?);
+    let (echo, sink, reset) = (
+        stage.at("127.0.0.1", Manner::Echo)?,
+        stage.at("127.0.0.1", Manner::Sink)?,
+        stage.at("127.0.0.1", Manner::Reset)?,
+    );
     let echo_v6 = stage.at("::1", Manner::Echo)?;
 
     stage.play(&["echo", "--bytes", "1"], &[echo])?;
@@ -54,8 +57,7 @@ fn every_byte_of_known_exchanges_is_in_the_transactions_and_once_in_the_edges() 
     assert_eq!((failed.failures, failed.sent_bytes, failed.recv_bytes), (1, 0, 0));
 
     for truth in stage.truth().iter().filter(|truth| truth.protocol == "tcp") {
-        let key =
-            format!("{}-{}-{}-{}", truth.local.ip(), truth.remote.ip(), truth.local.port(), truth.remote.port());
+        let key = format!("{}-{}-{}-{}", truth.local.ip(), truth.remote.ip(), truth.local.port(), truth.remote.port());
         let expected = if truth.role == "client" { "outgoing" } else { "incoming" };
         for row in transactions.iter().filter(|row| row.key == key) {
             assert_eq!(row.direction, expected, "direction of {key}");

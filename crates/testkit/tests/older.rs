@@ -31,7 +31,8 @@ fn a_connection_older_than_everything_brings_only_what_it_does_from_now_on() -> 
     };
     until(Duration::from_secs(20), || {
         let transactions = weir.transactions()?;
-        let rows: Vec<_> = transactions.iter().filter(|row| row.key.ends_with(&format!("-{}", server.port()))).collect();
+        let rows: Vec<_> =
+            transactions.iter().filter(|row| row.key.ends_with(&format!("-{}", server.port()))).collect();
         ensure!(rows.len() == 1, "{} rows of the client's end", rows.len());
         ensure!(rows[0].monotonic_sent_bytes == 500_000 && rows[0].bytes_before == 1_000_000, "{:?}", rows[0]);
         ensure!(rows[0].direction == "outgoing", "direction {}", rows[0].direction);

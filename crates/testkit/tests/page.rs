@@ -22,7 +22,11 @@ fn the_page_in_chromium_shows_the_edges_and_totals_of_a_running_weir() -> Result
     stage.play(&["echo", "--bytes", "65536"], &[server])?;
     until(Duration::from_secs(20), || Ok(weir.edges()?.iter().any(|edge| edge.port == server.port())))?;
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
-    let output = Command::new("node").args(["--test", "e2e/page.test.mjs"]).env("WEIR_URL", weir.url()).current_dir(ui).output()?;
+    let output = Command::new("node")
+        .args(["--test", "e2e/page.test.mjs"])
+        .env("WEIR_URL", weir.url())
+        .current_dir(ui)
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(weir.stop(Duration::from_secs(5))?.success());
