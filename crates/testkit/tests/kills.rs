@@ -1,6 +1,9 @@
 //! The promise: whatever is killed, no byte of a TCP connection is missing and none is counted twice.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::Path;
 use std::time::Duration;
 use weir_testkit::is_root_or_skip;
 use weir_testkit::played::Stage;
@@ -61,6 +64,69 @@ fn killing_any_part_at_any_time_loses_no_byte_and_counts_none_twice() -> Result<
     ensure!(restarts >= 3 * KILLS as u64, "{restarts} restarts were counted");
     assert!(weir.stop(Duration::from_secs(5))?.success());
     Ok(())
+}
+
+#[test]
+fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Result<()> {
+    if !is_root_or_skip("a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges") {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let mut stage = Stage::open()?;
+    let server = stage.at("127.0.0.1", Manner::Echo)?;
+    let weir = Weir::up(&data, "500ms", &[])?;
+    let mut held = stage.start(&["hold", "--bytes", "5000"], server)?;
+    held.line()?;
+    held.step()?;
+    let sent = |weir: &Weir| -> Result<u64> {
+        Ok(weir.edges()?.iter().filter(|edge| edge.port == server.port()).map(|edge| edge.sent_bytes).sum())
+    };
+    until(Duration::from_secs(20), || Ok(sent(&weir)? == 5000))?;
+
+    kill(keeper_of(&data)?, Signal::SIGKILL)?;
+    weir.kill("tracer")?;
+    held.step()?;
+    until(Duration::from_secs(30), || {
+        ensure!(sent(&weir)? == 10_000, "{} bytes", sent(&weir)?);
+        let status = weir.status()?;
+        let told = status.completeness.losses.iter().any(|loss| loss.reason == "tracer_restarted");
+        ensure!(told, "losses {:?}", status.completeness.losses);
+        ensure!(!status.completeness.complete, "an answer with a gap in it is not complete");
+        Ok(true)
+    })?;
+    stage.end(held)?;
+    until(Duration::from_secs(20), || {
+        let differ = transactions_differ(stage.truth(), &weir.transactions()?);
+        ensure!(differ.is_empty(), "transactions differ from the truth:\n{differ}");
+        Ok(true)
+    })?;
+    assert!(weir.stop(Duration::from_secs(5))?.success());
+    Ok(())
+}
+
+/// The keeper whose socket lies in `data`: several may run on a machine.
+fn keeper_of(data: &Path) -> Result<Pid> {
+    let sockets = std::fs::read_to_string("/proc/net/unix")?;
+    let folder = data.to_string_lossy().into_owned();
+    let inodes: Vec<String> = sockets
+        .lines()
+        .filter(|line| line.contains(&folder))
+        .filter_map(|line| line.split_whitespace().nth(6).map(|inode| format!("socket:[{inode}]")))
+        .collect();
+    for process in std::fs::read_dir("/proc")? {
+        let path = process?.path();
+        let is_keeper = std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "weir-keeper");
+        let Ok(files) = std::fs::read_dir(path.join("fd")) else { continue };
+        let holds = files.flatten().any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|to| inodes.contains(&to.to_string_lossy().into_owned()))
+        });
+        if is_keeper && holds {
+            let pid = path.file_name().and_then(|name| name.to_str()).context("a pid")?.parse()?;
+            return Ok(Pid::from_raw(pid));
+        }
+    }
+    anyhow::bail!("no keeper for {}", data.display())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kills come at random times; nothing is assumed after the pause")]
