@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::Path;
 use std::time::Duration;
 use weir_testkit::is_root_or_skip;
 use weir_testkit::played::Stage;
@@ -84,7 +83,10 @@ fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Resu
     };
     until(Duration::from_secs(20), || Ok(sent(&weir)? == 5000))?;
 
-    kill(keeper_of(&data)?, Signal::SIGKILL)?;
+    // Stopped first, or it would replace its keeper before it is killed itself.
+    let tracer = weir.pid("tracer")?;
+    kill(tracer, Signal::SIGSTOP)?;
+    kill(keeper_of(tracer)?, Signal::SIGKILL)?;
     weir.kill("tracer")?;
     held.step()?;
     until(Duration::from_secs(30), || {
@@ -105,28 +107,17 @@ fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Resu
     Ok(())
 }
 
-/// The keeper whose socket lies in `data`: several may run on a machine.
-fn keeper_of(data: &Path) -> Result<Pid> {
-    let sockets = std::fs::read_to_string("/proc/net/unix")?;
-    let folder = data.to_string_lossy().into_owned();
-    let inodes: Vec<String> = sockets
-        .lines()
-        .filter(|line| line.contains(&folder))
-        .filter_map(|line| line.split_whitespace().nth(6).map(|inode| format!("socket:[{inode}]")))
-        .collect();
+/// The keeper that this tracer started: several may run on a machine.
+fn keeper_of(tracer: Pid) -> Result<Pid> {
     for process in std::fs::read_dir("/proc")? {
         let path = process?.path();
-        let is_keeper = std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "weir-keeper");
-        let Ok(files) = std::fs::read_dir(path.join("fd")) else { continue };
-        let holds = files.flatten().any(|file| {
-            std::fs::read_link(file.path()).is_ok_and(|to| inodes.contains(&to.to_string_lossy().into_owned()))
-        });
-        if is_keeper && holds {
-            let pid = path.file_name().and_then(|name| name.to_str()).context("a pid")?.parse()?;
-            return Ok(Pid::from_raw(pid));
+        let Ok(status) = std::fs::read_to_string(path.join("status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if field("Name:") == Some("weir-keeper") && field("PPid:") == Some(&tracer.to_string()) {
+            return Ok(Pid::from_raw(field("Pid:").context("a pid")?.parse()?));
         }
     }
-    anyhow::bail!("no keeper for {}", data.display())
+    anyhow::bail!("the tracer {tracer} has no keeper")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kills come at random times; nothing is assumed after the pause")]
