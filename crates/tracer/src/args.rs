@@ -1,7 +1,9 @@
 //! The tracer's settings.
 
+use crate::probes::setup::{Setup, Sizes};
+use crate::scope::{Scope, ScopeError};
 use clap::Parser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weir_daemon::logging::LogFormat;
 
@@ -28,6 +30,11 @@ pub struct Args {
     #[arg(long, env = "WEIR_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Trace only processes in this cgroup v2 directory or below: its path, or its path below the mount of cgroup v2.
+    /// Several tracers with scopes of their own share one kernel.
+    #[arg(long = "cgroup", env = "WEIR_TRACER_CGROUP", value_name = "PATH")]
+    pub scope: Option<PathBuf>,
+
     /// Leave UDP out (it costs about 0.3 microseconds a datagram).
     #[arg(long, env = "WEIR_NO_UDP")]
     pub no_udp: bool,
@@ -46,6 +53,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_KEEPER_GRACE", default_value = "60s", value_parser = humantime::parse_duration, hide = true)]
     pub keeper_grace: Duration,
 
+    /// The kernel maps' sizes.
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+
     /// What to log (`info`, `weir_tracer=debug,warn`).
     #[arg(long, env = "WEIR_LOG", default_value = "info")]
     pub log: String,
@@ -59,7 +70,58 @@ pub struct Args {
     pub config: Option<PathBuf>,
 }
 
+/// The kernel maps' sizes, hidden: only tests choose others, to see what happens when one is full.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct SizeArgs {
+    /// Bytes of the ring of ended TCP connections, a power of two of at least a page.
+    #[arg(long, env = "WEIR_CLOSED_RING_BYTES", hide = true)]
+    pub closed_ring_bytes: Option<u32>,
+
+    /// Bytes of the ring that a walk over the living fills, a power of two of at least a page.
+    #[arg(long, env = "WEIR_LIVE_RING_BYTES", hide = true)]
+    pub live_ring_bytes: Option<u32>,
+
+    /// UDP flows at once.
+    #[arg(long, env = "WEIR_UDP_FLOWS_MAX", hide = true)]
+    pub udp_flows_max: Option<u32>,
+
+    /// UDP peers of one socket.
+    #[arg(long, env = "WEIR_UDP_PEERS_MAX", hide = true)]
+    pub udp_peers_max: Option<u32>,
+
+    /// Room for `other` peers beyond the flows.
+    #[arg(long, env = "WEIR_UDP_OTHERS_MAX", hide = true)]
+    pub udp_others_max: Option<u32>,
+
+    /// Bytes of the ring of ended UDP sockets, a power of two of at least a page.
+    #[arg(long, env = "WEIR_UDP_GONE_RING_BYTES", hide = true)]
+    pub udp_gone_ring_bytes: Option<u32>,
+}
+
+impl SizeArgs {
+    fn sizes(&self) -> Sizes {
+        let usual = Sizes::default();
+        Sizes {
+            closed_ring_bytes: self.closed_ring_bytes.unwrap_or(usual.closed_ring_bytes),
+            live_ring_bytes: self.live_ring_bytes.unwrap_or(usual.live_ring_bytes),
+            udp_flows_max: self.udp_flows_max.unwrap_or(usual.udp_flows_max),
+            udp_peers_max: self.udp_peers_max.unwrap_or(usual.udp_peers_max),
+            udp_others_max: self.udp_others_max.unwrap_or(usual.udp_others_max),
+            udp_gone_ring_bytes: self.udp_gone_ring_bytes.unwrap_or(usual.udp_gone_ring_bytes),
+        }
+    }
+}
+
 impl Args {
+    /// What the probes are loaded with. `cgroup_root` is where cgroup v2 is mounted.
+    ///
+    /// # Errors
+    /// When the scope is no cgroup.
+    pub fn setup(&self, cgroup_root: Option<&Path>) -> Result<Setup, ScopeError> {
+        let scope = self.scope.as_deref().map(|given| Scope::find(given, cgroup_root)).transpose()?;
+        Ok(Setup { udp: !self.no_udp, scope, sizes: self.sizes.sizes() })
+    }
+
     /// The state folder.
     pub fn state_dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| {

@@ -124,6 +124,8 @@ pub struct Settings {
     pub clients_file: PathBuf,
     /// How often the keeper had to be started again.
     pub keeper_restarts: Arc<AtomicU64>,
+    /// The cgroup below which is traced, if not everywhere.
+    pub scope: Option<String>,
 }
 
 /// The engine. See the module.
@@ -447,6 +449,7 @@ impl<C: Clock> Engine<C> {
             gauges,
             since_monotonic_ns: self.since_ns,
             takeovers: self.run.takeovers,
+            scope: self.settings.scope.clone(),
         })
     }
 

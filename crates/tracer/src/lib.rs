@@ -17,6 +17,7 @@ pub mod preflight;
 pub mod probes;
 pub mod processes;
 pub mod rows;
+pub mod scope;
 pub mod server;
 pub mod socket;
 pub mod start;
@@ -52,8 +53,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let boot_id = read_boot_id()?;
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let cgroup_root = places::cgroup2_root(&mountinfo);
+    let setup = args.setup(cgroup_root.as_deref())?;
+    let scope = setup.scope.clone();
     let start::Begun { run, descriptors, probes, custody } =
-        start::begin(&args, &folder, &boot_id, cgroup_root.as_deref())?;
+        start::begin(&args, setup, &folder, &boot_id, cgroup_root.as_deref())?;
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
     // client's old cursor is not taken for one of this run.
     let first = clock.monotonic().0 / 1_000 + 1;
@@ -63,6 +66,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         udp_idle: args.udp_idle,
         clients_file: folder.join("clients.json"),
         keeper_restarts: custody.restarts(),
+        scope: scope.as_ref().map(|scope| scope.folder.display().to_string()),
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let places = Places::new(cgroup_root, "/proc".into());
@@ -77,7 +81,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         })
         .context("failed to start the engine's thread")?;
 
-    let feed = server::Feed::new(commands, &boot_id);
+    let feed = server::Feed::new(commands, &boot_id, scope);
     tracing::info!(socket = %args.socket.display(), "serving the feed");
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("engine", async move {

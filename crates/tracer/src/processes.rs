@@ -1,12 +1,16 @@
 //! The processes of this machine for `GET /processes`: an ordinary user may not read the network namespaces of others.
 
 use crate::places::{TICK_NS, cgroup_path, container_id};
+use crate::scope::Scope;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use weir_wire::feed::Process;
 
-/// Every thread group below `proc`. One that ends while it is read is left out.
-pub fn read(proc: &Path) -> std::io::Result<Vec<Process>> {
+/// Every thread group below `proc`, or those in the scope. One that ends while it is read is left out.
+pub fn read(proc: &Path, scope: Option<&Scope>) -> std::io::Result<Vec<Process>> {
+    if let Some(scope) = scope {
+        return Ok(scope.pids().into_iter().filter_map(|pid| read_one(&proc.join(pid.to_string()), pid)).collect());
+    }
     let mut processes: Vec<Process> = std::fs::read_dir(proc)?
         .flatten()
         .filter_map(|entry| {
@@ -57,7 +61,7 @@ mod tests {
 
     #[test]
     fn this_process_is_among_them() {
-        let all = read(Path::new("/proc")).unwrap();
+        let all = read(Path::new("/proc"), None).unwrap();
         let own = all.iter().find(|process| process.pid == std::process::id()).unwrap();
         assert!(own.start_ns > 0 && own.net_ns > 0 && !own.name.is_empty());
     }

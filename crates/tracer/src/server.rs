@@ -7,6 +7,7 @@ use crate::clients::{Fetch, ID_LENGTH_MAX};
 use crate::engine::{Command, Open, Snapshot};
 use crate::places::Place;
 use crate::rows::{Life, to_feed};
+use crate::scope::Scope;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
@@ -43,12 +44,14 @@ pub struct Feed {
     engine: SyncSender<Command>,
     snapshots: Arc<Semaphore>,
     boot_id: Arc<str>,
+    scope: Option<Arc<Scope>>,
 }
 
 impl Feed {
-    /// Answers through `engine`.
-    pub fn new(engine: SyncSender<Command>, boot_id: &str) -> Self {
-        Self { engine, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)), boot_id: boot_id.into() }
+    /// Answers through `engine`; processes are those of `scope`.
+    pub fn new(engine: SyncSender<Command>, boot_id: &str, scope: Option<Scope>) -> Self {
+        let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
+        Self { engine, snapshots, boot_id: boot_id.into(), scope: scope.map(Arc::new) }
     }
 }
 
@@ -171,7 +174,8 @@ async fn connections(
 }
 
 async fn processes(feed: &Feed) -> Result<Response<ReplyBody>, Refusal> {
-    let read = tokio::task::spawn_blocking(|| crate::processes::read(Path::new("/proc"))).await;
+    let scope = feed.scope.clone();
+    let read = tokio::task::spawn_blocking(move || crate::processes::read(Path::new("/proc"), scope.as_deref())).await;
     let processes = read
         .map_err(Refusal::internal)?
         .map_err(|error| Refusal::internal(format!("failed to read /proc: {error}")))?;

@@ -4,6 +4,7 @@ use crate::Args;
 use crate::engine::Run;
 use crate::keeper::Manifest;
 use crate::keeper::custody::{Custody, Estate, claim};
+use crate::probes::setup::Setup;
 use crate::probes::{self, ABI, Descriptors, ProbeReport, ProbeState};
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
@@ -57,9 +58,14 @@ pub fn hold_state(folder: &Path) -> anyhow::Result<State> {
 }
 
 /// Takes over or begins anew.
-pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Path>) -> anyhow::Result<Begun> {
-    let udp = !args.no_udp;
-    let estate = match claim(folder, |manifest| manifest.abi == ABI && manifest.udp == udp) {
+pub fn begin(
+    args: &Args,
+    setup: Setup,
+    folder: &Path,
+    boot_id: &str,
+    cgroup_root: Option<&Path>,
+) -> anyhow::Result<Begun> {
+    let estate = match claim(folder, |manifest| manifest.abi == ABI && manifest.setup == setup) {
         Ok(estate) => estate,
         Err(error) => {
             // Its grace ends it; what it holds cannot be had.
@@ -70,7 +76,7 @@ pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Pat
     let (manifest, descriptors, line) = if let Some(Estate { manifest, descriptors, line }) = estate {
         (Manifest { takeovers: manifest.takeovers + 1, ..manifest }, descriptors, Some(line))
     } else {
-        let (manifest, descriptors) = load(udp, cgroup_root)?;
+        let (manifest, descriptors) = load(setup, cgroup_root)?;
         (manifest, descriptors, None)
     };
     let descriptors = Arc::new(descriptors);
@@ -81,15 +87,15 @@ pub fn begin(args: &Args, folder: &Path, boot_id: &str, cgroup_root: Option<&Pat
     Ok(Begun { run, descriptors, probes, custody })
 }
 
-fn load(udp: bool, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Descriptors)> {
+fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Descriptors)> {
     probes::log_libbpf();
     let mut descriptors = Descriptors::new();
-    let tcp = probes::tcp::load(&mut descriptors).context(
+    let tcp = probes::tcp::load(&mut descriptors, &setup).context(
         "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, and no lockdown in mode \
          confidentiality); --log weir_tracer=debug shows its words",
     )?;
-    let udp_report = if udp {
-        probes::udp::load(&mut descriptors, cgroup_root)
+    let udp_report = if setup.udp {
+        probes::udp::load(&mut descriptors, &setup, cgroup_root)
     } else {
         let state = ProbeState::Disabled("--no-udp".to_owned());
         ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
@@ -98,7 +104,7 @@ fn load(udp: bool, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Desc
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to draw a run id: {error}"))?;
     let run_id = u64::from_le_bytes(bytes);
     let probes = vec![tcp, udp_report];
-    let manifest = Manifest { abi: ABI.to_owned(), run_id, udp, takeovers: 0, probes, names: Vec::new() };
+    let manifest = Manifest { abi: ABI.to_owned(), run_id, setup, takeovers: 0, probes, names: Vec::new() };
     Ok((manifest, descriptors))
 }
 

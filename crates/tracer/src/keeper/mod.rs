@@ -16,6 +16,7 @@ pub mod process;
 
 use crate::kernel::rights;
 use crate::probes::ProbeReport;
+use crate::probes::setup::Setup;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -34,8 +35,8 @@ pub struct Manifest {
     pub abi: String,
     /// The run.
     pub run_id: u64,
-    /// Whether UDP was asked for.
-    pub udp: bool,
+    /// What the probes were loaded with; a tracer that wants it otherwise begins another run.
+    pub setup: Setup,
     /// How often a tracer took it over.
     pub takeovers: u64,
     /// How the probes do.

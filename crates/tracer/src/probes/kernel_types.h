@@ -104,6 +104,8 @@ struct kernfs_node {
 };
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[0];
 };
 struct sock_cgroup_data {
 	struct cgroup *cgroup;

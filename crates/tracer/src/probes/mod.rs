@@ -5,12 +5,14 @@
 //! that took them over from the keeper works exactly as one that loaded them itself.
 
 pub mod layout;
+pub mod setup;
 pub mod tcp;
 pub mod udp;
 
 use crate::kernel::sys;
 use libbpf_rs::{MapCore, Object, ObjectBuilder};
 use serde::{Deserialize, Serialize};
+use setup::{SETTINGS, Settings, Setup};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use zerocopy::IntoBytes;
@@ -119,8 +121,13 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads `bytes` with the programs named in `programs`.
-    pub(crate) fn load(probe: &'static str, bytes: &[u8], programs: &[&str]) -> Result<Self, ProbeError> {
+    /// Loads `bytes` with the programs named in `programs`, set up as `setup` says.
+    pub(crate) fn load(
+        probe: &'static str,
+        bytes: &[u8],
+        programs: &[&str],
+        setup: &Setup,
+    ) -> Result<Self, ProbeError> {
         let refused = |step: &str| {
             let step = step.to_owned();
             move |source| ProbeError::Refused { probe, step, source }
@@ -130,14 +137,25 @@ impl Loaded {
             let wanted = programs.iter().any(|name| program.name().to_str() == Some(name));
             program.set_autoload(wanted);
         }
+        for mut map in open.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if name == SETTINGS {
+                map.set_initial_value(Settings::from(setup).as_bytes()).map_err(refused("set up the programs"))?;
+            } else if let Some(size) = setup.sizes.of_map(&name) {
+                map.set_max_entries(size).map_err(refused("size the maps"))?;
+            }
+        }
         let object = open.load().map_err(refused("load the programs"))?;
         Ok(Self { probe, object })
     }
 
-    /// Copies every map's descriptor.
+    /// Copies every map's descriptor, but for the settings', which nobody reads again.
     pub(crate) fn keep_maps(&self, into: &mut Descriptors) -> Result<(), ProbeError> {
         for map in self.object.maps() {
             let name = map.name().to_string_lossy().into_owned();
+            if name == SETTINGS {
+                continue;
+            }
             let fd = map.as_fd().try_clone_to_owned().map_err(|source| ProbeError::Keep {
                 probe: self.probe,
                 name: name.clone(),

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on says where")]
 
+pub mod cgroup;
+pub mod player;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

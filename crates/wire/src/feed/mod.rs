@@ -216,6 +216,9 @@ pub struct Status {
     /// How often a tracer process took over these kernel maps from one that died.
     #[serde(default)]
     pub takeovers: u64,
+    /// The cgroup v2 directory below which the tracer traces; absent when it traces everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// A probe's state.

@@ -1,6 +1,7 @@
 //! The TCP probe: what it needs from the kernel and how its maps are read. See `probe.bpf.c` for what it traces.
 
 use super::layout::Row;
+use super::setup::Setup;
 use super::{Attach, Descriptors, Loaded, ProbeError, ProbeReport, ProbeState};
 use crate::kernel::ring::Ring;
 use crate::kernel::sys;
@@ -24,8 +25,8 @@ const LOST_NO_STORAGE: u32 = 1;
 const BACKFILL_PASS: u32 = 2;
 
 /// Loads and attaches everything, tracepoint first: a connection that opens during the back-fill is traced.
-pub fn load(descriptors: &mut Descriptors) -> Result<ProbeReport, ProbeError> {
-    let loaded = Loaded::load(NAME, OBJECT, &[STATE, WALK, FILL])?;
+pub fn load(descriptors: &mut Descriptors, setup: &Setup) -> Result<ProbeReport, ProbeError> {
+    let loaded = Loaded::load(NAME, OBJECT, &[STATE, WALK, FILL], setup)?;
     loaded.keep_maps(descriptors)?;
     loaded.attach(STATE, Attach::Trace, descriptors)?;
     loaded.attach(WALK, Attach::MapIterator("tcp_sockets"), descriptors)?;

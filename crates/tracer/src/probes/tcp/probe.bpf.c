@@ -11,9 +11,12 @@
  * The counters (include/linux/tcp.h, include/linux/tcp.h:tcp_sock):
  *   sent = bytes_sent - bytes_retrans      payload that left at least once
  *   recv = bytes_received - SOCK_DONE      bytes_received also counts the peer's FIN
+ *
+ * The scope is decided where a socket's storage is made; a socket without storage is outside.
  */
 #include "../kernel_types.h"
 #include "../row.bpf.h"
+#include "../settings.bpf.h"
 
 /* struct tcp_socket::flags */
 #define IS_LISTENER 1
@@ -51,16 +54,16 @@ struct {
 	__type(value, struct tcp_socket);
 } tcp_sockets SEC(".maps");
 
-/* 8 MiB / (144 + 8) B = 55,188 ends between two drains (100 ms): 550,000 connections a second. */
+/* Both rings' sizes are set before loading (probes/setup.rs). */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, 4096);
 } tcp_closed SEC(".maps");
 
 /* A walk that fills it pauses (the program asks for the same socket again) until user space has emptied it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, 4096);
 } tcp_live SEC(".maps");
 
 enum tcp_number {
@@ -218,13 +221,26 @@ static __always_inline void begin(struct tcp_socket *socket, __u8 direction, __u
 	socket->flags = IS_OPEN;
 }
 
+/* Whether the socket that the current task opens is to be traced. Where a kernel thread opens it (a subflow of MPTCP, a
+ * mounted file system), the socket itself knows its cgroup. */
+static __always_inline bool is_opener_in_scope(const struct sock *sk, struct task_struct *task, bool user)
+{
+	if (!is_scoped())
+		return true;
+	if (user)
+		return is_task_in_scope(task);
+	return bpf_core_field_exists(sk->sk_cgrp_data.cgroup) && is_cgroup_in_scope(sk->sk_cgrp_data.cgroup);
+}
+
 static __always_inline void opening(const struct sock *sk, __u64 now)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	bool user = is_user_task(task);
+	if (!is_opener_in_scope(sk, task, user))
+		return;
 	struct tcp_socket *socket = socket_of(sk);
 	if (!socket)
 		return;
-	struct task_struct *task = bpf_get_current_task_btf();
-	bool user = is_user_task(task);
 
 	set_place(&socket->origin, sk, user ? task : NULL);
 	if (user) {
@@ -240,11 +256,13 @@ static __always_inline void opening(const struct sock *sk, __u64 now)
 
 static __always_inline void listening(const struct sock *sk)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	bool user = is_user_task(task);
+	if (!is_opener_in_scope(sk, task, user))
+		return;
 	struct tcp_socket *socket = socket_of(sk);
 	if (!socket)
 		return;
-	struct task_struct *task = bpf_get_current_task_btf();
-	bool user = is_user_task(task);
 
 	set_place(&socket->origin, sk, user ? task : NULL);
 	if (user)
@@ -252,10 +270,12 @@ static __always_inline void listening(const struct sock *sk)
 	socket->flags = IS_LISTENER;
 }
 
-/* A child of a listener. Its storage is a copy of the listener's, owner included, unless the listener had none. */
+/* A child of a listener. Its storage is a copy of the listener's, owner included, unless the listener had none: then
+ * that is outside the scope, where there is one. */
 static __always_inline void accepting(const struct sock *sk, __u64 now)
 {
-	struct tcp_socket *socket = socket_of(sk);
+	struct tcp_socket *socket =
+		is_scoped() ? bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0) : socket_of(sk);
 	if (!socket)
 		return;
 	if (!socket->origin.netns)
@@ -302,7 +322,7 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 	struct row *row;
 
 	/* tcp_done runs on sockets that have ended already, too. */
-	if (!tcp || from == TCP_CLOSE)
+	if (!tcp || from == TCP_CLOSE || (is_scoped() && !socket))
 		return;
 	if (from == TCP_LISTEN) {
 		if (socket)
@@ -476,7 +496,7 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
 	state = sk->__sk_common.skc_state;
-	if (state == TCP_CLOSE)
+	if (state == TCP_CLOSE || !is_task_in_scope(task))
 		return 0;
 	number = bpf_map_lookup_elem(&tcp_numbers, &key);
 	if (!number)

@@ -2,6 +2,7 @@
 //! traces.
 
 use super::layout::{IDLE, Origin, Row, UDP};
+use super::setup::Setup;
 use super::tcp::{descriptor, read_number};
 use super::{Attach, Descriptors, Loaded, ProbeError, ProbeReport, ProbeState};
 use crate::kernel::ring::{Position, Ring};
@@ -15,9 +16,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The folder's name.
 pub const NAME: &str = "udp";
-
-/// `FLOWS_MAX + OTHERS_MAX`: the table's size.
-pub const FLOWS_MAX: u64 = 65_536 + 4_096;
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/udp.bpf.o"));
 const OUT: &str = "weir_udp_out";
@@ -89,10 +87,10 @@ struct Gone {
 
 const _: () = assert!(size_of::<Key>() == 48 && size_of::<Flow>() == 80 && size_of::<Gone>() == 64);
 
-/// Loads what this kernel takes and attaches it to the root of cgroup v2.
-pub fn load(descriptors: &mut Descriptors, cgroup_root: Option<&Path>) -> ProbeReport {
+/// Loads what this kernel takes and attaches it to the scope's cgroup, else to the root of cgroup v2.
+pub fn load(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&Path>) -> ProbeReport {
     let report = |state| ProbeReport { name: NAME.to_owned(), state, links: Vec::new() };
-    let Some(root) = cgroup_root else {
+    let Some(root) = setup.scope.as_ref().map(|scope| scope.folder.as_path()).or(cgroup_root) else {
         return report(ProbeState::Unsupported(
             "no cgroup v2 is mounted; mount it (mount -t cgroup2 none /sys/fs/cgroup/unified) and start again"
                 .to_owned(),
@@ -102,7 +100,7 @@ pub fn load(descriptors: &mut Descriptors, cgroup_root: Option<&Path>) -> ProbeR
         Ok(cgroup) => cgroup,
         Err(error) => {
             return report(ProbeState::Unsupported(format!(
-                "the root of cgroup v2, {}, cannot be opened ({error}); in a container mount the host's there",
+                "the cgroup {} cannot be opened ({error}); in a container mount the host's there",
                 root.display()
             )));
         }
@@ -110,17 +108,17 @@ pub fn load(descriptors: &mut Descriptors, cgroup_root: Option<&Path>) -> ProbeR
     let mut programs = NEEDED.to_vec();
     programs.extend(OPTIONAL.map(|(name, _)| name));
     let mut without = Vec::new();
-    let mut outcome = Loaded::load(NAME, OBJECT, &programs);
+    let mut outcome = Loaded::load(NAME, OBJECT, &programs, setup);
     if outcome.is_err() {
         // Something is not welcome on this kernel: which?
         programs = NEEDED.to_vec();
         for (name, consequence) in OPTIONAL {
-            match Loaded::load(NAME, OBJECT, &[name]) {
+            match Loaded::load(NAME, OBJECT, &[name], setup) {
                 Ok(_) => programs.push(name),
                 Err(error) => without.push(format!("{name} ({consequence}): {error}")),
             }
         }
-        outcome = Loaded::load(NAME, OBJECT, &programs);
+        outcome = Loaded::load(NAME, OBJECT, &programs, setup);
     }
     let loaded = match outcome {
         Ok(loaded) => loaded,
@@ -157,6 +155,7 @@ pub fn load(descriptors: &mut Descriptors, cgroup_root: Option<&Path>) -> ProbeR
 #[derive(Debug)]
 pub struct Udp {
     gone: Ring,
+    flows_max: usize,
     keys: Vec<u8>,
     values: Vec<u8>,
 }
@@ -178,7 +177,8 @@ impl Udp {
             return Ok(None);
         }
         let gone = Ring::map(descriptor(descriptors, "udp_gone")?)?;
-        Ok(Some(Self { gone, keys: Vec::new(), values: Vec::new() }))
+        let flows_max = sys::max_entries(descriptor(descriptors, "udp_flows")?)?;
+        Ok(Some(Self { gone, flows_max, keys: Vec::new(), values: Vec::new() }))
     }
 
     /// Every flow that lives.
@@ -294,7 +294,7 @@ impl Udp {
         let live = read_number(numbers, FLOWS_MADE)?.saturating_sub(read_number(numbers, FLOWS_DELETED)?);
         Ok([
             ("udp_flows", live),
-            ("udp_flows_max", FLOWS_MAX),
+            ("udp_flows_max", self.flows_max as u64),
             // Datagrams that an application was too slow for; not received, and not counted as received.
             ("udp_receive_queue_full", read_number(numbers, QUEUE_FULL)?),
             ("udp_gone_ring_waiting_bytes", self.gone.waiting_bytes()),
@@ -310,7 +310,7 @@ impl Udp {
             self.values.resize(batch * size_of::<Flow>(), 0);
             let (count, next) = match sys::lookup_batch(flows, from, &mut self.keys, &mut self.values) {
                 // One bucket holds more than there is room for.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOSPC) && batch < FLOWS_MAX as usize => {
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOSPC) && batch < self.flows_max => {
                     batch *= 2;
                     continue;
                 }
@@ -361,15 +361,17 @@ fn add_number(descriptors: &Descriptors, index: u32, by: u64) -> io::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::setup::Sizes;
     use super::*;
 
     #[test]
     fn without_cgroup_version_2_the_probe_says_how_to_get_it() {
+        let setup = Setup { udp: true, scope: None, sizes: Sizes::default() };
         let mut descriptors = Descriptors::new();
-        let none = load(&mut descriptors, None);
+        let none = load(&mut descriptors, &setup, None);
         let ProbeState::Unsupported(reason) = &none.state else { panic!("{none:?}") };
         assert!(reason.contains("mount -t cgroup2"), "{reason}");
-        let closed = load(&mut descriptors, Some(Path::new("/nonexistent/cgroup")));
+        let closed = load(&mut descriptors, &setup, Some(Path::new("/nonexistent/cgroup")));
         let ProbeState::Unsupported(reason) = &closed.state else { panic!("{closed:?}") };
         assert!(reason.contains("/nonexistent/cgroup"), "{reason}");
         assert!(descriptors.is_empty());

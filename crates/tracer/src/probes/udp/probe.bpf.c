@@ -2,7 +2,7 @@
  *
  * UDP: payload bytes of every datagram, by socket and peer, IPv4 and IPv6, in every cgroup and network namespace.
  *
- * Traces: cgroup_skb ingress and egress on the root of cgroup v2 (kernel 4.10 or newer; 5.11 for the storage), which see
+ * Traces: cgroup_skb ingress and egress on the scope's cgroup, else on the root of cgroup v2 (kernel 4.10 or newer; 5.11 for the storage), which see
  *         each datagram before it is cut into fragments or segments on its way out, and after they were put together
  *         on its way in. They always let it pass.
  *         cgroup/sock_create: whose the socket is. cgroup/sock_release: its flows end.
@@ -13,16 +13,10 @@
  */
 #include "../kernel_types.h"
 #include "../row.bpf.h"
+#include "../settings.bpf.h"
 
 /* struct udp_flow::flags, as in struct row: the flow stands for every peer beyond the cap. */
 #define OTHER_PEER 1
-
-/* Flows at once: 65,536 * about 270 B = 18 MB, twice what a busy DNS server or QUIC proxy shows in two minutes. */
-#define FLOWS_MAX 65536
-/* So that the `other` peer of a socket always finds room. */
-#define OTHERS_MAX 4096
-/* Peers of one socket: one noisy socket cannot take the whole table. */
-#define PEERS_MAX 1024
 
 struct udp_key {
 	__u64 cookie;
@@ -75,10 +69,11 @@ struct {
 	__type(value, struct udp_socket);
 } udp_sockets SEC(".maps");
 
-/* A plain, preallocated hash: what is full says so and is counted; an LRU would forget bytes silently. */
+/* A plain, preallocated hash: what is full says so and is counted; an LRU would forget bytes silently. Its size is set
+ * before loading (probes/setup.rs). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, FLOWS_MAX + OTHERS_MAX);
+	__uint(max_entries, 1);
 	__type(key, struct udp_key);
 	__type(value, struct udp_flow);
 } udp_flows SEC(".maps");
@@ -92,10 +87,10 @@ struct {
 	__type(value, __u64);
 } udp_expired SEC(".maps");
 
-/* 1 MiB / (64 + 8) B = 14,563 sockets between two drains (100 ms). */
+/* Its size is set before loading (probes/setup.rs). */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 4096);
 } udp_gone SEC(".maps");
 
 enum udp_number {
@@ -220,12 +215,12 @@ static __always_inline void to_other(struct udp_key *key)
 
 static __always_inline bool has_room(struct udp_socket *socket, __u64 cookie)
 {
-	if (number_of(UDP_FLOWS_MADE) - number_of(UDP_FLOWS_DELETED) >= FLOWS_MAX)
+	if (number_of(UDP_FLOWS_MADE) - number_of(UDP_FLOWS_DELETED) >= settings.udp_flows_max)
 		return false;
-	if (socket->flows < PEERS_MAX)
+	if (socket->flows < settings.udp_peers_max)
 		return true;
 	__u64 *expired = bpf_map_lookup_elem(&udp_expired, &cookie);
-	return socket->flows - (expired ? *expired : 0) < PEERS_MAX;
+	return socket->flows - (expired ? *expired : 0) < settings.udp_peers_max;
 }
 
 static __always_inline struct udp_flow *make(struct udp_socket *socket, struct udp_key *key, bool outgoing,
@@ -367,6 +362,9 @@ int BPF_PROG(weir_udp_full, int rc, struct sock *sk, struct sk_buff *skb)
 
 	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;
+	/* A socket that had a datagram has storage, if it is in the scope. */
+	if (is_scoped() && !bpf_sk_storage_get(&udp_sockets, sk, 0, 0))
+		return 0;
 	add(UDP_QUEUE_FULL, 1);
 	key.cookie = bpf_get_socket_cookie(sk);
 	if (skb->protocol == bpf_htons(0x0800)) {
@@ -416,6 +414,8 @@ int weir_udp_fill(struct bpf_iter__task_file *ctx)
 	if (!sk || sk->sk_protocol != IPPROTO_UDP)
 		return 0;
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
+		return 0;
+	if (!is_task_in_scope(task))
 		return 0;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket) {
