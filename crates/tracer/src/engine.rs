@@ -1,22 +1,20 @@
-//! The engine: one thread that owns the kernel's maps, the journal and the clients, so nothing of it is locked.
+//! The engine: one thread that owns the source, the journal and the clients, so nothing of it is locked.
 //!
 //! ```text
-//! tcp_closed ring, udp_gone ring ──drain──▶ journal ──┐
-//! tcp_sockets walk, udp_flows ────────────────────────┼──▶ Snapshot ──▶ server (streams it)
-//! requests ──Command (16)──▶ engine ──────────────────┘
+//! source ──drain──▶ journal ─────────┐
+//! source ──walk──────────────────────┼──▶ Snapshot ──▶ server (streams it)
+//! requests ──Command (16)──▶ engine ─┘
 //! ```
-//! The ring is drained every 100 ms and around every walk. A walk comes first and the ring after it: a connection that
-//! ends in between is then an ended row, and nothing falls through.
+//! The source is drained every 100 ms and around every walk, so that nothing falls through between the living and the
+//! ended.
 
 use crate::clients::{Answer, Clients, Fetch, Kept};
 use crate::journal::{Ended, Journal, JournalError, Reader};
-use crate::losses::{self, Loss};
+use crate::losses::Loss;
 use crate::places::{Place, Places};
 use crate::probes::layout::Row;
-use crate::probes::tcp::Tcp;
-use crate::probes::udp::Udp;
-use crate::probes::{Descriptors, ProbeReport, ProbeState};
 use crate::rows::Last;
+use crate::source::{Drained, Source, Walk, Write};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_daemon::clock::Clock;
-use weir_wire::feed::{Probe, Status};
-use zerocopy::FromBytes;
+use weir_wire::feed::Status;
 
 /// The ring holds 55,188 ended connections: ten drains a second carry 550,000 a second.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -66,7 +63,8 @@ pub enum EngineError {
     Journal(#[from] JournalError),
 }
 
-fn kernel(step: &'static str) -> impl FnOnce(std::io::Error) -> EngineError {
+/// A failure of the kernel while doing `step`.
+pub(crate) fn kernel(step: &'static str) -> impl FnOnce(std::io::Error) -> EngineError {
     move |source| EngineError::Kernel { step, source }
 }
 
@@ -131,13 +129,9 @@ pub struct Settings {
 /// The engine. See the module.
 pub struct Engine<C> {
     run: Run,
-    descriptors: Arc<Descriptors>,
-    probes: Vec<ProbeReport>,
-    tcp: Tcp,
-    udp: Option<Udp>,
-    journal: Journal,
+    source: Box<dyn Source>,
+    ledger: Ledger,
     clients: Clients,
-    places: Places,
     settings: Settings,
     clock: C,
     since_ns: u64,
@@ -147,29 +141,50 @@ pub struct Engine<C> {
     journal_write_errors: u64,
 }
 
+/// The journal, and what a row needs on its way into it.
+struct Ledger {
+    journal: Journal,
+    places: Places,
+    now_ns: u64,
+    dropped: u64,
+}
+
+impl Ledger {
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), EngineError> {
+        let ended: Vec<Ended> = rows
+            .into_iter()
+            .filter(|row| !self.journal.has(row))
+            .map(|row| {
+                let place = self.places.find(&row.origin, self.now_ns);
+                (row, place)
+            })
+            .collect();
+        if !ended.is_empty() {
+            self.dropped += self.journal.append(&ended)?;
+        }
+        Ok(())
+    }
+}
+
 impl<C: Clock> Engine<C> {
-    /// Takes everything over. Nothing is read yet but the maps' memory.
+    /// Takes everything over.
+    ///
+    /// # Errors
+    /// None yet; a source that cannot be read says so when it is read.
     pub fn new(
         run: Run,
-        descriptors: Arc<Descriptors>,
-        probes: Vec<ProbeReport>,
+        source: Box<dyn Source>,
         journal: Journal,
         places: Places,
         settings: Settings,
         clock: C,
-    ) -> Result<Self, EngineError> {
-        let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
-        let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
+    ) -> Self {
         let now = clock.monotonic().0;
         let mut engine = Self {
             run,
-            descriptors,
-            probes,
-            tcp,
-            udp,
-            journal,
+            source,
+            ledger: Ledger { journal, places, now_ns: now, dropped: 0 },
             clients: Clients::default(),
-            places,
             settings,
             clock,
             since_ns: now,
@@ -180,7 +195,7 @@ impl<C: Clock> Engine<C> {
         };
         engine.restore_clients();
         engine.backfill();
-        Ok(engine)
+        engine
     }
 
     /// Works until the senders of commands are gone.
@@ -224,10 +239,9 @@ impl<C: Clock> Engine<C> {
 
     fn backfill(&mut self) {
         self.backfilled_ns = self.clock.monotonic().0;
-        let of_udp = if self.udp.is_some() { Udp::backfill(&self.descriptors) } else { Ok(()) };
-        if let Err(error) = self.tcp.backfill(&self.descriptors).and(of_udp) {
+        if let Err(error) = self.source.backfill() {
             tracing::warn!(%error, "failed to look up the owners of sockets");
-            losses::add(&self.descriptors, Loss::BackfillsFailed, 1);
+            self.source.count(Loss::BackfillsFailed, 1);
         }
     }
 
@@ -238,91 +252,45 @@ impl<C: Clock> Engine<C> {
         }
     }
 
-    /// Moves what ended from the ring into the journal. On failure it stays in the ring.
+    /// Moves what ended from the source into the journal. On failure it stays in the source.
     fn drain(&mut self) -> Result<(), EngineError> {
         let now = self.clock.monotonic().0;
         self.drained_ns = now;
-        let mut to_the_end = false;
-        for _ in 0..DRAIN_BATCHES {
-            let mut rows = Vec::new();
-            let position = self.tcp.closed().read(DRAIN_BYTES, |record| {
-                if let Ok((row, _)) = Row::read_from_prefix(record) {
-                    rows.push(row);
-                }
-            });
-            if rows.is_empty() {
-                self.tcp.closed().advance(position);
-                to_the_end = true;
-                break;
-            }
-            self.write(rows, now)?;
-            self.tcp.closed().advance(position);
-        }
-        if let Some(mut udp) = self.udp.take() {
-            let outcome = self.drain_udp(&mut udp, now);
-            self.udp = Some(udp);
-            outcome?;
-        }
-        if to_the_end {
+        let drained = self.through(now, |source, write| source.drain(now, write))?;
+        if drained == Drained::Wholly {
             // What a killed tracer had written but not taken is dealt with.
-            self.journal.forget_already();
+            self.ledger.journal.forget_already();
         }
         Ok(())
     }
 
-    fn drain_udp(&mut self, udp: &mut Udp, now: u64) -> Result<(), EngineError> {
-        let endings = udp.endings(&self.descriptors, now).map_err(kernel("read the UDP flows that ended"))?;
-        self.write(endings.rows.clone(), now)?;
-        udp.take(&self.descriptors, &endings).map_err(kernel("take the UDP flows that ended"))
+    /// Gives the source the way into the journal, and counts what the journal had to let go for it.
+    fn through<T>(
+        &mut self,
+        now_ns: u64,
+        each: impl FnOnce(&mut dyn Source, Write<'_>) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.ledger.now_ns = now_ns;
+        let outcome = each(&mut *self.source, &mut |rows| self.ledger.write(rows));
+        let dropped = std::mem::take(&mut self.ledger.dropped);
+        self.source.count(Loss::ClosedRowsDropped, dropped);
+        outcome
     }
 
-    /// Ends flows without a datagram for long. They leave the kernel before they are written: a datagram in between
-    /// begins a new flow, and what a kill in between would lose has been told as a living row.
     fn expire(&mut self, now: u64) -> Result<(), EngineError> {
-        let Some(udp) = &mut self.udp else { return Ok(()) };
-        let rows = udp
-            .expire(&self.descriptors, now, self.settings.udp_idle)
-            .map_err(kernel("take the UDP flows that are idle"))?;
-        self.write(rows, now)
-    }
-
-    fn write(&mut self, rows: Vec<Row>, now: u64) -> Result<(), EngineError> {
-        let ended: Vec<Ended> = rows
-            .into_iter()
-            .filter(|row| !self.journal.has(row))
-            .map(|row| {
-                let place = self.places.find(&row.origin, now);
-                (row, place)
-            })
-            .collect();
-        if ended.is_empty() {
-            return Ok(());
-        }
-        let dropped = self.journal.append(&ended)?;
-        losses::add(&self.descriptors, Loss::ClosedRowsDropped, dropped);
-        Ok(())
+        let idle = self.settings.udp_idle;
+        self.through(now, |source, write| source.expire(now, idle, write))
     }
 
     fn snapshot(&mut self, fetch: Option<&Fetch>) -> Result<Snapshot, EngineError> {
         let now = self.clock.monotonic().0;
         self.drain()?;
-        let walk = self.tcp.walk(&self.descriptors).map_err(|source| {
-            losses::add(&self.descriptors, Loss::WalksFailed, 1);
-            EngineError::Kernel { step: "walk the open connections", source }
-        })?;
-        // Flows only end in this thread, so their walk may come after.
-        self.drain()?;
-        let mut flows = match &mut self.udp {
-            Some(udp) => udp.walk(&self.descriptors).map_err(kernel("read the UDP flows"))?,
-            None => Vec::new(),
-        };
-        let mut rows = walk.rows;
-        rows.append(&mut flows);
-        let head = self.journal.head();
-        let mut answer = fetch.map(|fetch| self.clients.begin(fetch, self.journal.floor(), head, now));
+        let Walk { rows, complete } = self.through(now, |source, write| source.walk(now, write))?;
+        let head = self.ledger.journal.head();
+        let mut answer = fetch.map(|fetch| self.clients.begin(fetch, self.ledger.journal.floor(), head, now));
         let mut open = Vec::with_capacity(rows.len());
         for row in rows {
-            let place = self.places.find(&row.origin, now);
+            let place = self.ledger.places.find(&row.origin, now);
             let last = answer.as_mut().map(|answer| answer.open(&row)).unwrap_or_default();
             open.push(Open { row, place, last });
         }
@@ -331,9 +299,10 @@ impl<C: Clock> Engine<C> {
             None => None,
         };
         if let Some(answer) = answer {
-            losses::add(&self.descriptors, Loss::ClientBaselinesCapped, answer.capped);
+            self.source.count(Loss::ClientBaselinesCapped, answer.capped);
             self.clients.finish(answer, head);
-            losses::add(&self.descriptors, Loss::ClientsEvicted, self.clients.take_evicted());
+            let evicted = self.clients.take_evicted();
+            self.source.count(Loss::ClientsEvicted, evicted);
             self.settle()?;
         }
         Ok(Snapshot {
@@ -343,30 +312,30 @@ impl<C: Clock> Engine<C> {
             open,
             ended,
             cursor: fetch.map(|_| head),
-            complete: walk.complete,
-            losses: self.losses()?,
+            complete,
+            losses: self.source.losses()?,
         })
     }
 
     /// The ended rows of an answer, and what came on each since the last fetch where that is not nothing.
     fn ended(&self, answer: &mut Answer) -> Result<(Reader, BTreeMap<u64, Last>), EngineError> {
         let mut lasts = BTreeMap::new();
-        let mut reader = self.journal.reader(answer.after);
+        let mut reader = self.ledger.journal.reader(answer.after);
         while let Some((sequence, row, _)) = reader.read().map_err(kernel("read the journal of ended connections"))? {
             let last = answer.ended(sequence, &row);
             if last != Last::default() {
                 lasts.insert(sequence, last);
             }
         }
-        Ok((self.journal.reader(answer.after), lasts))
+        Ok((self.ledger.journal.reader(answer.after), lasts))
     }
 
     /// Lets go what every client has. Half at least, so that the rest is not copied at every fetch.
     fn settle(&mut self) -> Result<(), EngineError> {
         if let Some(settled) = self.clients.settled()
-            && settled.saturating_sub(self.journal.floor()) * 2 >= self.journal.len() as u64
+            && settled.saturating_sub(self.ledger.journal.floor()) * 2 >= self.ledger.journal.len() as u64
         {
-            self.journal.drop_until(settled)?;
+            self.ledger.journal.drop_until(settled)?;
         }
         self.keep_clients();
         Ok(())
@@ -399,35 +368,16 @@ impl<C: Clock> Engine<C> {
         format!("{:016x}", self.run.id)
     }
 
-    fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {
-        let mut all = BTreeMap::new();
-        let of_tcp = self.tcp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
-        all.extend(of_tcp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)));
-        if let Some(udp) = &self.udp {
-            let of_udp = udp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
-            all.extend(
-                of_udp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)),
-            );
-        }
-        losses::read(&self.descriptors, &mut all).map_err(kernel("read what was lost"))?;
-        Ok(all)
-    }
-
     fn status(&mut self) -> Result<Status, EngineError> {
         self.clients.expire(self.clock.monotonic().0);
-        let walk = self.tcp.walk(&self.descriptors).map_err(kernel("walk the open connections"))?;
-        let counted = costs_are_counted();
-        let probes: Vec<Probe> = self.probes.iter().map(|probe| self.probe(probe, counted)).collect();
-        let degraded =
-            self.probes.iter().any(|probe| !matches!(probe.state, ProbeState::Running | ProbeState::Disabled(_)));
+        let probes = self.source.probes();
+        let journal = &self.ledger.journal;
         let gauges = [
-            ("tcp_open_connections", walk.rows.len() as u64),
-            ("tcp_closed_ring_waiting_bytes", self.tcp.closed().waiting_bytes()),
-            ("journal_rows", self.journal.len() as u64),
+            ("journal_rows", journal.len() as u64),
             ("journal_rows_max", crate::journal::ROWS_MAX as u64),
-            ("journal_bytes", self.journal.bytes()),
+            ("journal_bytes", journal.bytes()),
             ("journal_bytes_max", crate::journal::BYTES_MAX),
-            ("journal_torn_tails", self.journal.torn_tails()),
+            ("journal_torn_tails", journal.torn_tails()),
             ("journal_write_errors", self.journal_write_errors),
             ("clients", self.clients.len() as u64),
             ("keeper_restarts", self.settings.keeper_restarts.load(Ordering::Relaxed)),
@@ -435,56 +385,21 @@ impl<C: Clock> Engine<C> {
         ];
         let mut gauges: BTreeMap<String, u64> =
             gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        if let Some(udp) = &self.udp {
-            let of_udp = udp.gauges(&self.descriptors).map_err(kernel("read the numbers of probe udp"))?;
-            gauges.extend(of_udp.map(|(name, value)| (name.to_owned(), value)));
-        }
+        gauges.append(&mut self.source.gauges()?);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: self.run_id(),
             boot_id: self.run.boot_id.clone(),
-            state: if degraded { "degraded" } else { "running" }.to_owned(),
+            state: if self.source.is_degraded() { "degraded" } else { "running" }.to_owned(),
             probes,
-            losses: self.losses()?,
+            losses: self.source.losses()?,
             gauges,
             since_monotonic_ns: self.since_ns,
             takeovers: self.run.takeovers,
             scope: self.settings.scope.clone(),
         })
     }
-
-    fn probe(&self, report: &ProbeReport, counted: bool) -> Probe {
-        let (state, reason) = match &report.state {
-            ProbeState::Running => ("running", None),
-            ProbeState::Partly(reason) => ("running", Some(reason)),
-            ProbeState::Disabled(reason) => ("disabled", Some(reason)),
-            ProbeState::Unsupported(reason) => ("unsupported", Some(reason)),
-            ProbeState::Failed(reason) => ("failed", Some(reason)),
-        };
-        let mut probe =
-            Probe { name: report.name.clone(), state: state.to_owned(), reason: reason.cloned(), ..Probe::default() };
-        if counted && !report.links.is_empty() {
-            let costs = report
-                .links
-                .iter()
-                .filter_map(|name| self.descriptors.get(name))
-                .filter_map(|link| crate::kernel::sys::program_cost(std::os::fd::AsFd::as_fd(link)).ok());
-            let (runs, nanoseconds) = costs.fold((0, 0), |sum, cost| (sum.0 + cost.runs, sum.1 + cost.nanoseconds));
-            (probe.runs, probe.nanoseconds) = (Some(runs), Some(nanoseconds));
-        }
-        probe
-    }
 }
 
 /// A flow lives at most this much, or a quarter of its idle time, longer than it should.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// One batch of the ring: an eighth of it, so that a drain's memory stays small.
-const DRAIN_BYTES: usize = 1 << 20;
-/// Twice what the ring holds: all that was there when a drain began, but no race with a producer that never rests.
-const DRAIN_BATCHES: usize = 16;
-
-/// Counting costs every program about 20 ns a run, so it is the machine's owner who switches it on.
-fn costs_are_counted() -> bool {
-    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
-}

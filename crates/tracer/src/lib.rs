@@ -1,12 +1,13 @@
 //! eBPF, a folder a probe; the feed's server. The only crate with kernel code, and the only privileged program.
 //!
 //! The programs in the kernel count; this process hands their counts on over a unix socket and keeps nothing that
-//! matters in its memory. [`probes`] loads the programs, [`engine`] reads their maps and writes what ended into the
+//! matters in its memory. [`probes`] loads the programs, [`ebpf`] reads their maps, [`engine`] writes what ended into the
 //! [`journal`], [`server`] serves the feed, and [`keeper`] holds it all together when this process is killed. The
 //! tracer never knows what a pod is.
 
 pub mod args;
 pub mod clients;
+pub mod ebpf;
 pub mod engine;
 pub mod journal;
 pub mod keeper;
@@ -20,6 +21,7 @@ pub mod rows;
 pub mod scope;
 pub mod server;
 pub mod socket;
+pub mod source;
 pub mod start;
 
 pub use args::Args;
@@ -70,7 +72,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let places = Places::new(cgroup_root, "/proc".into());
-    let engine = Engine::new(run, descriptors, probes, journal, places, settings, clock)?;
+    let source = Box::new(ebpf::Ebpf::new(descriptors, probes)?);
+    let engine = Engine::new(run, source, journal, places, settings, clock);
     // Dropped at the thread's end, however that comes.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::Builder::new()

@@ -5,6 +5,7 @@ use super::setup::Setup;
 use super::{Attach, Descriptors, Loaded, ProbeError, ProbeReport, ProbeState};
 use crate::kernel::ring::Ring;
 use crate::kernel::sys;
+use crate::source::Walk;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::RecvTimeoutError;
@@ -46,15 +47,6 @@ const WALKS_MAX: usize = 3;
 pub struct Tcp {
     closed: Ring,
     live: Ring,
-}
-
-/// What one walk over the living connections gave.
-#[derive(Debug)]
-pub struct Walk {
-    /// Every open connection.
-    pub rows: Vec<Row>,
-    /// False when the walk had to pause: a socket may have been missed where it went on.
-    pub complete: bool,
 }
 
 impl Tcp {

@@ -1,0 +1,172 @@
+//! eBPF as the source of rows: programs in the kernel count, their maps are read here.
+//!
+//! ```text
+//! tcp_closed ring, udp_gone ring ──drain──▶ written
+//! tcp_sockets walk, udp_flows ──────walk──▶ rows
+//! ```
+//! A walk comes first and the ring after it: a connection that ends in between is then an ended row.
+
+use crate::engine::{EngineError, kernel};
+use crate::losses::{self, Loss};
+use crate::probes::layout::Row;
+use crate::probes::tcp::Tcp;
+use crate::probes::udp::Udp;
+use crate::probes::{Descriptors, ProbeReport, ProbeState};
+use crate::source::{Drained, Source, Walk, Write};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_wire::feed::Probe;
+use zerocopy::FromBytes;
+
+/// One batch of the ring: an eighth of it, so that a drain's memory stays small.
+const DRAIN_BYTES: usize = 1 << 20;
+/// Twice what the ring holds: all that was there when a drain began, but no race with a producer that never rests.
+const DRAIN_BATCHES: usize = 16;
+
+/// The kernel's programs and maps.
+#[derive(Debug)]
+pub struct Ebpf {
+    descriptors: Arc<Descriptors>,
+    reports: Vec<ProbeReport>,
+    tcp: Tcp,
+    udp: Option<Udp>,
+}
+
+impl Ebpf {
+    /// Takes the maps over. Nothing is read yet but their memory.
+    ///
+    /// # Errors
+    /// When a ring cannot be mapped.
+    pub fn new(descriptors: Arc<Descriptors>, reports: Vec<ProbeReport>) -> Result<Self, EngineError> {
+        let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
+        let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
+        Ok(Self { descriptors, reports, tcp, udp })
+    }
+
+    fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<(), EngineError> {
+        let Some(udp) = &mut self.udp else { return Ok(()) };
+        let endings = udp.endings(&self.descriptors, now_ns).map_err(kernel("read the UDP flows that ended"))?;
+        write(endings.rows.clone())?;
+        udp.take(&self.descriptors, &endings).map_err(kernel("take the UDP flows that ended"))
+    }
+
+    fn probe(&self, report: &ProbeReport, counted: bool) -> Probe {
+        let (state, reason) = match &report.state {
+            ProbeState::Running => ("running", None),
+            ProbeState::Partly(reason) => ("running", Some(reason)),
+            ProbeState::Disabled(reason) => ("disabled", Some(reason)),
+            ProbeState::Unsupported(reason) => ("unsupported", Some(reason)),
+            ProbeState::Failed(reason) => ("failed", Some(reason)),
+        };
+        let mut probe =
+            Probe { name: report.name.clone(), state: state.to_owned(), reason: reason.cloned(), ..Probe::default() };
+        if counted && !report.links.is_empty() {
+            let costs = report
+                .links
+                .iter()
+                .filter_map(|name| self.descriptors.get(name))
+                .filter_map(|link| crate::kernel::sys::program_cost(std::os::fd::AsFd::as_fd(link)).ok());
+            let (runs, nanoseconds) = costs.fold((0, 0), |sum, cost| (sum.0 + cost.runs, sum.1 + cost.nanoseconds));
+            (probe.runs, probe.nanoseconds) = (Some(runs), Some(nanoseconds));
+        }
+        probe
+    }
+}
+
+impl Source for Ebpf {
+    fn drain(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
+        let mut drained = Drained::InPart;
+        for _ in 0..DRAIN_BATCHES {
+            let mut rows = Vec::new();
+            let position = self.tcp.closed().read(DRAIN_BYTES, |record| {
+                if let Ok((row, _)) = Row::read_from_prefix(record) {
+                    rows.push(row);
+                }
+            });
+            if rows.is_empty() {
+                self.tcp.closed().advance(position);
+                drained = Drained::Wholly;
+                break;
+            }
+            write(rows)?;
+            self.tcp.closed().advance(position);
+        }
+        self.drain_udp(now_ns, write)?;
+        Ok(drained)
+    }
+
+    fn walk(&mut self, now_ns: u64, write: Write<'_>) -> Result<Walk, EngineError> {
+        let mut walk = self.tcp.walk(&self.descriptors).map_err(|source| {
+            losses::add(&self.descriptors, Loss::WalksFailed, 1);
+            EngineError::Kernel { step: "walk the open connections", source }
+        })?;
+        // Flows only end in this thread, so their walk may come after.
+        self.drain(now_ns, write)?;
+        if let Some(udp) = &mut self.udp {
+            let mut flows = udp.walk(&self.descriptors).map_err(kernel("read the UDP flows"))?;
+            walk.rows.append(&mut flows);
+        }
+        Ok(walk)
+    }
+
+    fn backfill(&mut self) -> std::io::Result<()> {
+        let of_udp = if self.udp.is_some() { Udp::backfill(&self.descriptors) } else { Ok(()) };
+        self.tcp.backfill(&self.descriptors).and(of_udp)
+    }
+
+    /// Flows leave the kernel before they are written: a datagram in between begins a new flow, and what a kill in
+    /// between would lose has been told as a living row.
+    fn expire(&mut self, now_ns: u64, idle: Duration, write: Write<'_>) -> Result<(), EngineError> {
+        let Some(udp) = &mut self.udp else { return Ok(()) };
+        let rows = udp.expire(&self.descriptors, now_ns, idle).map_err(kernel("take the UDP flows that are idle"))?;
+        write(rows)
+    }
+
+    fn count(&mut self, loss: Loss, count: u64) {
+        losses::add(&self.descriptors, loss, count);
+    }
+
+    fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {
+        let mut all = BTreeMap::new();
+        let of_tcp = self.tcp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
+        all.extend(of_tcp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)));
+        if let Some(udp) = &self.udp {
+            let of_udp = udp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
+            all.extend(
+                of_udp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)),
+            );
+        }
+        losses::read(&self.descriptors, &mut all).map_err(kernel("read what was lost"))?;
+        Ok(all)
+    }
+
+    fn probes(&self) -> Vec<Probe> {
+        let counted = costs_are_counted();
+        self.reports.iter().map(|report| self.probe(report, counted)).collect()
+    }
+
+    fn gauges(&mut self) -> Result<BTreeMap<String, u64>, EngineError> {
+        let walk = self.tcp.walk(&self.descriptors).map_err(kernel("walk the open connections"))?;
+        let of_tcp = [
+            ("tcp_open_connections", walk.rows.len() as u64),
+            ("tcp_closed_ring_waiting_bytes", self.tcp.closed().waiting_bytes()),
+        ];
+        let mut gauges: BTreeMap<String, u64> =
+            of_tcp.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if let Some(udp) = &self.udp {
+            let of_udp = udp.gauges(&self.descriptors).map_err(kernel("read the numbers of probe udp"))?;
+            gauges.extend(of_udp.map(|(name, value)| (name.to_owned(), value)));
+        }
+        Ok(gauges)
+    }
+
+    fn is_degraded(&self) -> bool {
+        self.reports.iter().any(|report| !matches!(report.state, ProbeState::Running | ProbeState::Disabled(_)))
+    }
+}
+
+/// Counting costs every program about 20 ns a run, so it is the machine's owner who switches it on.
+fn costs_are_counted() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
+}
