@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_daemon::clock::Clock;
 use weir_inventory::ProcessFact;
-use weir_wire::agent::{BATCH_FORMAT, Batch, Loss, Source, Tombstone};
+use weir_wire::agent::{Address, BATCH_FORMAT, Batch, Loss, Source, Tombstone, Translation};
+use weir_wire::feed::decode::Translated;
 
 /// Who the batches come from.
 #[derive(Clone, Debug)]
@@ -310,7 +311,9 @@ impl Committer {
             covered_to: to,
             losses: if envelope.losses.is_empty() { BTreeMap::new() } else { envelope.losses.clone() },
         };
-        let batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
+        let mut batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
+        batch.0.translations =
+            stage.accepted.iter().chain(&envelope.translations).map(|told| translation(told, &*self.clock)).collect();
         let sequence = self.append(batch, &moved, position)?;
         self.metrics.rows.inc_by(envelope.rows);
         self.metrics.feed_bytes.inc_by(envelope.bytes);
@@ -383,6 +386,7 @@ impl Committer {
             metadata: self.facts.untold().to_vec(),
             tombstone: None,
             monotonic_ns: at,
+            translations: Vec::new(),
         };
         (batch, summary)
     }
@@ -459,6 +463,18 @@ fn source(polled: &Polled, run: u64) -> Source {
         version: polled.tracer_version.clone(),
         rows: envelope.rows,
         rows_refused: envelope.refused,
+    }
+}
+
+fn translation(told: &Translated, clock: &dyn Clock) -> Translation {
+    Translation {
+        protocol: told.protocol as u32,
+        original_source: Some(Address::of(told.original.local)),
+        original_dest: Some(Address::of(told.original.remote)),
+        translated_source: Some(Address::of(told.translated.local)),
+        translated_dest: Some(Address::of(told.translated.remote)),
+        seen_unix_ns: clock.to_wall(told.seen).0.min(clock.wall().0).max(1),
+        began: told.began,
     }
 }
 

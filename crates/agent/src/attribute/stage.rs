@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_table::HashTable;
 use std::hash::BuildHasher;
 use weir_model::{Certainty, Direction, Protocol, Tuple};
-use weir_wire::feed::decode::{ReplyTuple, Row};
+use weir_wire::feed::decode::{ReplyTuple, Row, Translated};
 
 /// A local end as a row describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ pub struct StagedRow {
     pub connect_latency_us: u32,
     /// Index in [`Stage::ends`].
     pub end: u32,
-    /// Index in [`Stage::replies`] and 1, 0 untranslated.
+    /// Index in [`Stage::replies`] and 1, 0 where the row is not that of a translated connection's opener.
     pub reply: u32,
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -91,6 +91,8 @@ pub struct Stage {
     pub ends: Vec<RawEnd>,
     /// The translations that rows refer to.
     pub replies: Vec<ReplyTuple>,
+    /// The translations of connections that were accepted here: how their openers know them.
+    pub accepted: Vec<Translated>,
     lookup: HashTable<u32>,
     hasher: hashbrown::DefaultHashBuilder,
     /// Which pid's row carries a tuple's retransmits, for feeds that repeat them on every pid's row.
@@ -106,6 +108,7 @@ impl Stage {
         self.closed.clear();
         self.ends.clear();
         self.replies.clear();
+        self.accepted.clear();
         self.lookup.clear();
         self.carriers.clear();
     }
@@ -123,10 +126,7 @@ impl Stage {
     /// Takes a row.
     pub fn push(&mut self, row: &Row<'_>) {
         let end = self.end(row);
-        let reply = row.reply.filter(|reply| differs(*reply, row.tuple)).map_or(0, |reply| {
-            self.replies.push(reply);
-            self.replies.len() as u32
-        });
+        let reply = self.translation(row);
         let reading = if row.sent_total.is_some() || row.recv_total.is_some() {
             let retransmits = row.retransmits_total.unwrap_or(0);
             Reading::Totals([row.sent_total.unwrap_or(0), row.recv_total.unwrap_or(0), retransmits])
@@ -170,6 +170,32 @@ impl Stage {
             *carrier = (*carrier).min(row.pid);
         }
         if staged.close == 0 { self.open.push(staged) } else { self.closed.push(staged) }
+    }
+
+    /// Keeps a row's translation. The opener's row refers to it; on the accepting end's row the own tuple is the one
+    /// behind the translation already.
+    fn translation(&mut self, row: &Row<'_>) -> u32 {
+        let Some(reply) = row.reply else { return 0 };
+        let behind = Tuple { local: reply.dest, remote: reply.source };
+        match reply.original {
+            Some(original) if behind == original => return 0,
+            Some(original) if original != row.tuple => {
+                if behind.reversed() == row.tuple {
+                    self.accepted.push(Translated {
+                        protocol: row.protocol,
+                        original,
+                        translated: behind,
+                        seen: row.start.unwrap_or(row.last_update),
+                        began: row.start.is_some(),
+                    });
+                }
+                return 0;
+            }
+            None if behind == row.tuple => return 0,
+            Some(_) | None => {}
+        }
+        self.replies.push(reply);
+        self.replies.len() as u32
     }
 
     /// The counter that a row belongs to.
@@ -234,7 +260,64 @@ fn retransmits(reading: Reading) -> u64 {
     }
 }
 
-/// Whether the other end sees something else than the reverse of `tuple`.
-fn differs(reply: ReplyTuple, tuple: Tuple) -> bool {
-    reply.source != tuple.remote || reply.dest != tuple.local
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(local: &str, remote: &str, reply: ReplyTuple) -> Row<'static> {
+        let text = r#"{"type":0,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"start_epoch":9}"#;
+        let (row, _) = weir_wire::feed::decode::row::parse(text.as_bytes()).unwrap();
+        Row { tuple: tuple(local, remote), reply: Some(reply), ..row }
+    }
+
+    fn tuple(local: &str, remote: &str) -> Tuple {
+        Tuple { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+    }
+
+    /// A pod asks for a Service; the node masquerades it and picks a backend.
+    const CLIENT: &str = "10.244.0.7:40000";
+    const SERVICE: &str = "10.96.0.9:80";
+    const GATEWAY: &str = "10.244.0.1:50000";
+    const BACKEND: &str = "10.244.0.8:8080";
+
+    fn reply(original: Option<Tuple>) -> ReplyTuple {
+        ReplyTuple { source: BACKEND.parse().unwrap(), dest: GATEWAY.parse().unwrap(), original }
+    }
+
+    #[test]
+    fn only_the_openers_row_lies_before_the_translation() {
+        let original = Some(tuple(CLIENT, SERVICE));
+        let mut stage = Stage::default();
+        stage.push(&row(CLIENT, SERVICE, reply(original)));
+        stage.push(&row(BACKEND, GATEWAY, reply(original)));
+        stage.push(&row("10.0.0.1:1", "10.0.0.2:2", reply(original)));
+        assert_eq!(stage.open.iter().map(|row| row.reply).collect::<Vec<_>>(), [1, 0, 0]);
+        let [accepted] = stage.accepted[..] else { panic!("{:?}", stage.accepted) };
+        assert_eq!(
+            (accepted.original, accepted.translated, accepted.seen.0, accepted.began),
+            (tuple(CLIENT, SERVICE), tuple(GATEWAY, BACKEND), 9, true)
+        );
+    }
+
+    #[test]
+    fn a_feed_without_the_original_tells_of_the_openers_row() {
+        let mut stage = Stage::default();
+        stage.push(&row(CLIENT, SERVICE, reply(None)));
+        stage.push(&row(GATEWAY, BACKEND, reply(None)));
+        assert_eq!(stage.open.iter().map(|row| row.reply).collect::<Vec<_>>(), [1, 0]);
+        assert!(stage.accepted.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_is_tracked_and_not_translated_has_no_translation() {
+        let plain = ReplyTuple {
+            source: BACKEND.parse().unwrap(),
+            dest: CLIENT.parse().unwrap(),
+            original: Some(tuple(CLIENT, BACKEND)),
+        };
+        let mut stage = Stage::default();
+        stage.push(&row(CLIENT, BACKEND, plain));
+        stage.push(&row(BACKEND, CLIENT, plain));
+        assert!(stage.open.iter().all(|row| row.reply == 0) && stage.accepted.is_empty());
+    }
 }

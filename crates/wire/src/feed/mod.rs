@@ -33,6 +33,10 @@ pub struct Reply {
     /// Every loss so far in this run, by reason; only ever rises within a run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, u64>,
+    /// Connections whose both ends this node translated, be they its own or only passing through. Each is told more
+    /// than once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<Translation>,
 }
 
 /// One connection as its local end sees it.
@@ -116,7 +120,7 @@ pub struct Connection {
     /// The container id in the cgroup path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
-    /// The translation's reply tuple, where there is one.
+    /// How the node translates it, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack: Option<Conntrack>,
     /// Smoothed round-trip time, microseconds.
@@ -139,18 +143,50 @@ pub struct Connection {
     pub other_peer: Option<bool>,
 }
 
-/// The reply tuple of a translated connection: `repl_src` is the real backend of a DNAT, `repl_dst` the translated
-/// source.
+/// How a connection is translated: as its opener's packets were before it, and as the answer's are behind it.
+///
+/// On the opener's row the original is the row's own tuple, and the reply's source is the other end. On the accepting
+/// end's row the reply's source and destination are the row's own tuple, and the original is what the opener knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conntrack {
-    /// The reply's source address.
+    /// The reply's source address: the real backend where the destination is translated.
     pub repl_src_ip: String,
-    /// The reply's destination address.
+    /// The reply's destination address: the translated source.
     pub repl_dst_ip: String,
     /// The reply's source port.
     pub repl_src_port: u16,
     /// The reply's destination port.
     pub repl_dst_port: u16,
+    /// The opener's address. Absent from the 2019 tracer's feed, like the three after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orig_src_ip: Option<String>,
+    /// The address that the opener asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orig_dst_ip: Option<String>,
+    /// The opener's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orig_src_port: Option<u16>,
+    /// The port that the opener asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orig_dst_port: Option<u16>,
+}
+
+/// A connection that the node translates at both ends, without its bytes: whose they are, its ends' nodes tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translation {
+    /// 0 TCP, 1 UDP.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// 0 IPv4, 1 IPv6.
+    #[serde(default)]
+    pub family: u8,
+    /// Its tuples; every field is there.
+    pub conntrack: Conntrack,
+    /// When it was seen first, `CLOCK_MONOTONIC` nanoseconds.
+    pub seen_epoch: u64,
+    /// It was seen as it began; otherwise it was there already.
+    #[serde(default)]
+    pub began: bool,
 }
 
 /// The reply to `GET /processes`.

@@ -6,13 +6,15 @@
 //! end. Nothing here is remembered between replies, and a reply is good only as a whole: who stages the rows commits
 //! them after `finish`.
 //!
+//! The list `translations` is read in the same way, and kept.
+//!
 //! A row that is JSON but not a connection (an address that is none, a wrong type) is refused, counted and skipped. A
 //! body that is not the feed is an error that says what is wrong and at which byte.
 
 pub mod row;
 
 use super::Reply;
-pub use row::{ReplyTuple, Row};
+pub use row::{ReplyTuple, Row, Translated};
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
@@ -25,11 +27,13 @@ pub struct Limits {
     pub envelope: usize,
     /// Bytes of the whole body.
     pub body: u64,
+    /// Translations; more are refused.
+    pub translations: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { row: 64 << 10, envelope: 1 << 20, body: 160 << 20 }
+        Self { row: 64 << 10, envelope: 1 << 20, body: 160 << 20, translations: 65_536 }
     }
 }
 
@@ -89,9 +93,11 @@ pub struct Envelope {
     pub complete: Option<bool>,
     /// As in [`Reply`].
     pub losses: BTreeMap<String, u64>,
+    /// Connections that the node translates at both ends.
+    pub translations: Vec<Translated>,
     /// Rows that were handed on.
     pub rows: u64,
-    /// Rows that were refused.
+    /// Rows and translations that were refused.
     pub refused: u64,
     /// Length of the body in bytes.
     pub bytes: u64,
@@ -143,10 +149,38 @@ pub struct Decoder {
     carry_at: u64,
     splitter: Splitter,
     seen_rows: bool,
-    /// Length of `envelope` where the rows stand in it as `[]`, and where they begin and end in the body.
-    rows_at: Option<(usize, u64, u64)>,
+    /// The list that is being read.
+    list: List,
+    /// For each list that was read: length of `envelope` where it stands in it as `[]`, and where it begins and ends in
+    /// the body.
+    lists_at: Vec<(usize, u64, u64)>,
+    translations: Vec<Translated>,
     rows: u64,
     refused: u64,
+}
+
+/// A list that is read item by item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Connections,
+    Translations,
+}
+
+impl List {
+    fn named(key: &[u8]) -> Option<Self> {
+        match key {
+            b"connections" => Some(Self::Connections),
+            b"translations" => Some(Self::Translations),
+            _ => None,
+        }
+    }
+
+    fn is_none(self) -> &'static str {
+        match self {
+            Self::Connections => "`connections` is not a list",
+            Self::Translations => "`translations` is not a list",
+        }
+    }
 }
 
 impl Decoder {
@@ -162,7 +196,9 @@ impl Decoder {
             carry_at: 0,
             splitter: Splitter::default(),
             seen_rows: false,
-            rows_at: None,
+            list: List::Connections,
+            lists_at: Vec::new(),
+            translations: Vec::new(),
             rows: 0,
             refused: 0,
         }
@@ -225,6 +261,7 @@ impl Decoder {
             cursor: reply.cursor,
             complete: reply.complete,
             losses: reply.losses,
+            translations: self.translations,
             rows: self.rows,
             refused: self.refused,
             bytes: self.offset,
@@ -263,8 +300,10 @@ impl Decoder {
                 b':' => self.state = State::Value,
                 _ => return Err(self.wrong("`:` is expected", at)),
             },
-            State::Value if self.key == b"connections" => return self.begin_rows(byte, chunk, at),
             State::Value => {
+                if let Some(list) = List::named(&self.key) {
+                    return self.begin_list(list, byte, at);
+                }
                 self.splitter = Splitter::default();
                 self.state = State::Other;
                 return Ok(at);
@@ -281,7 +320,7 @@ impl Decoder {
             },
             State::Null { seen } => {
                 if byte != b"null"[seen] {
-                    return Err(self.wrong("`connections` is not a list", at));
+                    return Err(self.wrong(self.list.is_none(), at));
                 }
                 self.state = if seen == 3 { State::AfterValue } else { State::Null { seen: seen + 1 } };
                 return Ok(at + 1);
@@ -293,18 +332,18 @@ impl Decoder {
     }
 
     /// At the value of `connections`: a list, or the `null` that Go writes for an empty one.
-    fn begin_rows(&mut self, byte: u8, chunk: &[u8], at: usize) -> Result<usize, DecodeError> {
+    fn begin_list(&mut self, list: List, byte: u8, at: usize) -> Result<usize, DecodeError> {
+        self.list = list;
         self.state = match byte {
             b'[' => State::FirstRow,
             b'n' => State::Null { seen: 1 },
-            _ => return Err(self.wrong("`connections` is not a list", at)),
+            _ => return Err(self.wrong(list.is_none(), at)),
         };
-        debug_assert!(at < chunk.len());
         let begins = self.offset + at as u64;
         self.keep(b'[')?;
         self.keep(b']')?;
-        self.rows_at = Some((self.envelope.len(), begins, begins + 4));
-        self.seen_rows = true;
+        self.lists_at.push((self.envelope.len(), begins, begins + 4));
+        self.seen_rows |= list == List::Connections;
         Ok(at + 1)
     }
 
@@ -321,28 +360,30 @@ impl Decoder {
                 continue;
             }
             match (self.state, byte) {
-                (State::FirstRow | State::NextRow, b'{') => match row::parse(&chunk[at..]) {
-                    Ok((row, length)) if length <= self.limits.row => {
+                (State::FirstRow | State::NextRow, b'{') => {
+                    if self.list == List::Connections
+                        && let Ok((row, length)) = row::parse(&chunk[at..])
+                        && length <= self.limits.row
+                    {
                         each(&row);
                         self.rows += 1;
                         self.state = State::AfterRow;
                         at += length;
+                        continue;
                     }
-                    _ => {
-                        self.carry.clear();
-                        self.carry_at = self.offset + at as u64;
-                        self.splitter = Splitter::default();
-                        self.state = State::InRow;
-                        return Ok(at);
-                    }
-                },
+                    self.carry.clear();
+                    self.carry_at = self.offset + at as u64;
+                    self.splitter = Splitter::default();
+                    self.state = State::InRow;
+                    return Ok(at);
+                }
                 (State::AfterRow, b',') => {
                     self.state = State::NextRow;
                     at += 1;
                 }
                 (State::FirstRow | State::AfterRow, b']') => {
                     at += 1;
-                    if let Some((_, _, end)) = &mut self.rows_at {
+                    if let Some((_, _, end)) = self.lists_at.last_mut() {
                         *end = self.offset + at as u64;
                     }
                     self.state = State::AfterValue;
@@ -364,21 +405,41 @@ impl Decoder {
         }
         self.carry.extend_from_slice(&chunk[at..at + length]);
         if end.is_some() {
-            if let Ok((row, length)) = row::parse(&self.carry)
-                && length == self.carry.len()
-            {
-                each(&row);
-                self.rows += 1;
-            } else if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.carry) {
-                let at = self.carry_at + byte_of(&self.carry, &error);
-                return Err(DecodeError::NotTheFeed { what: plain(&error), at });
-            } else {
+            let taken = match self.list {
+                List::Connections => self.take_row(each),
+                List::Translations => self.take_translation(),
+            };
+            if !taken {
+                if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.carry) {
+                    let at = self.carry_at + byte_of(&self.carry, &error);
+                    return Err(DecodeError::NotTheFeed { what: plain(&error), at });
+                }
                 self.refused += 1;
             }
             self.carry.clear();
             self.state = State::AfterRow;
         }
         Ok(at + length)
+    }
+
+    fn take_row(&mut self, each: &mut impl FnMut(&Row<'_>)) -> bool {
+        let Ok((row, length)) = row::parse(&self.carry) else { return false };
+        if length != self.carry.len() {
+            return false;
+        }
+        each(&row);
+        self.rows += 1;
+        true
+    }
+
+    fn take_translation(&mut self) -> bool {
+        if self.translations.len() >= self.limits.translations {
+            return false;
+        }
+        let told = serde_json::from_slice::<super::Translation>(&self.carry).ok();
+        let translated = told.as_ref().and_then(Translated::of);
+        self.translations.extend(translated);
+        translated.is_some()
     }
 
     fn keep(&mut self, byte: u8) -> Result<(), DecodeError> {
@@ -393,14 +454,18 @@ impl Decoder {
         DecodeError::NotTheFeed { what: what.into(), at: self.offset + at as u64 }
     }
 
-    /// Where in the body an error in the envelope lies: the rows stand in it as `[]`.
+    /// Where in the body an error in the envelope lies: the lists stand in it as `[]`.
     fn body_offset(&self, error: &serde_json::Error) -> u64 {
         let at = byte_of(&self.envelope, error);
-        match self.rows_at {
-            Some((length, _, end)) if at >= length as u64 => at - length as u64 + end,
-            Some((length, begins, _)) if at + 2 >= length as u64 => begins,
-            _ => at,
+        for &(length, begins, end) in self.lists_at.iter().rev() {
+            if at >= length as u64 {
+                return at - length as u64 + end;
+            }
+            if at + 2 >= length as u64 {
+                return begins;
+            }
         }
+        at
     }
 }
 

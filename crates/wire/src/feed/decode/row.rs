@@ -57,7 +57,7 @@ pub struct Row<'a> {
     pub cgroup_path: Option<Cow<'a, str>>,
     /// The container id in it.
     pub container_id: Option<Cow<'a, str>>,
-    /// The translation's reply tuple.
+    /// How the node translates it.
     pub reply: Option<ReplyTuple>,
     /// Smoothed round-trip time in microseconds, 0 unknown.
     pub rtt_us: u32,
@@ -80,6 +80,58 @@ pub struct ReplyTuple {
     pub source: SocketAddr,
     /// Where they go: the translated source.
     pub dest: SocketAddr,
+    /// The opener's own tuple (it is `local`), where the feed tells it. Without it the row is taken for the opener's.
+    pub original: Option<Tuple>,
+}
+
+/// A connection that the node translates at both ends: [`super::super::Translation`] with its addresses parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// As the opener knows it (the opener is `local`).
+    pub original: Tuple,
+    /// As it leaves the node, in the same direction.
+    pub translated: Tuple,
+    /// When it was seen first.
+    pub seen: MonotonicNanos,
+    /// It was seen as it began.
+    pub began: bool,
+}
+
+impl Translated {
+    /// Reads one, `None` when its fields do not make one.
+    pub(super) fn of(told: &super::super::Translation) -> Option<Self> {
+        let reply = ReplyTuple::of(&told.conntrack)?;
+        Some(Self {
+            protocol: match told.kind {
+                0 => Protocol::Tcp,
+                1 => Protocol::Udp,
+                _ => return None,
+            },
+            original: reply.original?,
+            translated: Tuple { local: reply.dest, remote: reply.source },
+            seen: MonotonicNanos(told.seen_epoch),
+            began: told.began,
+        })
+    }
+}
+
+impl ReplyTuple {
+    fn of(told: &super::super::Conntrack) -> Option<Self> {
+        let end = |text: &str, port| address(text.as_bytes()).map(|ip| SocketAddr::new(ip.to_canonical(), port));
+        let original = match (&told.orig_src_ip, told.orig_src_port, &told.orig_dst_ip, told.orig_dst_port) {
+            (Some(source), Some(source_port), Some(dest), Some(dest_port)) => {
+                Some(Tuple { local: end(source, source_port)?, remote: end(dest, dest_port)? })
+            }
+            _ => None,
+        };
+        Some(Self {
+            source: end(&told.repl_src_ip, told.repl_src_port)?,
+            dest: end(&told.repl_dst_ip, told.repl_dst_port)?,
+            original,
+        })
+    }
 }
 
 /// Why [`parse`] did not take a row.
@@ -394,14 +446,7 @@ impl<'a> Cursor<'a> {
     fn reply(&mut self) -> Result<Option<ReplyTuple>, Stop> {
         let value = self.value()?;
         let reply: Option<super::super::Conntrack> = serde_json::from_slice(value).or(Err(Stop::Odd))?;
-        let Some(reply) = reply else { return Ok(None) };
-        let end = |text: &str, port| {
-            address(text.as_bytes()).map(|ip| SocketAddr::new(ip.to_canonical(), port)).ok_or(Stop::Odd)
-        };
-        Ok(Some(ReplyTuple {
-            source: end(&reply.repl_src_ip, reply.repl_src_port)?,
-            dest: end(&reply.repl_dst_ip, reply.repl_dst_port)?,
-        }))
+        reply.map(|reply| ReplyTuple::of(&reply).ok_or(Stop::Odd)).transpose()
     }
 }
 

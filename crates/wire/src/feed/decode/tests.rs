@@ -147,7 +147,7 @@ fn a_tracer_without_connections_may_say_null() {
 
 #[test]
 fn every_bound_holds() {
-    let limits = Limits { row: 100, envelope: 50, body: 1000 };
+    let limits = Limits { row: 100, envelope: 50, body: 1000, translations: 0 };
     let long_row = format!(r#"{{"connections":[{{"x":"{}"}}]}}"#, "y".repeat(100));
     let long_envelope = format!(r#"{{"x":"{}","connections":[]}}"#, "y".repeat(100));
     let long_body = format!(r#"{{"connections":[{}]}}"#, " ".repeat(1000));
@@ -215,5 +215,51 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300), sizes in proptest::collection::vec(1usize..40, 1..10)) {
         prop_assert_eq!(decode(&body, &[]), decode(&body, &sizes));
+    }
+}
+
+#[test]
+fn translations_are_read_wherever_they_stand_and_however_they_are_cut() {
+    let one = |port: u16| {
+        format!(
+            r#"{{"type":0,"family":0,"conntrack":{{"orig_src_ip":"10.88.0.1","orig_dst_ip":"10.88.0.2","orig_src_port":{port},
+            "orig_dst_port":30080,"repl_src_ip":"10.244.0.9","repl_dst_ip":"10.244.0.1","repl_src_port":8080,
+            "repl_dst_port":64384}},"seen_epoch":7,"began":true,"later":{{}}}}"#
+        )
+    };
+    let body = format!(
+        r#"{{"translations":[{},{{"type":0}},{}],"connections":[],"cursor":3}}"#,
+        one(35006),
+        one(35007).replace("\"type\":0", "\"type\":1")
+    );
+    for sizes in [&[][..], &[1], &[7, 100]] {
+        let (_, outcome) = decode(body.as_bytes(), sizes);
+        let envelope = outcome.unwrap();
+        assert_eq!((envelope.cursor, envelope.rows, envelope.refused), (Some(3), 0, 1));
+        let [first, second] = envelope.translations[..] else { panic!("{:?}", envelope.translations) };
+        let ip = |last: [u8; 4]| std::net::IpAddr::from(last);
+        assert_eq!(
+            first,
+            Translated {
+                protocol: Protocol::Tcp,
+                original: Tuple::new(ip([10, 88, 0, 1]), 35006, ip([10, 88, 0, 2]), 30080),
+                translated: Tuple::new(ip([10, 244, 0, 1]), 64384, ip([10, 244, 0, 9]), 8080),
+                seen: weir_model::MonotonicNanos(7),
+                began: true,
+            }
+        );
+        assert_eq!((second.protocol, second.original.local.port()), (Protocol::Udp, 35007));
+    }
+    let limits = Limits { translations: 1, ..Limits::default() };
+    let envelope = decode_within(body.as_bytes(), &[], limits).1.unwrap();
+    assert_eq!((envelope.translations.len(), envelope.refused), (1, 2));
+    for (body, what) in [
+        (r#"{"translations":{},"connections":[]}"#, "`translations` is not a list at byte 16"),
+        (r#"{"translations":[{"type":x}],"connections":[]}"#, "expected value at byte 25"),
+        (r#"{"translations":[{}],"connections":[{}],"cursor":"x"}"#, "at byte 51"),
+        (r#"{"translations":[]}"#, "it has no `connections`"),
+    ] {
+        let text = decode(body.as_bytes(), &[]).1.unwrap_err().to_string();
+        assert!(text.contains(what), "{body}: {text}");
     }
 }
