@@ -16,6 +16,10 @@ npm npm
 test='
 chromium chromium
 ip iproute2
+nft nftables
+iptables-restore iptables
+conntrack conntrack
+nsenter util-linux
 '
 
 missing=()

@@ -3,14 +3,18 @@
 //! - [`traffic`]: exchanges over real sockets by real processes, each of which writes down what it sent and got.
 //! - [`played`]: those processes, and what they have told so far.
 //! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
+//! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
+//! - [`shop`]: the processes that the demo's cluster runs.
 //! - [`truth`]: compares what was really exchanged with what weir says.
 //!
 //! Only tests and the demo depend on this crate.
 
+pub mod cluster;
 pub mod feed;
 pub mod played;
 pub mod process;
+pub mod shop;
 pub mod traffic;
 pub mod truth;
 pub mod weir;

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -105,6 +105,21 @@ impl Drop for Process {
             }
         }
     }
+}
+
+/// Runs `command`, whose standard input is piped, to its end and feeds it `input`.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn piped_into(mut command: Command, input: &str) -> Result<Output> {
+    use std::io::Write as _;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that ends early says why itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    Ok(child.wait_with_output()?)
 }
 
 /// `command`, so that the kernel sends it SIGTERM when this process dies.
