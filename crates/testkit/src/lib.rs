@@ -6,17 +6,19 @@
 //! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
 //! - [`shop`]: the processes that the demo's cluster runs.
-//! - [`truth`]: compares what was really exchanged with what weir says.
+//! - [`matrix`]: every kind of traffic and every path, played while weir watches.
+//! - [`checker`]: compares what was really exchanged with what weir says.
 //!
 //! Only tests and the demo depend on this crate.
 
+pub mod checker;
 pub mod cluster;
 pub mod feed;
+pub mod matrix;
 pub mod played;
 pub mod process;
 pub mod shop;
 pub mod traffic;
-pub mod truth;
 pub mod weir;
 
 /// Whether a test that needs root may run. Prints why it is skipped, or panics where skips are forbidden

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
+use weir_testkit::checker::{edges_differ, transactions_differ};
 use weir_testkit::is_root_or_skip;
 use weir_testkit::played::Stage;
 use weir_testkit::process::until;
 use weir_testkit::traffic::Manner;
-use weir_testkit::truth::{edges_differ, transactions_differ};
 use weir_testkit::weir::Weir;
 
 /// How often each part is killed.

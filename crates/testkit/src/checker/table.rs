@@ -1,0 +1,157 @@
+//! The table of `docs/accuracy.md`: scenario by scenario what was true and what weir said.
+//!
+//! Its form depends on the scenarios only: no port, pid or time is in it.
+
+use super::edges;
+use super::ends::End;
+use super::fault::{Fault, Kind, View};
+use super::rows::{Sum, Verdict};
+use crate::traffic::{Outcome, Protocol};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// A difference that is known, and why it is there. It explains the faults of its kind in one view of one scenario; one
+/// that explains nothing is itself a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The answer that differs.
+    pub view: View,
+    /// How.
+    pub kinds: Vec<Kind>,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+impl Expectation {
+    fn explains(&self, fault: &Fault, names: &[String]) -> bool {
+        let name = fault.scenario.and_then(|scenario| names.get(scenario));
+        self.view == fault.view && self.kinds.contains(&fault.kind) && name == Some(&self.scenario)
+    }
+}
+
+/// Everything that a run of scenarios showed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The scenarios' names.
+    pub names: Vec<String>,
+    /// The truth.
+    pub ends: Vec<End>,
+    /// The feed.
+    pub feed: Verdict,
+    /// The transactions.
+    pub transactions: Verdict,
+    /// The edges.
+    pub edges: Verdict,
+    /// What is known to differ.
+    pub expectations: Vec<Expectation>,
+}
+
+impl Report {
+    fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.feed.faults.iter().chain(&self.transactions.faults).chain(&self.edges.faults)
+    }
+
+    /// Faults that no expectation explains, and expectations that explain none.
+    pub fn unexplained(&self) -> Vec<String> {
+        let explained = |fault: &&Fault| self.expectations.iter().any(|known| known.explains(fault, &self.names));
+        let mut lines: Vec<String> = self
+            .faults()
+            .filter(|fault| !explained(fault))
+            .map(|fault| {
+                let scenario = fault.scenario.and_then(|scenario| self.names.get(scenario));
+                format!("[{}] {fault}", scenario.map_or("?", String::as_str))
+            })
+            .collect();
+        for known in &self.expectations {
+            let played = self.names.contains(&known.scenario);
+            if played && !self.faults().any(|fault| known.explains(fault, &self.names)) {
+                lines.push(format!("[{}] expected to differ, but is exact: {}", known.scenario, known.reason));
+            }
+        }
+        for end in self.ends.iter().filter(|end| !end.truth.is_sound()) {
+            lines.push(format!("[{}] the truth is not sound: {:?}", self.names[end.scenario], end.truth));
+        }
+        lines
+    }
+
+    /// The rows of the table and what is below it.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from(
+            "| scenario | truth by | ends true / feed / transactions | bytes true / feed / transactions | connections true / edges | bytes true / edges | off | direction |\n\
+             |---|---|--:|--:|--:|--:|--:|--:|\n",
+        );
+        let edges = edges::expected(&self.ends);
+        for (scenario, name) in self.names.iter().enumerate() {
+            let mut truth = Sum::default();
+            self.ends.iter().filter(|end| end.scenario == scenario).for_each(|end| truth.add(end.moved()));
+            let of = |verdict: &Verdict| verdict.found.get(&scenario).copied().unwrap_or_default();
+            let (feed, transactions, found) = (of(&self.feed), of(&self.transactions), of(&self.edges));
+            let wanted = edges.get(&scenario).copied().unwrap_or_default();
+            let off = [(truth, feed), (truth, transactions), (wanted, found)].map(|(a, b)| off(a, b)).into_iter().sum();
+            let right = [&self.feed, &self.transactions]
+                .map(|verdict| verdict.direction.get(&scenario).copied().unwrap_or_default());
+            let direction = match right {
+                [(_, 0), _] => "-".to_owned(),
+                [(feed, all), (transactions, _)] => format!("{} / {all}", feed.min(transactions)),
+            };
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {} / {} / {} | {} / {} / {} | {} / {} | {} / {} | {} | {direction} |",
+                self.kind_of_truth(scenario),
+                truth.connections,
+                feed.connections,
+                transactions.connections,
+                bytes(truth.bytes),
+                bytes(feed.bytes),
+                bytes(transactions.bytes),
+                wanted.connections,
+                found.connections,
+                bytes(wanted.bytes),
+                bytes(found.bytes),
+                bytes(off),
+            );
+        }
+        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for known in self.expectations.iter().filter(|known| self.names.contains(&known.scenario)) {
+            reasons.entry(&known.reason).or_default().push(format!("{} ({})", known.scenario, known.view.as_str()));
+        }
+        if !reasons.is_empty() {
+            text.push_str("\nNot exact, and why:\n\n");
+        }
+        for (reason, places) in reasons {
+            let _ = writeln!(text, "- {}: {reason}", places.join(", "));
+        }
+        text
+    }
+
+    fn kind_of_truth(&self, scenario: usize) -> &'static str {
+        let ends = || self.ends.iter().filter(|end| end.scenario == scenario);
+        if ends().any(|end| end.truth.outcome.is_abortive()) {
+            "kernel"
+        } else if ends().any(|end| end.truth.protocol == Protocol::Tcp && end.truth.outcome == Outcome::Killed) {
+            "applications, one killed"
+        } else {
+            "applications"
+        }
+    }
+}
+
+/// Connections and bytes too many or too few.
+fn off(truth: Sum, weir: Sum) -> u64 {
+    truth.connections.abs_diff(weir.connections) + truth.bytes.abs_diff(weir.bytes)
+}
+
+/// With thin separators a person can read them; the table stays diffable.
+fn bytes(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
