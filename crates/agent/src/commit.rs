@@ -7,10 +7,11 @@
 use crate::attribute::saved::{SavedCounter, SavedPart};
 use crate::attribute::{Key, Outcome, Poll, Previous, Stage, Table};
 use crate::facts::Facts;
+use crate::losses::{Losses, Lost};
 use crate::metrics::Metrics;
 use crate::observe::{Failure, Observed, SourceState};
 use crate::spool::format::{Position, Summary};
-use crate::spool::{Baselines, Recovered, Spool, SpoolError};
+use crate::spool::{Baselines, Drop, Recovered, Spool, SpoolError};
 use crate::window::{Part, Span, Window};
 use prost::bytes::Bytes;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use weir_daemon::clock::Clock;
 use weir_inventory::ProcessFact;
 use weir_wire::agent::{Address, BATCH_FORMAT, Batch, Loss, Source, Tombstone, Translation};
 use weir_wire::feed::decode::Translated;
+use weir_wire::losses::{self, Reason};
 
 /// Who the batches come from.
 #[derive(Clone, Debug)]
@@ -62,8 +64,9 @@ pub struct Committer {
     polls: u32,
     run_since: u32,
     stream_began: Option<u64>,
-    /// What was lost since the last durable batch, and whether it was intended.
-    losses: BTreeMap<(&'static str, String), Loss>,
+    losses: Losses,
+    /// The spool is of an earlier boot, and no batch of this one has said so.
+    rebooted: bool,
 }
 
 impl Polled {
@@ -86,6 +89,9 @@ impl std::fmt::Debug for Committer {
 }
 
 struct Entries<'a>(&'a Table);
+
+/// A batch's records are bounded, so this is far beyond what one decompresses to.
+const BATCH_BYTES_MAX: usize = 64 << 20;
 
 /// Counters of one checkpoint record: about 200 kB compressed.
 const CHECKPOINT_PART: usize = 4096;
@@ -130,7 +136,8 @@ impl Committer {
             polls: 0,
             run_since: 1,
             stream_began,
-            losses: BTreeMap::new(),
+            losses: Losses::default(),
+            rebooted: false,
         };
         committer.restore(recovered);
         committer
@@ -164,24 +171,9 @@ impl Committer {
         self.settle(outcome)
     }
 
-    /// Notes a loss to be told with the next batch.
-    pub fn lose(&mut self, place: &'static str, reason: &str, loss: &Loss) {
-        if place == "agent" {
-            self.metrics.count(&self.metrics.losses, reason, loss.count.max(1));
-        }
-        let entry = self.losses.entry((place, reason.to_owned())).or_insert_with(|| Loss {
-            place: place.into(),
-            reason: reason.into(),
-            ..Loss::default()
-        });
-        entry.count = entry.count.saturating_add(loss.count);
-        entry.bytes = entry.bytes.saturating_add(loss.bytes);
-        entry.connections = entry.connections.saturating_add(loss.connections);
-        entry.intended = loss.intended;
-    }
-
     fn settle(&mut self, outcome: Result<u64, SpoolError>) -> Result<u64, SpoolError> {
         if let Err(error) = &outcome {
+            self.losses.take_back();
             let reason = if error.is_full() { "disk_full" } else { "append_failed" };
             self.metrics.count(&self.metrics.spool_errors, reason, 1);
             let recovered = lock(&self.spool).reload();
@@ -202,7 +194,9 @@ impl Committer {
         self.polls = 0;
         self.run_since = 1;
         self.position = recovered.position.clone();
+        self.rebooted = false;
         if self.position.boot_id != self.identity.boot_id {
+            self.rebooted = !self.position.boot_id.is_empty();
             // Another boot: cookies, maps and monotonic times began anew. Only wall time goes on.
             self.position = Position {
                 boot_id: self.identity.boot_id.to_vec(),
@@ -220,6 +214,7 @@ impl Committer {
     }
 
     fn try_poll(&mut self, stage: &mut Stage, polled: &Polled) -> Result<u64, SpoolError> {
+        self.losses.begin();
         self.make_room()?;
         stage.order();
         let envelope = &polled.observed.envelope;
@@ -248,9 +243,9 @@ impl Committer {
             self.facts.processes(polled.observed.at, processes.clone(), source, &*self.clock);
             self.metrics.processes.set(self.facts.inventory().living() as i64);
             let dropped = self.facts.take_dropped();
-            if dropped > 0 {
-                self.lose("agent", "metadata_full", &Loss { count: dropped, intended: true, ..Loss::default() });
-            }
+            self.lose(losses::METADATA_FULL, Lost::count(dropped));
+            // Facts are dropped once, whatever becomes of this poll.
+            self.losses.begin();
         }
         self.note_losses(polled, run, same_run);
         let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
@@ -261,6 +256,7 @@ impl Committer {
             _ => self.position.covered_to.min(to),
         };
 
+        let superseded = self.table.counts().superseded;
         let mut moved: Vec<Key> = Vec::new();
         let mut part = Part::default();
         let rows = stage.closed.iter().chain(stage.open.iter());
@@ -281,13 +277,10 @@ impl Committer {
                 }
                 Outcome::Repeated => self.metrics.count(&self.metrics.rows_refused, "repeated", 1),
                 Outcome::Stale => self.metrics.count(&self.metrics.rows_refused, "stale", 1),
-                Outcome::Full => {
-                    let loss = Loss { count: 1, connections: 1, intended: true, ..Loss::default() };
-                    self.lose("agent", "connection_table_full", &loss);
-                }
+                Outcome::Full => self.losses.add(losses::CONNECTION_TABLE_FULL, Lost::connections(1)),
             }
             if part.is_full() {
-                // Its span is empty: the poll is covered once its last batch is there.
+                // Its span is empty and it tells no loss: the poll is covered once its last batch is there.
                 let batch = self.batch((to, to), poll.at, source(polled, run), std::mem::take(&mut part));
                 let position = self.position.clone();
                 self.append(batch, &moved, position)?;
@@ -297,10 +290,9 @@ impl Committer {
         self.table.finish(&poll);
         let unseen =
             if polled.is_weir && envelope.complete != Some(false) { self.table.ended_unseen(&poll) } else { 0 };
-        if unseen > 0 {
-            let loss = Loss { count: unseen, connections: unseen, ..Loss::default() };
-            self.lose("tracer", "closed_unseen", &loss);
-        }
+        self.lose(losses::CLOSED_UNSEEN, Lost::connections(unseen));
+        let superseded = self.table.counts().superseded - superseded;
+        self.lose(losses::LIVES_SUPERSEDED, Lost::connections(superseded));
         let position = Position {
             boot_id: self.identity.boot_id.to_vec(),
             cursor: envelope.cursor,
@@ -314,6 +306,7 @@ impl Committer {
         let mut batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
         batch.0.translations =
             stage.accepted.iter().chain(&envelope.translations).map(|told| translation(told, &*self.clock)).collect();
+        batch.0.losses = self.losses.waiting();
         let sequence = self.append(batch, &moved, position)?;
         self.metrics.rows.inc_by(envelope.rows);
         self.metrics.feed_bytes.inc_by(envelope.bytes);
@@ -323,7 +316,9 @@ impl Committer {
     }
 
     fn try_gap(&mut self, failure: &Failure) -> Result<u64, SpoolError> {
+        self.losses.begin();
         self.make_room()?;
+        self.note_reboot();
         let now = self.clock.monotonic();
         let to = self.clock.to_wall(now).0.max(self.position.covered_to);
         let source = Source {
@@ -336,24 +331,36 @@ impl Committer {
         let mut batch = self.batch((self.position.covered_to, to), now.0, source, Part::default());
         batch.0.covered = false;
         batch.0.gap_reason = failure.state.as_str().into();
+        batch.0.losses = self.losses.waiting();
         let position = Position { covered_to: to, ..self.position.clone() };
         self.append(batch, &[], position)
     }
 
-    /// Losses that the tracer told since the last durable batch, and a restart of its maps.
+    /// Losses that the tracer told since the last durable batch, and a restart of its maps or of the node.
     fn note_losses(&mut self, polled: &Polled, run: u64, same_run: bool) {
         let envelope = &polled.observed.envelope;
-        let first = self.position.previous_at.is_none();
-        for (reason, count) in &envelope.losses {
-            let before = if same_run { self.position.losses.get(reason).copied().unwrap_or(0) } else { 0 };
-            let new = count.saturating_sub(before);
-            // What was lost before this stream's first poll is not this stream's.
-            if new > 0 && !first {
-                self.lose("tracer", reason, &Loss { count: new, ..Loss::default() });
-            }
+        // A feed shows a row that it cannot tell again and again: it is missing from every poll.
+        self.lose(losses::ROWS_REFUSED, Lost::count(envelope.refused));
+        self.note_reboot();
+        // What was lost before this stream's first poll is not this stream's.
+        if self.position.previous_at.is_none() {
+            return;
         }
-        if !first && !same_run && (run != 0 || self.position.run != 0) {
-            self.lose("tracer", "tracer_restarted", &Loss { count: 1, ..Loss::default() });
+        let before = |word: &String| if same_run { self.position.losses.get(word).copied().unwrap_or(0) } else { 0 };
+        let since = envelope.losses.iter().map(|(word, count)| (word.as_str(), count.saturating_sub(before(word))));
+        self.losses.add_tracer(&since.filter(|(_, count)| *count > 0).collect());
+        if !same_run && (run != 0 || self.position.run != 0) {
+            self.lose(losses::TRACER_RESTARTED, Lost::count(1));
+        }
+    }
+
+    fn note_reboot(&mut self) {
+        self.lose(losses::NODE_RESTARTED, Lost::count(u64::from(self.rebooted)));
+    }
+
+    fn lose(&mut self, reason: &'static Reason, lost: Lost) {
+        if lost.count > 0 {
+            self.losses.add(reason, lost);
         }
     }
 
@@ -382,7 +389,7 @@ impl Committer {
             source: Some(source),
             local_ends: part.local_ends,
             records: part.records,
-            losses: self.losses.values().cloned().collect(),
+            losses: Vec::new(),
             metadata: self.facts.untold().to_vec(),
             tombstone: None,
             monotonic_ns: at,
@@ -400,6 +407,7 @@ impl Committer {
         let counters = moved.iter().filter_map(|key| Some(SavedCounter::of(key, self.table.get(key)?))).collect();
         let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
         let facts = batch.metadata.len();
+        let tells = !batch.losses.is_empty();
         let records = batch.records.len() as u64;
         drop(batch);
         let sequence = {
@@ -407,7 +415,10 @@ impl Committer {
             spool.append(bytes, &SavedPart { counters }, position.clone(), summary)?
         };
         self.position = position;
-        self.losses.clear();
+        if tells {
+            self.losses.told(&self.metrics);
+        }
+        self.rebooted = false;
         self.facts.told(facts);
         self.metrics.batches.inc();
         self.metrics.records.inc_by(records);
@@ -426,7 +437,7 @@ impl Committer {
         while let Some(due) = { lock(&self.spool).due_drop(now) } {
             let tombstone = due.tombstone;
             tracing::warn!(
-                reason = due.reason,
+                reason = due.reason.word,
                 first = tombstone.first_sequence,
                 last = tombstone.last_sequence,
                 "the spool had to drop batches that the server has not acknowledged"
@@ -435,20 +446,43 @@ impl Committer {
                 self.batch((self.position.covered_to, self.position.covered_to), 0, Source::default(), Part::default());
             batch.source = None;
             batch.metadata.clear();
-            // What was dropped is in the tombstone; a loss beside it would be counted twice.
-            batch.losses.clear();
+            batch.covered = false;
+            batch.gap_reason = due.reason.word.into();
+            batch.losses = self.losses_within(&due);
             batch.tombstone = Some(Tombstone { ..tombstone });
             let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
             lock(&self.spool).append_tombstone(bytes, self.position.clone(), &due)?;
-            self.metrics.count(
-                &self.metrics.losses,
-                due.reason,
-                tombstone.last_sequence - tombstone.first_sequence + 1,
-            );
+            self.metrics.lose(due.reason.place, due.reason.word, dropped(&tombstone));
             self.metrics.batches.inc();
         }
         Ok(())
     }
+
+    /// The drop itself, and what the batches in it told as lost: nobody else tells it any more.
+    fn losses_within(&self, due: &Drop) -> Vec<Loss> {
+        let Drop { tombstone, reason } = due;
+        let mut losses = vec![Loss {
+            place: reason.place.into(),
+            reason: reason.word.into(),
+            count: dropped(tombstone),
+            bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
+            connections: tombstone.connections,
+            intended: reason.intended,
+        }];
+        let spool = lock(&self.spool);
+        for sequence in tombstone.first_sequence..=tombstone.last_sequence {
+            // What cannot be read any more is part of the drop.
+            let Ok(Some(bytes)) = spool.read(sequence) else { continue };
+            if let Ok(batch) = Batch::from_bytes(&bytes, BATCH_BYTES_MAX) {
+                Losses::merge(&mut losses, &batch.losses);
+            }
+        }
+        losses
+    }
+}
+
+fn dropped(tombstone: &Tombstone) -> u64 {
+    1 + tombstone.last_sequence.saturating_sub(tombstone.first_sequence)
 }
 
 fn source(polled: &Polled, run: u64) -> Source {

@@ -26,6 +26,7 @@ pub mod attribute;
 pub mod commit;
 pub mod export;
 pub mod facts;
+pub mod losses;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;

@@ -35,6 +35,15 @@ pub struct Reason {
     pub reason: String,
 }
 
+/// What was lost where.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LossOf {
+    /// `tracer` or `agent`.
+    pub place: String,
+    /// A word of `docs/losses.md`.
+    pub reason: String,
+}
+
 /// The numbers.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -54,8 +63,8 @@ pub struct Metrics {
     pub batches: Counter,
     /// Counters known.
     pub connections: Gauge,
-    /// What was lost in the agent, by reason.
-    pub losses: Family<Reason, Counter>,
+    /// What durable batches told as lost.
+    pub losses: Family<LossOf, Counter>,
     /// Bytes in the spool.
     pub spool_bytes: Gauge,
     /// Batches that wait for the server.
@@ -89,6 +98,11 @@ impl Metrics {
         family.get_or_create(&Reason { reason: reason.into() }).inc_by(by);
     }
 
+    /// Counts a loss that a durable batch tells. One whose bytes alone are known counts as one.
+    pub fn lose(&self, place: &str, reason: &str, count: u64) {
+        self.losses.get_or_create(&LossOf { place: place.into(), reason: reason.into() }).inc_by(count.max(1));
+    }
+
     /// Notes that a batch of a successful poll is durable.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
@@ -108,7 +122,7 @@ impl Metrics {
         registry.register("records", "Records written to the spool", self.records.clone());
         registry.register("batches", "Batches written to the spool", self.batches.clone());
         registry.register("connections", "Counters known", self.connections.clone());
-        registry.register("losses", "What was lost in the agent, by reason", self.losses.clone());
+        registry.register("losses", "What was lost, as the batches tell it, by place and reason", self.losses.clone());
         registry.register("spool_bytes", "Bytes in the spool", self.spool_bytes.clone());
         registry.register("spool_waiting_batches", "Batches that wait for the server", self.spool_waiting.clone());
         registry.register("spool_errors", "Spool operations that failed, by reason", self.spool_errors.clone());

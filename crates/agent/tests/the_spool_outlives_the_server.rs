@@ -139,7 +139,7 @@ fn a_full_spool_drops_the_oldest_and_tells_what_it_dropped() {
     });
     let agent = Agent::start(folder.path(), "http://127.0.0.1:1", &["--interval", "10ms", "--spool-max-bytes", "1MiB"]);
     until("batches are dropped", || {
-        (agent.counter("weir_agent_losses_total{reason=\"spool_full\"}") > 5).then_some(())
+        (agent.counter("weir_agent_losses_total{place=\"agent\",reason=\"spool_full\"}") > 5).then_some(())
     });
     assert!(agent.stop().success());
     let ingest = Ingest::start();

@@ -86,7 +86,7 @@ pub struct Loss {
     pub from: UnixNanos,
     /// The span's end.
     pub to: UnixNanos,
-    /// `kernel`, `tracer`, `agent`, `server` or `store`.
+    /// `tracer` (its kernel programs included), `agent`, `server` or `store`.
     pub place: String,
     /// A fixed word.
     pub reason: String,

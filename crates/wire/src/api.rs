@@ -59,9 +59,9 @@ pub struct NodeCoverage {
 pub struct LossTotal {
     /// The node, empty for the server's own losses.
     pub node: String,
-    /// `kernel`, `tracer`, `agent`, `server` or `store`.
+    /// `tracer` (its kernel programs included), `agent`, `server` or `store`.
     pub place: String,
-    /// The reason, a fixed word per place.
+    /// The reason, a fixed word per place; `docs/losses.md` explains each.
     pub reason: String,
     /// How many events, rows or datagrams.
     pub count: u64,
@@ -71,6 +71,12 @@ pub struct LossTotal {
     pub connections: u64,
     /// Whether a switch or a documented cap decided so.
     pub intended: bool,
+    /// It happened not before this: the start of the oldest poll's span that told it. `null`: not known.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// It happened not after this: the end of the newest poll's span that told it.
+    #[serde(default)]
+    pub to: Option<String>,
 }
 
 /// One end of an edge.

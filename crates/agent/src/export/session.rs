@@ -15,6 +15,7 @@ use weir_wire::agent::ingest_client::IngestClient;
 use weir_wire::agent::refusal::Reason;
 use weir_wire::agent::server_message::Message as In;
 use weir_wire::agent::{AgentMessage, BATCH_FORMAT, Batch, Frame, Hello, PROTOCOL, Refusal, ServerMessage, Tombstone};
+use weir_wire::losses::BATCH_MISSING;
 
 /// How long the server may take to welcome.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -204,7 +205,7 @@ impl<'a> Session<'a> {
         if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= self.max_batch) {
             return Ok(Frame::new(sequence, bytes, sent_at));
         }
-        self.exporter.metrics.count(&self.exporter.metrics.losses, "batch_missing", 1);
+        self.exporter.metrics.lose(BATCH_MISSING.place, BATCH_MISSING.word, 1);
         let bytes = self.hole(sequence).to_bytes().map_err(SpoolError::Compress)?;
         Ok(Frame::new(sequence, bytes.into(), sent_at))
     }
@@ -218,7 +219,7 @@ impl<'a> Session<'a> {
             node: self.exporter.identity.node.clone(),
             boot_id: self.exporter.identity.boot_id.to_vec().into(),
             covered: false,
-            gap_reason: "batch_missing".into(),
+            gap_reason: BATCH_MISSING.word.into(),
             tombstone: Some(Tombstone { first_sequence: sequence, last_sequence: sequence, ..Tombstone::default() }),
             ..Batch::default()
         }

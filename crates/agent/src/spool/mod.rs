@@ -21,6 +21,7 @@ use segment::Segment;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use weir_wire::agent::Tombstone;
+use weir_wire::losses::{Reason, SPOOL_FULL, SPOOL_OLD};
 
 /// How much the spool keeps.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +105,7 @@ pub struct Drop {
     /// What goes.
     pub tombstone: Tombstone,
     /// Why: `spool_full` or `spool_old`.
-    pub reason: &'static str,
+    pub reason: &'static Reason,
 }
 
 impl Spool {
@@ -267,9 +268,9 @@ impl Spool {
             })
             .flatten();
         let (last, reason) = match (by_bytes, by_age) {
-            (Some(bytes), Some(age)) if age.sequence > bytes.sequence => (age, "spool_old"),
-            (Some(bytes), _) => (bytes, "spool_full"),
-            (None, Some(age)) => (age, "spool_old"),
+            (Some(bytes), Some(age)) if age.sequence > bytes.sequence => (age, SPOOL_OLD),
+            (Some(bytes), _) => (bytes, SPOOL_FULL),
+            (None, Some(age)) => (age, SPOOL_OLD),
             (None, None) => return None,
         };
         let mut tombstone = Tombstone {

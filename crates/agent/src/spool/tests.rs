@@ -175,7 +175,7 @@ fn what_is_dropped_is_told_before_it_goes() {
     let mut dropped = Vec::new();
     for number in 1..=100u64 {
         while let Some(due) = spool.due_drop(2_000) {
-            assert_eq!(due.reason, "spool_full");
+            assert_eq!(due.reason.word, "spool_full");
             spool.append_tombstone(batch(0, 50), position(number), &due).unwrap();
             dropped.push(due.tombstone);
         }
@@ -208,7 +208,7 @@ fn batches_that_are_too_old_are_dropped() {
     }
     assert_eq!(spool.due_drop(LIMITS.age + 1_000), None);
     let due = spool.due_drop(LIMITS.age + 2_500).unwrap();
-    assert_eq!((due.reason, due.tombstone.first_sequence, due.tombstone.last_sequence), ("spool_old", 1, 2));
+    assert_eq!((due.reason.word, due.tombstone.first_sequence, due.tombstone.last_sequence), ("spool_old", 1, 2));
     assert_eq!((due.tombstone.records, due.tombstone.sent_bytes), (4, 20));
     assert_eq!((due.tombstone.from_unix_ns, due.tombstone.to_unix_ns), (999, 2_000));
 }

@@ -128,11 +128,13 @@ pub(crate) fn lossy() -> Completeness {
     completeness.losses.push(LossTotal {
         node: "alpha".into(),
         place: "tracer".into(),
-        reason: "closed_buffer_full".into(),
+        reason: "tcp_closed_ring_full".into(),
         count: 12,
         bytes: 34_567,
         connections: 12,
         intended: false,
+        from: Some("2026-01-31T10:00:00Z".into()),
+        to: Some("2026-01-31T10:00:10Z".into()),
     });
     completeness
 }

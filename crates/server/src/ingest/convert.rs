@@ -16,6 +16,7 @@ use weir_store::{
 };
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Batch, LocalEnd, Record};
+use weir_wire::losses::{FURTHER_REASONS, RECORD_REFUSED, SPOOL_DROPPED};
 
 /// More losses in one batch are summed under the last of them: a batch comes every few seconds.
 const LOSSES_MAX: usize = 256;
@@ -252,14 +253,14 @@ fn to_report(
     if let Some(tombstone) = &batch.tombstone {
         (from, to, covered) = (tombstone.from_unix_ns, tombstone.to_unix_ns, false);
         if gap_reason.is_empty() {
-            "spool_dropped".clone_into(&mut gap_reason);
+            SPOOL_DROPPED.word.clone_into(&mut gap_reason);
         }
         let dropped = 1 + tombstone.last_sequence.saturating_sub(tombstone.first_sequence);
         counts.insert("batches_dropped".to_owned(), dropped);
         // An agent that says itself why it dropped them says how much it was, too.
         if batch.losses.is_empty() {
             losses.push(Loss {
-                place: "agent".into(),
+                place: SPOOL_DROPPED.place.into(),
                 reason: gap_reason.clone(),
                 count: dropped,
                 bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
@@ -289,7 +290,9 @@ fn to_report(
         let is_full = losses.len() == LOSSES_MAX;
         match losses.last_mut() {
             Some(last) if is_full => {
-                last.reason = "further_reasons".into();
+                last.place = FURTHER_REASONS.place.into();
+                last.reason = FURTHER_REASONS.word.into();
+                last.intended &= next.intended;
                 last.count = last.count.saturating_add(next.count);
                 last.bytes = last.bytes.saturating_add(next.bytes);
                 last.connections = last.connections.saturating_add(next.connections);
@@ -299,8 +302,8 @@ fn to_report(
     }
     if refused > 0 {
         losses.push(Loss {
-            place: "server".into(),
-            reason: "record_refused".into(),
+            place: RECORD_REFUSED.place.into(),
+            reason: RECORD_REFUSED.word.into(),
             count: refused,
             ..Loss::default()
         });
@@ -308,7 +311,8 @@ fn to_report(
     for loss in &mut losses {
         loss.node.clone_from(&node.0);
         (loss.from, loss.to) = (UnixNanos(from), UnixNanos(to));
-        counts.insert(format!("lost_{}_{}", loss.place, loss.reason), loss.count);
+        // One whose bytes alone are known counts as one.
+        *counts.entry(format!("lost_{}_{}", loss.place, loss.reason)).or_default() += loss.count.max(1);
     }
     BatchReport {
         stream,

@@ -145,22 +145,35 @@ fn node_coverage(
 }
 
 pub(crate) fn sum_losses(losses: impl Iterator<Item = Loss>) -> Vec<LossTotal> {
-    let mut sums: BTreeMap<(String, String, String), LossTotal> = BTreeMap::new();
+    let mut sums: BTreeMap<(String, String, String), (Loss, bool)> = BTreeMap::new();
     for loss in losses {
-        let sum =
-            sums.entry((loss.node.clone(), loss.place.clone(), loss.reason.clone())).or_insert_with(|| LossTotal {
-                node: loss.node,
-                place: loss.place,
-                reason: loss.reason,
-                intended: loss.intended,
-                ..LossTotal::default()
-            });
+        let key = (loss.node.clone(), loss.place.clone(), loss.reason.clone());
+        let timed = loss.to != UnixNanos::default();
+        let Some((sum, known)) = sums.get_mut(&key) else {
+            sums.insert(key, (loss, timed));
+            continue;
+        };
         sum.count = sum.count.saturating_add(loss.count);
         sum.bytes = sum.bytes.saturating_add(loss.bytes);
         sum.connections = sum.connections.saturating_add(loss.connections);
         sum.intended &= loss.intended;
+        sum.from = sum.from.min(loss.from);
+        sum.to = sum.to.max(loss.to);
+        *known &= timed;
     }
-    sums.into_values().collect()
+    sums.into_values()
+        .map(|(sum, known)| LossTotal {
+            from: known.then(|| rfc3339(sum.from)),
+            to: known.then(|| rfc3339(sum.to)),
+            node: sum.node,
+            place: sum.place,
+            reason: sum.reason,
+            count: sum.count,
+            bytes: sum.bytes,
+            connections: sum.connections,
+            intended: sum.intended,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -180,5 +193,23 @@ mod tests {
         for (at, expected) in [(0, false), (1, true), (10, true), (11, false), (20, false), (35, true), (41, false)] {
             assert_eq!(covered.covers("a", UnixNanos(at)), expected, "{at}");
         }
+    }
+
+    #[test]
+    fn losses_of_one_reason_add_up_and_say_when() {
+        let loss = |from, to, count, intended| Loss {
+            place: "agent".into(),
+            reason: "spool_full".into(),
+            from: UnixNanos(from),
+            to: UnixNanos(to),
+            count,
+            intended,
+            ..Loss::default()
+        };
+        let sums = sum_losses([loss(30, 40, 2, true), loss(10, 20, 3, true)].into_iter());
+        assert_eq!((sums.len(), sums[0].count, sums[0].intended), (1, 5, true));
+        assert_eq!((&sums[0].from, &sums[0].to), (&Some(rfc3339(UnixNanos(10))), &Some(rfc3339(UnixNanos(40)))));
+        let sums = sum_losses([loss(0, 0, 1, true), loss(30, 40, 2, false)].into_iter());
+        assert_eq!((sums[0].count, sums[0].intended, &sums[0].from), (3, false, &None), "one of them has no time");
     }
 }

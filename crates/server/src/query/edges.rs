@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::{Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
+use weir_wire::losses::UNPAIRED;
 
 /// Connections with the same ends, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +94,9 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         node,
         from: question.since.unwrap_or(now),
         to: question.until.unwrap_or(now),
-        place: "server".into(),
-        reason: "unpaired".into(),
+        place: UNPAIRED.place.into(),
+        reason: UNPAIRED.word.into(),
+        intended: UNPAIRED.intended,
         ..loss
     });
     let mut completeness = completeness::of(&*view, question, now, losses.collect())?;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use weir_model::{Certainty, Direction, Instance, UnixNanos};
 use weir_store::{Fact, Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
+use weir_wire::losses::{FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
 
 /// Answers `/api/v1/transactions`.
 pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Answer<Transaction>, StoreError> {
@@ -17,7 +18,8 @@ pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Ans
     found.sort_unstable_by_key(|subject| (std::cmp::Reverse(subject.last), subject.id));
     let omitted = cut(&mut found, question.limit);
     let items = found.into_iter().filter_map(|subject| transaction(&selection, subject)).collect();
-    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view)?)?;
+    let mut completeness =
+        completeness::of(&*view, question, sources.clock.wall(), evicted(&*view, TRANSACTIONS_EVICTED)?)?;
     completeness.omitted = omitted;
     Ok(Answer { items, completeness })
 }
@@ -46,7 +48,8 @@ pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answ
             })
         })
         .collect();
-    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view)?)?;
+    let mut completeness =
+        completeness::of(&*view, question, sources.clock.wall(), evicted(&*view, TRANSACTIONS_EVICTED)?)?;
     completeness.omitted = omitted;
     Ok(Answer { items, completeness })
 }
@@ -64,7 +67,7 @@ pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<
         (&a.node, &a.kind, &a.name, &a.id, &a.source, a.from)
             .cmp(&(&b.node, &b.kind, &b.name, &b.id, &b.source, b.from))
     });
-    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), Vec::new())?;
+    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view, FACTS_EVICTED)?)?;
     completeness.omitted = cut(&mut found, question.limit);
     Ok(Answer { items: found.into_iter().map(metadata_row).collect(), completeness })
 }
@@ -150,16 +153,16 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Rows beyond the cap are missing from these answers, whatever their span was.
-fn evicted(view: &dyn StateView) -> Result<Vec<Loss>, StoreError> {
-    let count = view.counters()?.get("transactions_evicted").copied().unwrap_or(0);
+/// Rows beyond a cap are missing from these answers, whatever their span was.
+fn evicted(view: &dyn StateView, reason: &Reason) -> Result<Vec<Loss>, StoreError> {
+    let count = view.counters()?.get(reason.word).copied().unwrap_or(0);
     Ok((count > 0)
         .then(|| Loss {
-            place: "store".into(),
-            reason: "transactions_evicted".into(),
+            place: reason.place.into(),
+            reason: reason.word.into(),
             count,
-            connections: count,
-            intended: true,
+            connections: if *reason == *TRANSACTIONS_EVICTED { count } else { 0 },
+            intended: reason.intended,
             ..Loss::default()
         })
         .into_iter()
