@@ -93,7 +93,15 @@ pub struct SizeArgs {
     #[arg(long, env = "WEIR_UDP_OTHERS_MAX", hide = true)]
     pub udp_others_max: Option<u32>,
 
-    /// Bytes of the ring of ended UDP sockets, a power of two of at least a page.
+    /// Bytes of the ring of ended UDP main flows, a power of two of at least a page.
+    #[arg(long, env = "WEIR_UDP_CLOSED_RING_BYTES", hide = true)]
+    pub udp_closed_ring_bytes: Option<u32>,
+
+    /// Bytes of the ring that a walk over UDP main flows fills, a power of two of at least a page.
+    #[arg(long, env = "WEIR_UDP_LIVE_RING_BYTES", hide = true)]
+    pub udp_live_ring_bytes: Option<u32>,
+
+    /// Bytes of the ring of ended UDP sockets with further flows, a power of two of at least a page.
     #[arg(long, env = "WEIR_UDP_GONE_RING_BYTES", hide = true)]
     pub udp_gone_ring_bytes: Option<u32>,
 }
@@ -107,6 +115,8 @@ impl SizeArgs {
             udp_flows_max: self.udp_flows_max.unwrap_or(usual.udp_flows_max),
             udp_peers_max: self.udp_peers_max.unwrap_or(usual.udp_peers_max),
             udp_others_max: self.udp_others_max.unwrap_or(usual.udp_others_max),
+            udp_closed_ring_bytes: self.udp_closed_ring_bytes.unwrap_or(usual.udp_closed_ring_bytes),
+            udp_live_ring_bytes: self.udp_live_ring_bytes.unwrap_or(usual.udp_live_ring_bytes),
             udp_gone_ring_bytes: self.udp_gone_ring_bytes.unwrap_or(usual.udp_gone_ring_bytes),
         }
     }

@@ -1,12 +1,13 @@
 //! eBPF as the source of rows: programs in the kernel count, their maps are read here.
 //!
 //! ```text
-//! tcp_closed ring, udp_gone ring ──drain──▶ written
-//! tcp_sockets walk, udp_flows ──────walk──▶ rows
+//! tcp_closed, udp_closed, udp_gone rings ──drain──▶ written
+//! tcp_sockets, udp_sockets, udp_flows ───────walk──▶ rows
 //! ```
 //! A walk comes first and the ring after it: a connection that ends in between is then an ended row.
 
 use crate::engine::{EngineError, kernel};
+use crate::kernel::ring::Ring;
 use crate::losses::{self, Loss};
 use crate::probes::layout::Row;
 use crate::probes::tcp::Tcp;
@@ -44,11 +45,13 @@ impl Ebpf {
         Ok(Self { descriptors, reports, tcp, udp })
     }
 
-    fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<(), EngineError> {
-        let Some(udp) = &mut self.udp else { return Ok(()) };
+    fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
+        let Some(udp) = &mut self.udp else { return Ok(Drained::Wholly) };
+        let drained = drain_ring(udp.closed(), write)?;
         let endings = udp.endings(&self.descriptors, now_ns).map_err(kernel("read the UDP flows that ended"))?;
         write(endings.rows.clone())?;
-        udp.take(&self.descriptors, &endings).map_err(kernel("take the UDP flows that ended"))
+        udp.take(&self.descriptors, &endings).map_err(kernel("take the UDP flows that ended"))?;
+        Ok(drained)
     }
 
     fn probe(&self, report: &ProbeReport, counted: bool) -> Probe {
@@ -74,26 +77,29 @@ impl Ebpf {
     }
 }
 
+fn drain_ring(ring: &mut Ring, write: Write<'_>) -> Result<Drained, EngineError> {
+    for _ in 0..DRAIN_BATCHES {
+        let mut rows = Vec::new();
+        let position = ring.read(DRAIN_BYTES, |record| {
+            if let Ok((row, _)) = Row::read_from_prefix(record) {
+                rows.push(row);
+            }
+        });
+        if rows.is_empty() {
+            ring.advance(position);
+            return Ok(Drained::Wholly);
+        }
+        write(rows)?;
+        ring.advance(position);
+    }
+    Ok(Drained::InPart)
+}
+
 impl Source for Ebpf {
     fn drain(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
-        let mut drained = Drained::InPart;
-        for _ in 0..DRAIN_BATCHES {
-            let mut rows = Vec::new();
-            let position = self.tcp.closed().read(DRAIN_BYTES, |record| {
-                if let Ok((row, _)) = Row::read_from_prefix(record) {
-                    rows.push(row);
-                }
-            });
-            if rows.is_empty() {
-                self.tcp.closed().advance(position);
-                drained = Drained::Wholly;
-                break;
-            }
-            write(rows)?;
-            self.tcp.closed().advance(position);
-        }
-        self.drain_udp(now_ns, write)?;
-        Ok(drained)
+        let of_tcp = drain_ring(self.tcp.closed(), write)?;
+        let of_udp = self.drain_udp(now_ns, write)?;
+        Ok(if of_tcp == Drained::Wholly { of_udp } else { of_tcp })
     }
 
     fn walk(&mut self, now_ns: u64, write: Write<'_>) -> Result<Walk, EngineError> {
@@ -101,11 +107,15 @@ impl Source for Ebpf {
             losses::add(&self.descriptors, Loss::WalksFailed, 1);
             EngineError::Kernel { step: "walk the open connections", source }
         })?;
-        // Flows only end in this thread, so their walk may come after.
+        if let Some(udp) = &mut self.udp {
+            let mut mains = udp.walk(&self.descriptors).map_err(kernel("walk the UDP sockets"))?;
+            walk.rows.append(&mut mains.rows);
+            walk.complete &= mains.complete;
+        }
         self.drain(now_ns, write)?;
         if let Some(udp) = &mut self.udp {
-            let mut flows = udp.walk(&self.descriptors).map_err(kernel("read the UDP flows"))?;
-            walk.rows.append(&mut flows);
+            let mut further = udp.further(&self.descriptors).map_err(kernel("read the UDP flows"))?;
+            walk.rows.append(&mut further);
         }
         Ok(walk)
     }

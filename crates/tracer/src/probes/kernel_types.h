@@ -223,6 +223,8 @@ struct bpf_sock {
 struct __sk_buff {
 	__u32 len;
 	__u32 protocol;
+	__u32 data;
+	__u32 data_end;
 	__u32 gso_segs;
 	__u32 gso_size;
 	struct bpf_sock *sk;

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod setup;
 pub mod tcp;
 pub mod udp;
+pub(crate) mod walk;
 
 use crate::kernel::sys;
 use libbpf_rs::{MapCore, Object, ObjectBuilder};

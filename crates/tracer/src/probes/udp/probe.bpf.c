@@ -2,293 +2,128 @@
  *
  * UDP: payload bytes of every datagram, by socket and peer, IPv4 and IPv6, in every cgroup and network namespace.
  *
- * Traces: cgroup_skb ingress and egress on the scope's cgroup, else on the root of cgroup v2 (kernel 4.10 or newer; 5.11 for the storage), which see
- *         each datagram before it is cut into fragments or segments on its way out, and after they were put together
- *         on its way in. They always let it pass.
+ * Traces: cgroup_skb ingress and egress on the scope's cgroup, else on the root of cgroup v2 (kernel 4.10 or newer; 5.12
+ *         for the storage), which see each datagram before it is cut into fragments or segments on its way out, and
+ *         after they were put together on its way in. They always let it pass.
  *         cgroup/sock_create: whose the socket is. cgroup/sock_release: its flows end.
  *         tp_btf/udp_fail_queue_rcv_skb: a datagram that the ingress program counted found the receive queue full.
- * Walks:  iter/task_file for owners of sockets older than the probe.
- * Yields: the hash `udp_flows`, read and emptied by user space, and a record in the ring `udp_gone` for each socket that
- *         had flows and is gone. Costs about 0.3 microseconds a datagram, and 0.1 a TCP segment.
+ * Walks:  iter/bpf_sk_storage_map for the main flows, iter/task_file for owners of sockets older than the probe.
+ * Yields: rows of main flows in the rings `udp_live` and `udp_closed`; the hash `udp_flows`, read and emptied by user
+ *         space, and a record in the ring `udp_gone` for each socket that had flows there and is gone.
+ *         docs/decisions/0005 has what it costs, and why these hooks.
  */
-#include "../kernel_types.h"
-#include "../row.bpf.h"
-#include "../settings.bpf.h"
+#include "datagram.bpf.h"
 
-/* struct udp_flow::flags, as in struct row: the flow stands for every peer beyond the cap. */
-#define OTHER_PEER 1
-
-struct udp_key {
-	__u64 cookie;
-	__u8 local[16];
-	__u8 remote[16];
-	__u16 local_port;
-	__u16 remote_port;
-	__u16 family;
-	__u16 pad;
-};
-_Static_assert(sizeof(struct udp_key) == 48, "probes/udp/mod.rs has the same");
-
-struct udp_flow {
-	struct origin origin;
-	__u64 start_ns;
-	__u64 last_ns;
-	__u64 sent;
-	__u64 recv;
-	__u8 direction;
-	__u8 certainty;
-	__u8 flags;
-	__u8 pad[5];
-};
-_Static_assert(sizeof(struct udp_flow) == 80, "probes/udp/mod.rs has the same");
-
-struct udp_gone {
-	/* The only flow's key, if `flows` is 1. */
-	struct udp_key key;
-	__u64 at_ns;
-	/* Flows this socket ever made. */
-	__u64 flows;
-};
-_Static_assert(sizeof(struct udp_gone) == 64, "probes/udp/mod.rs has the same");
-
-struct udp_socket {
-	struct origin origin;
-	/* The first flow's key. */
-	struct udp_key first;
-	__u32 flows;
-	__u32 confirmed_pass;
-	/* The socket's creation was seen: the first datagram is the first. */
-	__u8 from_birth;
-	__u8 pad[7];
+enum outcome {
+	/* Not UDP, or counted. */
+	DONE,
+	/* A datagram of another shape or another flow. */
+	UNUSUAL,
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct udp_socket);
-} udp_sockets SEC(".maps");
-
-/* A plain, preallocated hash: what is full says so and is counted; an LRU would forget bytes silently. Its size is set
- * before loading (probes/setup.rs). */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct udp_key);
-	__type(value, struct udp_flow);
-} udp_flows SEC(".maps");
-
-/* Flows that expired, by socket, so that a long-lived server gets its room back. Only user space writes it, and an entry
- * that is forgotten only sends new peers to `other` earlier. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
-	__type(value, __u64);
-} udp_expired SEC(".maps");
-
-/* Its size is set before loading (probes/setup.rs). */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-} udp_gone SEC(".maps");
-
-enum udp_number {
-	/* Datagrams of peers beyond a cap: counted, but under the socket's `other` peer. */
-	UDP_PEERS_CAPPED,
-	/* Datagrams and bytes that even `other` had no room for: not counted. */
-	UDP_LOST_DATAGRAMS,
-	UDP_LOST_BYTES,
-	/* Sockets whose end found the ring full: their flows end by expiry instead. */
-	UDP_GONE_RING_FULL,
-	/* Sockets that could not be given storage. */
-	UDP_NO_STORAGE,
-	/* Datagrams that the receiving application was too slow for: taken back. */
-	UDP_QUEUE_FULL,
-	/* Flows made (the kernel's) and deleted (user space's): the difference lives. */
-	UDP_FLOWS_MADE,
-	UDP_FLOWS_DELETED,
-	/* The back-fill's pass, written by user space before each. */
-	UDP_BACKFILL_PASS,
-	UDP_NUMBERS,
-};
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, UDP_NUMBERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} udp_numbers SEC(".maps");
-
-static __always_inline void add(__u32 number, __u64 by)
+/* The usual datagram: its headers lie in one piece, and it belongs to its socket's main flow. TCP leaves here first. */
+static __always_inline enum outcome count_usual(struct __sk_buff *skb, bool outgoing)
 {
-	__u64 *value = bpf_map_lookup_elem(&udp_numbers, &number);
-	if (value)
-		__sync_fetch_and_add(value, by);
-}
-
-static __always_inline __u64 number_of(__u32 number)
-{
-	__u64 *value = bpf_map_lookup_elem(&udp_numbers, &number);
-	return value ? *value : 0;
-}
-
-/* The addresses as the packet has them, so an IPv4 packet on an IPv6 socket is IPv4. */
-struct datagram {
-	__u8 source[16];
-	__u8 destination[16];
-	__u16 source_port;
-	__u16 destination_port;
-	__u16 family;
+	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct bpf_sock *sk = skb->sk;
+	struct udp_socket *socket;
+	struct udp_header *udp;
+	struct udp_main *main;
 	__u32 payload;
-};
-
-static __always_inline bool is_extension(__u8 next)
-{
-	/* Hop-by-hop, routing, fragment, destination options. */
-	return next == 0 || next == 43 || next == 44 || next == 60;
-}
-
-/* Offset 0 is the network header on both ways. */
-static __always_inline bool parse(struct __sk_buff *skb, struct datagram *out)
-{
-	__be16 udp[4];
-	__u32 offset;
 
 	if (skb->protocol == bpf_htons(0x0800)) {
-		__u8 header[20];
-		if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)) || header[9] != IPPROTO_UDP)
-			return false;
-		out->family = AF_INET;
-		__builtin_memcpy(out->source, &header[12], 4);
-		__builtin_memcpy(out->destination, &header[16], 4);
-		offset = (header[0] & 15) * 4;
+		struct ipv4_header *ip = start;
+		if ((void *)(ip + 1) + sizeof(*udp) > end)
+			return UNUSUAL;
+		if (ip->protocol != IPPROTO_UDP)
+			return DONE;
+		if (ip->version_and_length != 0x45 || !sk)
+			return UNUSUAL;
+		udp = (void *)(ip + 1);
+		socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+		if (!socket || !has_ends_v4(&socket->main.key, ip, outgoing) || !has_ports(&socket->main.key, udp, outgoing))
+			return UNUSUAL;
+		payload = payload_of(skb, sizeof(*ip), udp->length);
 	} else if (skb->protocol == bpf_htons(0x86dd)) {
-		__u8 header[40];
-		__u8 next;
-		if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
-			return false;
-		out->family = AF_INET6;
-		__builtin_memcpy(out->source, &header[8], 16);
-		__builtin_memcpy(out->destination, &header[24], 16);
-		next = header[6];
-		offset = 40;
-		for (int count = 0; count < 6 && is_extension(next); count++) {
-			__u8 extension[2];
-			if (bpf_skb_load_bytes(skb, offset, extension, sizeof(extension)))
-				return false;
-			offset += next == 44 ? 8 : (extension[1] + 1) * 8;
-			next = extension[0];
-		}
-		if (next != IPPROTO_UDP)
-			return false;
+		struct ipv6_header *ip = start;
+		if ((void *)(ip + 1) + sizeof(*udp) > end)
+			return UNUSUAL;
+		if (ip->next != IPPROTO_UDP)
+			return is_extension(ip->next) ? UNUSUAL : DONE;
+		if (!sk)
+			return DONE;
+		udp = (void *)(ip + 1);
+		socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+		if (!socket || !has_ends_v6(&socket->main.key, ip, outgoing) || !has_ports(&socket->main.key, udp, outgoing))
+			return UNUSUAL;
+		payload = payload_of(skb, sizeof(*ip), udp->length);
 	} else {
-		return false;
+		return DONE;
 	}
-	if (bpf_skb_load_bytes(skb, offset, udp, sizeof(udp)))
-		return false;
-	out->source_port = bpf_ntohs(udp[0]);
-	out->destination_port = bpf_ntohs(udp[1]);
-	/* Many datagrams in one buffer (UDP_SEGMENT, GRO) carry one header before they are cut: all that follows it is
-	 * payload. A single one says its own length. */
-	if (skb->gso_size || !udp[2])
-		out->payload = skb->len - offset - 8;
-	else
-		out->payload = bpf_ntohs(udp[2]) - 8;
-	return out->payload <= skb->len;
+	main = &socket->main;
+	if (main->state != MAIN_LIVES || payload > skb->len)
+		return UNUSUAL;
+	__sync_fetch_and_add(outgoing ? &main->sent : &main->recv, payload);
+	return DONE;
 }
 
-static __always_inline void fill_key(struct udp_key *key, const struct datagram *datagram, bool outgoing)
+static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 {
-	__builtin_memcpy(key->local, outgoing ? datagram->source : datagram->destination, 16);
-	__builtin_memcpy(key->remote, outgoing ? datagram->destination : datagram->source, 16);
-	key->local_port = outgoing ? datagram->source_port : datagram->destination_port;
-	key->remote_port = outgoing ? datagram->destination_port : datagram->source_port;
-	key->family = datagram->family;
-}
+	struct bpf_sock *sk = skb->sk;
+	struct udp_key key = {};
+	struct udp_socket *socket;
+	struct udp_flow *flow;
+	__u32 payload = 0;
+	__u64 now;
 
-static __always_inline void to_other(struct udp_key *key)
-{
-	__builtin_memset(key->local, 0, 16);
-	__builtin_memset(key->remote, 0, 16);
-	key->remote_port = 0;
-}
-
-static __always_inline bool has_room(struct udp_socket *socket, __u64 cookie)
-{
-	if (number_of(UDP_FLOWS_MADE) - number_of(UDP_FLOWS_DELETED) >= settings.udp_flows_max)
-		return false;
-	if (socket->flows < settings.udp_peers_max)
-		return true;
-	__u64 *expired = bpf_map_lookup_elem(&udp_expired, &cookie);
-	return socket->flows - (expired ? *expired : 0) < settings.udp_peers_max;
-}
-
-static __always_inline struct udp_flow *make(struct udp_socket *socket, struct udp_key *key, bool outgoing,
-					     __u8 flags, __u64 now)
-{
-	struct udp_flow fresh = {};
-
-	fresh.origin = socket->origin;
-	fresh.start_ns = now;
-	fresh.direction = outgoing ? DIRECTION_OUTGOING : DIRECTION_INCOMING;
-	fresh.certainty = socket->from_birth ? CERTAINTY_KNOWN : CERTAINTY_INFERRED;
-	fresh.flags = flags;
-	/* Another processor may have made it meanwhile; then that one is used. */
-	if (!bpf_map_update_elem(&udp_flows, key, &fresh, BPF_NOEXIST)) {
-		add(UDP_FLOWS_MADE, 1);
-		if (__sync_fetch_and_add(&socket->flows, 1) == 0)
-			socket->first = *key;
+	if (!sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_UDP || !parse(skb, outgoing, &key, &payload))
+		return;
+	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket) {
+		add(UDP_NO_STORAGE, 1);
+		return;
 	}
-	return bpf_map_lookup_elem(&udp_flows, key);
+	if (is_main(&socket->main, &key)) {
+		__sync_fetch_and_add(outgoing ? &socket->main.sent : &socket->main.recv, payload);
+		return;
+	}
+	now = bpf_ktime_get_ns();
+	key.cookie = bpf_get_socket_cookie(skb);
+	flow = bpf_map_lookup_elem(&udp_flows, &key);
+	if (flow) {
+		/* Made before the back-fill had found the owner. */
+		if (!flow->origin.netns && socket->origin.netns)
+			flow->origin = socket->origin;
+	} else if (has_room(socket, key.cookie)) {
+		if (socket->origin.netns && claim_main(socket, &key, outgoing, now)) {
+			__sync_fetch_and_add(outgoing ? &socket->main.sent : &socket->main.recv, payload);
+			return;
+		}
+		flow = make_flow(socket, &key, outgoing, 0, now);
+	}
+	if (!flow) {
+		add(UDP_PEERS_CAPPED, skb->gso_segs ? skb->gso_segs : 1);
+		to_other(&key);
+		flow = bpf_map_lookup_elem(&udp_flows, &key);
+		if (!flow)
+			flow = make_flow(socket, &key, outgoing, OTHER_PEER, now);
+	}
+	if (!flow) {
+		add(UDP_LOST_DATAGRAMS, skb->gso_segs ? skb->gso_segs : 1);
+		add(UDP_LOST_BYTES, payload);
+		return;
+	}
+	__sync_fetch_and_add(outgoing ? &flow->sent : &flow->recv, payload);
+	flow->last_ns = now;
 }
 
 static __always_inline int datagram(struct __sk_buff *skb, bool outgoing)
 {
-	struct bpf_sock *sk = skb->sk;
-	struct datagram datagram = {};
-	struct udp_key key = {};
-	struct udp_socket *socket;
-	struct udp_flow *flow;
-	__u64 now;
-
-	if (!sk)
-		return 1;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_UDP || !parse(skb, &datagram))
-		return 1;
-	now = bpf_ktime_get_ns();
-	key.cookie = bpf_get_socket_cookie(skb);
-	fill_key(&key, &datagram, outgoing);
-
-	flow = bpf_map_lookup_elem(&udp_flows, &key);
-	if (!flow || !flow->origin.netns) {
-		socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		if (!socket) {
-			add(UDP_NO_STORAGE, 1);
-			return 1;
-		}
-		if (flow) {
-			/* Made before the back-fill had found the owner. */
-			if (socket->origin.netns)
-				flow->origin = socket->origin;
-		} else if (has_room(socket, key.cookie)) {
-			flow = make(socket, &key, outgoing, 0, now);
-		}
-		if (!flow) {
-			add(UDP_PEERS_CAPPED, skb->gso_segs ? skb->gso_segs : 1);
-			to_other(&key);
-			flow = bpf_map_lookup_elem(&udp_flows, &key);
-			if (!flow)
-				flow = make(socket, &key, outgoing, OTHER_PEER, now);
-		}
-	}
-	if (!flow) {
-		add(UDP_LOST_DATAGRAMS, skb->gso_segs ? skb->gso_segs : 1);
-		add(UDP_LOST_BYTES, datagram.payload);
-		return 1;
-	}
-	__sync_fetch_and_add(outgoing ? &flow->sent : &flow->recv, datagram.payload);
-	flow->last_ns = now;
+	if (count_usual(skb, outgoing) == UNUSUAL)
+		count_any(skb, outgoing);
 	return 1;
 }
 
@@ -327,6 +162,40 @@ int weir_udp_open(struct bpf_sock *sk)
 	return 1;
 }
 
+/* The main flow of a socket that ends. Without room in the ring it lives on in the hash, where expiry ends it. */
+static __always_inline void end_main(struct udp_socket *socket)
+{
+	__u32 before = __sync_lock_test_and_set(&socket->main.state, MAIN_TAKEN);
+	struct udp_main *main = &socket->main;
+	struct udp_flow spilled = {};
+	struct row *row;
+	__u64 now;
+
+	if (before != MAIN_LIVES && before != MAIN_ENDING)
+		return;
+	now = bpf_ktime_get_ns();
+	row = bpf_ringbuf_reserve(&udp_closed, sizeof(*row), 0);
+	if (row) {
+		fill_row(row, socket, now);
+		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+		add(UDP_MAINS_ENDED, 1);
+		return;
+	}
+	add(UDP_GONE_RING_FULL, 1);
+	spilled.origin = socket->origin;
+	spilled.start_ns = main->start_ns;
+	spilled.last_ns = now;
+	spilled.sent = main->sent;
+	spilled.recv = main->recv;
+	spilled.dropped = main->dropped;
+	spilled.direction = main->direction;
+	spilled.certainty = main->certainty;
+	if (!bpf_map_update_elem(&udp_flows, &main->key, &spilled, BPF_NOEXIST))
+		return;
+	add(UDP_MAINS_ENDED, 1);
+	add(UDP_LOST_BYTES, main->sent + main->recv);
+}
+
 SEC("cgroup/sock_release")
 int weir_udp_gone(struct bpf_sock *sk)
 {
@@ -336,7 +205,10 @@ int weir_udp_gone(struct bpf_sock *sk)
 	if (sk->protocol != IPPROTO_UDP)
 		return 1;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-	if (!socket || !socket->flows)
+	if (!socket)
+		return 1;
+	end_main(socket);
+	if (!socket->hashed)
 		return 1;
 	gone = bpf_ringbuf_reserve(&udp_gone, sizeof(*gone), 0);
 	if (!gone) {
@@ -345,9 +217,68 @@ int weir_udp_gone(struct bpf_sock *sk)
 	}
 	gone->key = socket->first;
 	gone->at_ns = bpf_ktime_get_ns();
-	gone->flows = socket->flows;
+	gone->hashed = socket->hashed;
 	bpf_ringbuf_submit(gone, BPF_RB_NO_WAKEUP);
 	return 1;
+}
+
+/* Tells the main flows that live; or ends those that are idle, if `UDP_IDLE_SINCE` says so. */
+SEC("iter/bpf_sk_storage_map")
+int weir_udp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct udp_socket *socket = ctx->value;
+	struct udp_main *main;
+	struct row *row;
+	__u64 idle_since, received, dropped, sent;
+	__u32 state;
+
+	if (!socket)
+		return 0;
+	main = &socket->main;
+	state = *(volatile __u32 *)&main->state;
+	if (state != MAIN_LIVES && state != MAIN_ENDING)
+		return 0;
+	received = *(volatile __u64 *)&main->recv;
+	dropped = *(volatile __u64 *)&main->dropped;
+	received = received > dropped ? received - dropped : 0;
+	sent = *(volatile __u64 *)&main->sent;
+	if (sent != main->seen_sent || received > main->seen_recv) {
+		main->changed_ns = bpf_ktime_get_ns();
+		main->seen_sent = sent;
+		if (received > main->seen_recv)
+			main->seen_recv = received;
+	}
+	idle_since = number_of(UDP_IDLE_SINCE);
+	if (idle_since) {
+		if (main->changed_ns >= idle_since)
+			return 0;
+		if (state == MAIN_LIVES) {
+			__sync_val_compare_and_swap(&main->state, MAIN_LIVES, MAIN_ENDING);
+			return 0;
+		}
+	}
+	/* No room: 1 asks for this socket again, after user space has emptied the ring. */
+	row = bpf_ringbuf_reserve(&udp_live, sizeof(*row), 0);
+	if (!row)
+		return 1;
+	if (idle_since && __sync_val_compare_and_swap(&main->state, MAIN_ENDING, MAIN_TAKEN) != MAIN_ENDING) {
+		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	fill_row(row, socket, main->changed_ns);
+	if (idle_since) {
+		main->sent = 0;
+		main->recv = 0;
+		main->dropped = 0;
+		main->seen_sent = 0;
+		main->seen_recv = 0;
+		__sync_fetch_and_add(&socket->flows, -1);
+		add(UDP_MAINS_ENDED, 1);
+		/* The last: from here on it may be claimed anew. */
+		__sync_lock_test_and_set(&main->state, MAIN_NONE);
+	}
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	return 0;
 }
 
 /* The ingress program has counted this datagram a moment ago on the same processor. */
@@ -355,6 +286,7 @@ SEC("tp_btf/udp_fail_queue_rcv_skb")
 int BPF_PROG(weir_udp_full, int rc, struct sock *sk, struct sk_buff *skb)
 {
 	struct udp_key key = {};
+	struct udp_socket *socket;
 	struct udp_flow *flow;
 	__be16 ports[2];
 	__u8 addresses[32];
@@ -362,8 +294,9 @@ int BPF_PROG(weir_udp_full, int rc, struct sock *sk, struct sk_buff *skb)
 
 	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;
-	/* A socket that had a datagram has storage, if it is in the scope. */
-	if (is_scoped() && !bpf_sk_storage_get(&udp_sockets, sk, 0, 0))
+	/* The ingress program has made it, if the socket is in the scope. */
+	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
+	if (!socket)
 		return 0;
 	add(UDP_QUEUE_FULL, 1);
 	key.cookie = bpf_get_socket_cookie(sk);
@@ -384,13 +317,17 @@ int BPF_PROG(weir_udp_full, int rc, struct sock *sk, struct sk_buff *skb)
 		return 0;
 	key.remote_port = bpf_ntohs(ports[0]);
 	key.local_port = bpf_ntohs(ports[1]);
+	if (is_main(&socket->main, &key)) {
+		__sync_fetch_and_add(&socket->main.dropped, skb->len);
+		return 0;
+	}
 	flow = bpf_map_lookup_elem(&udp_flows, &key);
 	if (!flow) {
 		to_other(&key);
 		flow = bpf_map_lookup_elem(&udp_flows, &key);
 	}
 	if (flow)
-		__sync_fetch_and_add(&flow->recv, -(__u64)skb->len);
+		__sync_fetch_and_add(&flow->dropped, skb->len);
 	return 0;
 }
 
