@@ -303,6 +303,10 @@ impl Observer {
 
 /// What is missing from a tracer, in words.
 fn degraded(status: &weir_wire::feed::Status) -> String {
+    if let Some(degraded) = &status.degraded {
+        let blind: Vec<&str> = degraded.cannot_see.iter().map(|blind| blind.what.as_str()).collect();
+        return format!("{} instead of eBPF: {}; not seen: {}", degraded.mode, degraded.reason, blind.join(", "));
+    }
     let missing: Vec<String> = status
         .probes
         .iter()

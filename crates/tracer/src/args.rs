@@ -19,8 +19,12 @@ use weir_daemon::logging::LogFormat;
 )]
 pub struct Args {
     /// The unix socket to serve; its folder is made if it is missing.
-    #[arg(long, env = "WEIR_SOCKET", default_value = "/run/weir/tracer.sock")]
+    #[arg(long, env = "WEIR_SOCKET", default_value_os_t = default_socket())]
     pub socket: PathBuf,
+
+    /// Where the rows come from.
+    #[arg(long, env = "WEIR_TRACER_MODE", default_value = "auto")]
+    pub mode: Mode,
 
     /// The group (name or number) that may read the socket; without one, only root.
     #[arg(long, env = "WEIR_SOCKET_GROUP")]
@@ -68,6 +72,27 @@ pub struct Args {
     /// Settings from a TOML file, table `[tracer]`.
     #[arg(long, env = "WEIR_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// Where the rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// eBPF where kernel and capabilities allow it, else the fallback.
+    Auto,
+    /// eBPF, or nothing.
+    Ebpf,
+    /// What the kernel tells without eBPF: TCP only, see `cannot_see` in /status.
+    Fallback,
+}
+
+/// Beside the system's tracer, or an ordinary user's own.
+fn default_socket() -> PathBuf {
+    let system = PathBuf::from("/run/weir/tracer.sock");
+    if nix::unistd::Uid::effective().is_root() {
+        return system;
+    }
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    own.map_or(system, |folder| folder.join("weir/tracer.sock"))
 }
 
 /// The kernel maps' sizes, hidden: only tests choose others, to see what happens when one is full.

@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_daemon::clock::Clock;
-use weir_wire::feed::Status;
+use weir_wire::feed::{Degraded, Status};
 
 /// The ring holds 55,188 ended connections: ten drains a second carry 550,000 a second.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -98,6 +98,8 @@ pub struct Snapshot {
     pub complete: bool,
     /// Every loss of this run.
     pub losses: BTreeMap<String, u64>,
+    /// What is not eBPF.
+    pub degraded: Option<Degraded>,
 }
 
 /// One life of the kernel's maps.
@@ -105,6 +107,8 @@ pub struct Snapshot {
 pub struct Run {
     /// Random.
     pub id: u64,
+    /// Whose the journal and the clients' cursors are: this run's, or, where a run ends with its process, this boot's.
+    pub journal: u64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// How often a tracer took it over.
@@ -168,9 +172,6 @@ impl Ledger {
 
 impl<C: Clock> Engine<C> {
     /// Takes everything over.
-    ///
-    /// # Errors
-    /// None yet; a source that cannot be read says so when it is read.
     pub fn new(
         run: Run,
         source: Box<dyn Source>,
@@ -314,6 +315,7 @@ impl<C: Clock> Engine<C> {
             cursor: fetch.map(|_| head),
             complete,
             losses: self.source.losses()?,
+            degraded: self.source.degraded(),
         })
     }
 
@@ -342,7 +344,7 @@ impl<C: Clock> Engine<C> {
     }
 
     fn keep_clients(&self) {
-        let kept = (self.run_id(), self.clients.keep());
+        let kept = (format!("{:016x}", self.run.journal), self.clients.keep());
         let next = self.settings.clients_file.with_extension("next");
         let outcome = serde_json::to_vec(&kept)
             .map_err(std::io::Error::from)
@@ -358,7 +360,7 @@ impl<C: Clock> Engine<C> {
             .ok()
             .and_then(|bytes| serde_json::from_slice::<(String, Vec<Kept>)>(&bytes).ok());
         if let Some((run_id, kept)) = kept
-            && run_id == self.run_id()
+            && run_id == format!("{:016x}", self.run.journal)
         {
             self.clients.restore(kept);
         }
@@ -371,6 +373,7 @@ impl<C: Clock> Engine<C> {
     fn status(&mut self) -> Result<Status, EngineError> {
         self.clients.expire(self.clock.monotonic().0);
         let probes = self.source.probes();
+        let degraded = self.source.degraded();
         let journal = &self.ledger.journal;
         let gauges = [
             ("journal_rows", journal.len() as u64),
@@ -391,6 +394,8 @@ impl<C: Clock> Engine<C> {
             run_id: self.run_id(),
             boot_id: self.run.boot_id.clone(),
             state: if self.source.is_degraded() { "degraded" } else { "running" }.to_owned(),
+            mode: degraded.as_ref().map_or("ebpf", |degraded| degraded.mode.as_str()).to_owned(),
+            degraded,
             probes,
             losses: self.source.losses()?,
             gauges,

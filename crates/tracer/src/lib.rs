@@ -1,7 +1,8 @@
 //! eBPF, a folder a probe; the feed's server. The only crate with kernel code, and the only privileged program.
 //!
 //! The programs in the kernel count; this process hands their counts on over a unix socket and keeps nothing that
-//! matters in its memory. [`probes`] loads the programs, [`ebpf`] reads their maps, [`engine`] writes what ended into the
+//! matters in its memory. [`probes`] loads the programs, [`ebpf`] reads their maps (where that
+//! is not to be had, [`fallback`] asks the kernel for what it tells anybody), [`engine`] writes what ended into the
 //! [`journal`], [`server`] serves the feed, and [`keeper`] holds it all together when this process is killed. The
 //! tracer never knows what a pod is.
 
@@ -9,6 +10,7 @@ pub mod args;
 pub mod clients;
 pub mod ebpf;
 pub mod engine;
+pub mod fallback;
 pub mod journal;
 pub mod keeper;
 pub mod kernel;
@@ -45,7 +47,6 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// When something that is needed is missing, the socket is taken, or the kernel refuses the programs; the text says
 /// what to do.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
-    preflight::check()?;
     let clock = SystemClock::new();
     let folder = args.state_dir();
     let (listener, served) = socket::bind(&args.socket, args.socket_group.as_deref())?;
@@ -57,22 +58,21 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let cgroup_root = places::cgroup2_root(&mountinfo);
     let setup = args.setup(cgroup_root.as_deref())?;
     let scope = setup.scope.clone();
-    let start::Begun { run, descriptors, probes, custody } =
-        start::begin(&args, setup, &folder, &boot_id, cgroup_root.as_deref())?;
+    let start::Begun { run, source, custody } =
+        start::begin(&args, setup, &folder, &boot_id, cgroup_root.as_deref(), clock.monotonic().0)?;
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
     // client's old cursor is not taken for one of this run.
     let first = clock.monotonic().0 / 1_000 + 1;
-    let journal = Journal::open(&folder.join("closed.journal"), run.id, first)?;
+    let journal = Journal::open(&folder.join("closed.journal"), run.journal, first)?;
     let settings = Settings {
         backfill_interval: args.backfill_interval,
         udp_idle: args.udp_idle,
         clients_file: folder.join("clients.json"),
-        keeper_restarts: custody.restarts(),
+        keeper_restarts: custody.as_ref().map(keeper::custody::Custody::restarts).unwrap_or_default(),
         scope: scope.as_ref().map(|scope| scope.folder.display().to_string()),
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let places = Places::new(cgroup_root, "/proc".into());
-    let source = Box::new(ebpf::Ebpf::new(descriptors, probes)?);
     let engine = Engine::new(run, source, journal, places, settings, clock);
     // Dropped at the thread's end, however that comes.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
@@ -97,7 +97,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     // The server's end dropped the last sender of commands, so the engine ends, and then the keeper may go.
     let stopped = tokio::task::spawn_blocking(move || {
         let engine = thread.join();
-        custody.end();
+        if let Some(custody) = custody {
+            custody.end();
+        }
         engine
     });
     let stopped = stopped.await?;

@@ -31,6 +31,13 @@ const ALL: [(Loss, &str); 5] = [
     (Loss::BackfillsFailed, "backfills_failed"),
 ];
 
+impl Loss {
+    /// As the feed names it.
+    pub fn name(self) -> &'static str {
+        ALL.into_iter().find(|(loss, _)| *loss == self).map_or("unnamed", |(_, name)| name)
+    }
+}
+
 /// Adds to a loss. The tracer's engine is the map's only writer.
 pub fn add(descriptors: &Descriptors, loss: Loss, count: u64) {
     if count == 0 {

@@ -7,13 +7,13 @@ use std::path::Path;
 pub enum Missing {
     /// Capabilities.
     #[error(
-        "failed to start: the process lacks {0}; run weir-tracer as root, or give it the capabilities \
+        "the process lacks {0}; run weir-tracer as root, or give it the capabilities \
          (systemd: AmbientCapabilities=, containers: securityContext.capabilities.add)"
     )]
     Capabilities(String),
     /// The kernel's type information.
     #[error(
-        "failed to start: this kernel has no BTF ({0} is missing); weir-tracer needs Linux 5.11 or newer built with \
+        "this kernel has no BTF ({0} is missing); weir-tracer needs Linux 5.11 or newer built with \
          CONFIG_DEBUG_INFO_BTF=y, as every current distribution's kernel is"
     )]
     Btf(String),

@@ -43,7 +43,8 @@ pub fn start_ns(stat: &str) -> Option<u64> {
     Some(ticks * TICK_NS)
 }
 
-fn name(stat: &str) -> Option<&str> {
+/// The name in `/proc/PID/stat`.
+pub(crate) fn name(stat: &str) -> Option<&str> {
     Some(stat.rsplit_once(')')?.0.split_once('(')?.1)
 }
 

@@ -1,7 +1,7 @@
 //! A kernel row becomes a row of the feed.
 
 use crate::places::Place;
-use crate::probes::layout::{IDLE, INET6, OTHER_PEER, Row, TCP};
+use crate::probes::layout::{IDLE, INET6, LAST_SEEN, OTHER_PEER, RECV_ONE_SHORT, Row, TCP};
 use nix::libc;
 use weir_wire::feed::Connection;
 
@@ -53,7 +53,7 @@ pub fn to_feed(row: &Row, place: Option<&Place>, last: Last, life: Life) -> Conn
         start_epoch: known(row.start_ns),
         state: Some(if ended { "closed" } else { state(row) }.to_owned()),
         close_epoch: ended.then_some(row.at_ns),
-        close_reason: ended.then(|| close_reason(row).to_owned()),
+        close_reason: ended.then(|| close_reason(row)).flatten().map(str::to_owned),
         errno: (ended && row.error > 0).then_some(u32::from(row.error)),
         cgroup_id: known(row.origin.cgroup_id),
         cgroup_path: place.map(|place| place.path.clone()),
@@ -69,6 +69,11 @@ pub fn to_feed(row: &Row, place: Option<&Place>, last: Last, life: Life) -> Conn
         process_name: row.origin.name(),
         process_start: known(row.origin.process_start),
         other_peer: (row.flags & OTHER_PEER != 0).then_some(true),
+        totals_certainty: match row.flags & (LAST_SEEN | RECV_ONE_SHORT) {
+            0 => None,
+            flags if flags & LAST_SEEN != 0 => Some("last_seen".to_owned()),
+            _ => Some("recv_one_short".to_owned()),
+        },
     }
 }
 
@@ -105,12 +110,14 @@ const SHUT_BOTH: u8 = 3;
 /// Why it ended. An error says it; without one, the state before the end does: past our FIN it was orderly, from
 /// `established`, `close_wait` or `syn_sent` straight to the end it was this side's own reset (SO_LINGER 0, unread data,
 /// a connect given up): `aborted`, or `disconnected` when the socket was not being closed.
-fn close_reason(row: &Row) -> &'static str {
+/// State 0 stands for one that is not known, and without an error leaves the reason unknown.
+fn close_reason(row: &Row) -> Option<&'static str> {
     if row.protocol != TCP {
-        return if row.flags & IDLE != 0 { "idle" } else { "closed" };
+        return Some(if row.flags & IDLE != 0 { "idle" } else { "closed" });
     }
-    match i32::from(row.error) {
+    let reason = match i32::from(row.error) {
         0 => match row.state {
+            0 => return None,
             FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | LAST_ACK | CLOSING => "closed",
             SYN_SENT => "aborted",
             _ if row.shutdown & SHUT_BOTH == SHUT_BOTH => "aborted",
@@ -121,7 +128,8 @@ fn close_reason(row: &Row) -> &'static str {
         libc::ETIMEDOUT => "timed_out",
         libc::EHOSTUNREACH | libc::ENETUNREACH => "unreachable",
         _ => "aborted",
-    }
+    };
+    Some(reason)
 }
 
 #[cfg(test)]
@@ -134,16 +142,16 @@ mod tests {
 
     #[test]
     fn the_reason_follows_the_error_then_the_state() {
-        assert_eq!(close_reason(&ended(LAST_ACK, 0, 3)), "closed");
-        assert_eq!(close_reason(&ended(1, 0, 3)), "aborted");
-        assert_eq!(close_reason(&ended(1, 0, 0)), "disconnected");
-        assert_eq!(close_reason(&ended(SYN_SENT, 0, 3)), "aborted");
-        assert_eq!(close_reason(&ended(SYN_SENT, libc::ECONNREFUSED, 3)), "refused");
-        assert_eq!(close_reason(&ended(SYN_SENT, libc::ETIMEDOUT, 3)), "timed_out");
-        assert_eq!(close_reason(&ended(1, libc::ECONNRESET, 3)), "reset");
-        assert_eq!(close_reason(&ended(8, libc::EPIPE, 3)), "reset");
-        assert_eq!(close_reason(&ended(SYN_SENT, libc::EHOSTUNREACH, 3)), "unreachable");
-        assert_eq!(close_reason(&ended(1, libc::ECONNABORTED, 3)), "aborted");
+        assert_eq!(close_reason(&ended(LAST_ACK, 0, 3)), Some("closed"));
+        assert_eq!(close_reason(&ended(1, 0, 3)), Some("aborted"));
+        assert_eq!(close_reason(&ended(1, 0, 0)), Some("disconnected"));
+        assert_eq!(close_reason(&ended(SYN_SENT, 0, 3)), Some("aborted"));
+        assert_eq!(close_reason(&ended(SYN_SENT, libc::ECONNREFUSED, 3)), Some("refused"));
+        assert_eq!(close_reason(&ended(SYN_SENT, libc::ETIMEDOUT, 3)), Some("timed_out"));
+        assert_eq!(close_reason(&ended(1, libc::ECONNRESET, 3)), Some("reset"));
+        assert_eq!(close_reason(&ended(8, libc::EPIPE, 3)), Some("reset"));
+        assert_eq!(close_reason(&ended(SYN_SENT, libc::EHOSTUNREACH, 3)), Some("unreachable"));
+        assert_eq!(close_reason(&ended(1, libc::ECONNABORTED, 3)), Some("aborted"));
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Chunked<'_> {
 
 /// The same JSON as `weir_wire::feed::Reply`, a row at a time.
 fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
-    let Snapshot { run_id, boot_id, monotonic_ns, open, ended, cursor, complete, losses } = snapshot;
+    let Snapshot { run_id, boot_id, monotonic_ns, open, ended, cursor, complete, losses, degraded } = snapshot;
     let head = format!(
         "{{\"run_id\":\"{run_id}\",\"boot_id\":\"{boot_id}\",\"monotonic_ns\":{monotonic_ns},\"connections\":["
     );
@@ -298,6 +298,12 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
     }
     out.buffer.extend_from_slice(format!(",\"complete\":{complete},\"losses\":").as_bytes());
     serde_json::to_writer(&mut out.buffer, &losses)?;
+    if let Some(mut degraded) = degraded {
+        // The reasons are in /status; here they would be most of a small reply.
+        degraded.cannot_see.iter_mut().for_each(|blind| blind.why.clear());
+        out.buffer.extend_from_slice(b",\"degraded\":");
+        serde_json::to_writer(&mut out.buffer, &degraded)?;
+    }
     out.buffer.extend_from_slice(b"}\n");
     out.send()
 }

@@ -1,6 +1,7 @@
 //! Where rows come from: the one seam between the engine, which serves clients and keeps the journal, and the kernel.
 //!
-//! [`Ebpf`](crate::ebpf::Ebpf) counts in kernel programs. What a source hands to [`Write`] is in the journal when the
+//! [`Ebpf`](crate::ebpf::Ebpf) counts in kernel programs, [`Fallback`](crate::fallback::Fallback) asks the kernel for its
+//! own counts. What a source hands to [`Write`] is in the journal when the
 //! call returns; until then it stays where it was.
 
 use crate::engine::EngineError;
@@ -8,7 +9,7 @@ use crate::losses::Loss;
 use crate::probes::layout::Row;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use weir_wire::feed::Probe;
+use weir_wire::feed::{Degraded, Probe};
 
 /// Writes ended connections into the journal.
 pub type Write<'a> = &'a mut dyn FnMut(Vec<Row>) -> Result<(), EngineError>;
@@ -74,6 +75,11 @@ pub trait Source: Send {
     /// # Errors
     /// The kernel's.
     fn gauges(&mut self) -> Result<BTreeMap<String, u64>, EngineError>;
+
+    /// What it is instead of eBPF, why, and what it cannot see.
+    fn degraded(&self) -> Option<Degraded> {
+        None
+    }
 
     /// Whether something that it should see is missing.
     fn is_degraded(&self) -> bool;

@@ -1,11 +1,16 @@
 //! From nothing to a run: taken over from the keeper if a tracer died, loaded afresh otherwise.
 
 use crate::Args;
+use crate::args::Mode;
+use crate::ebpf::Ebpf;
 use crate::engine::Run;
+use crate::fallback::Fallback;
 use crate::keeper::Manifest;
 use crate::keeper::custody::{Custody, Estate, claim};
+use crate::preflight;
 use crate::probes::setup::Setup;
-use crate::probes::{self, ABI, Descriptors, ProbeReport, ProbeState};
+use crate::probes::{self, ABI, Descriptors, ProbeError, ProbeReport, ProbeState};
+use crate::source::Source;
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -14,16 +19,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What a tracer works on.
-#[derive(Debug)]
 pub struct Begun {
     /// Which run.
     pub run: Run,
-    /// Its maps and links.
-    pub descriptors: Arc<Descriptors>,
-    /// How its probes do.
-    pub probes: Vec<ProbeReport>,
-    /// Its life insurance.
-    pub custody: Custody,
+    /// Where its rows come from.
+    pub source: Box<dyn Source>,
+    /// Its life insurance, where there is something to insure.
+    pub custody: Option<Custody>,
 }
 
 /// The state folder, held against a second tracer as long as this lives.
@@ -57,8 +59,35 @@ pub fn hold_state(folder: &Path) -> anyhow::Result<State> {
     }
 }
 
-/// Takes over or begins anew.
+/// Chooses where the rows come from, and takes over or begins anew.
 pub fn begin(
+    args: &Args,
+    setup: Setup,
+    folder: &Path,
+    boot_id: &str,
+    cgroup_root: Option<&Path>,
+    now_ns: u64,
+) -> anyhow::Result<Begun> {
+    let scoped = setup.scope.is_some();
+    let reason = match args.mode {
+        Mode::Fallback => "asked for with --mode fallback".to_owned(),
+        Mode::Ebpf => {
+            preflight::check().context("failed to start with --mode ebpf")?;
+            return begin_ebpf(args, setup, folder, boot_id, cgroup_root);
+        }
+        Mode::Auto => match preflight::check() {
+            Err(missing) => missing.to_string(),
+            Ok(()) => match begin_ebpf(args, setup, folder, boot_id, cgroup_root) {
+                Err(error) if error.is::<ProbeError>() => format!("{error:#}"),
+                outcome => return outcome,
+            },
+        },
+    };
+    anyhow::ensure!(!scoped, "failed to trace one cgroup only: that takes eBPF ({reason})");
+    begin_fallback(folder, boot_id, reason, now_ns)
+}
+
+fn begin_ebpf(
     args: &Args,
     setup: Setup,
     folder: &Path,
@@ -80,11 +109,41 @@ pub fn begin(
         (manifest, descriptors, None)
     };
     let descriptors = Arc::new(descriptors);
-    let run = Run { id: manifest.run_id, boot_id: boot_id.to_owned(), takeovers: manifest.takeovers };
+    let run = Run {
+        id: manifest.run_id,
+        journal: manifest.run_id,
+        boot_id: boot_id.to_owned(),
+        takeovers: manifest.takeovers,
+    };
     let probes = manifest.probes.clone();
     report(&probes, &run);
     let custody = Custody::begin(folder, args.keeper_grace, manifest, Arc::clone(&descriptors), line)?;
-    Ok(Begun { run, descriptors, probes, custody })
+    let source = Box::new(Ebpf::new(descriptors, probes)?);
+    Ok(Begun { run, source, custody: Some(custody) })
+}
+
+/// The kernel's own counts outlive a tracer, but what ends while there is none is not seen: every process is a run of
+/// its own. What had ended before and was not acknowledged is in the journal, which is the boot's.
+fn begin_fallback(folder: &Path, boot_id: &str, reason: String, now_ns: u64) -> anyhow::Result<Begun> {
+    if let Err(error) = claim(folder, |_| false) {
+        // Its grace ends it.
+        tracing::warn!(%error, "a keeper of programs that are not wanted any more is there");
+    }
+    tracing::warn!(%reason, "without eBPF: TCP only, as the kernel tells it; /status says what cannot be seen");
+    let source = Box::new(Fallback::new(reason, now_ns)?);
+    let run = Run { id: draw_run_id()?, journal: journal_of(boot_id), boot_id: boot_id.to_owned(), takeovers: 0 };
+    Ok(Begun { run, source, custody: None })
+}
+
+/// FNV-1a.
+fn journal_of(boot_id: &str) -> u64 {
+    boot_id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn draw_run_id() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to draw a run id: {error}"))?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, Descriptors)> {
@@ -100,9 +159,7 @@ fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, D
         let state = ProbeState::Disabled("--no-udp".to_owned());
         ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
     };
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to draw a run id: {error}"))?;
-    let run_id = u64::from_le_bytes(bytes);
+    let run_id = draw_run_id()?;
     let probes = vec![tcp, udp_report];
     let manifest = Manifest { abi: ABI.to_owned(), run_id, setup, takeovers: 0, probes, names: Vec::new() };
     Ok((manifest, descriptors))

@@ -65,7 +65,7 @@ pub struct Row {
     pub certainty: u8,
     /// 6 or 17.
     pub protocol: u8,
-    /// [`OTHER_PEER`] and [`IDLE`].
+    /// [`OTHER_PEER`], [`IDLE`], [`LAST_SEEN`] and [`RECV_ONE_SHORT`].
     pub flags: u8,
     /// Zero.
     pub pad: u16,
@@ -84,6 +84,10 @@ pub const INET6: u16 = 10;
 pub const OTHER_PEER: u8 = 1;
 /// [`Row::flags`]: ended because nothing came or went for a while, its socket lives.
 pub const IDLE: u8 = 2;
+/// [`Row::flags`]: ended with the totals that were seen last, its own are lost.
+pub const LAST_SEEN: u8 = 4;
+/// [`Row::flags`]: one byte more may have been received.
+pub const RECV_ONE_SHORT: u8 = 8;
 
 impl Row {
     /// The local address.

@@ -37,6 +37,34 @@ pub struct Reply {
     /// than once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub translations: Vec<Translation>,
+    /// Present when the rows do not come from eBPF: what that leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<Degraded>,
+}
+
+/// Another source of rows than eBPF.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// Which: `fallback`.
+    #[serde(default)]
+    pub mode: String,
+    /// Why it is not eBPF, in words.
+    #[serde(default)]
+    pub reason: String,
+    /// What it cannot see. In a reply to `GET /connections` without the reasons, which `GET /status` tells.
+    #[serde(default)]
+    pub cannot_see: Vec<Blind>,
+}
+
+/// Something that a source of rows cannot see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blind {
+    /// A word for it.
+    #[serde(default)]
+    pub what: String,
+    /// Why, and what it means for the rows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// One connection as its local end sees it.
@@ -141,6 +169,10 @@ pub struct Connection {
     /// The row stands for every peer of this socket beyond the cap (R9); its remote end is `0.0.0.0:0` or `:::0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_peer: Option<bool>,
+    /// Absent when the totals are exact. `last_seen`: the end was told without them, they are those that were seen last
+    /// and at most too low. `recv_one_short`: one byte more may have been received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals_certainty: Option<String>,
 }
 
 /// How a connection is translated: as its opener's packets were before it, and as the answer's are behind it.
@@ -237,6 +269,12 @@ pub struct Status {
     /// `running`, or `degraded` when a probe is missing.
     #[serde(default)]
     pub state: String,
+    /// Where the rows come from: `ebpf` or `fallback`.
+    #[serde(default)]
+    pub mode: String,
+    /// Present when the rows do not come from eBPF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<Degraded>,
     /// Each probe and how it does.
     #[serde(default)]
     pub probes: Vec<Probe>,
