@@ -1,6 +1,7 @@
 # Every entry point of the project. `make help` lists them.
 CARGO ?= cargo
 WEIR_UP_FLAGS ?=
+BENCH_FLAGS ?=
 
 .PHONY: help
 help: ## This list
@@ -46,6 +47,11 @@ lint: ## Formatting, clippy, documentation
 .PHONY: bench
 bench: build ## Benchmarks; prints the figures that bench/README.md keeps
 	@scripts/bench.sh
+
+.PHONY: bench-overhead
+bench-overhead: build test-packages ## What weir costs others' traffic (root, an idle machine, 20 minutes; BENCH_FLAGS=--quick: 2)
+	$(CARGO) build --release --locked --bins -p weir-testkit
+	@scripts/bench-overhead.sh $(BENCH_FLAGS)
 
 .PHONY: deny
 deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)

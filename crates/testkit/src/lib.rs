@@ -5,6 +5,8 @@
 //! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
 //! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
+//! - [`load`]: the same exchange again and again, counted and timed.
+//! - [`overhead`]: what weir costs those whom it watches.
 //! - [`shop`]: the processes that the demo's cluster runs.
 //! - [`matrix`]: every kind of traffic and every path, played while weir watches.
 //! - [`checker`]: compares what was really exchanged with what weir says.
@@ -14,7 +16,9 @@
 pub mod checker;
 pub mod cluster;
 pub mod feed;
+pub mod load;
 pub mod matrix;
+pub mod overhead;
 pub mod played;
 pub mod process;
 pub mod shop;
