@@ -2,6 +2,7 @@
 CARGO ?= cargo
 WEIR_UP_FLAGS ?=
 BENCH_FLAGS ?=
+WEIR_DEMO_FLAGS ?=
 
 .PHONY: help
 help: ## This list
@@ -11,13 +12,20 @@ help: ## This list
 run: build ## Build, then show who this machine talks to (terminal, and http://127.0.0.1:7780)
 	exec target/release/weir up $(WEIR_UP_FLAGS)
 
+.PHONY: demo
+demo: ## A three-node cluster in network namespaces, a shop that talks in it, and the page (as root)
+	@scripts/packages.sh build demo
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	$(CARGO) build --release --locked --bins -p weir-tracer -p weir-agent -p weir-cli -p weir-testkit
+	exec target/release/weir-demo $(WEIR_DEMO_FLAGS)
+
 .PHONY: packages
 packages: ## Install the packages that building needs and this machine lacks
 	@scripts/packages.sh build
 
 .PHONY: test-packages
 test-packages: ## The same, and what the tests need beyond
-	@scripts/packages.sh build test
+	@scripts/packages.sh build test demo
 
 ui/node_modules/.package-lock.json: ui/package.json ui/package-lock.json
 	cd ui && npm ci --no-audit --no-fund

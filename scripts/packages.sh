@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. Arguments: `build` and/or `test`.
+# Installs the Debian packages that are missing. Arguments: `build`, `test`, `demo`.
 # Each line below: what must be there (a command or a file), then the package that brings it.
 set -euo pipefail
 
@@ -15,6 +15,9 @@ npm npm
 '
 test='
 chromium chromium
+ip iproute2
+'
+demo='
 ip iproute2
 nft nftables
 iptables-restore iptables

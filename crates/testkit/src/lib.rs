@@ -3,6 +3,7 @@
 //! - [`traffic`]: exchanges over real sockets by real processes, each of which writes down what it sent and got.
 //! - [`played`]: those processes, and what they have told so far.
 //! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
+//! - [`answers`]: what a server answers, through the command line.
 //! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
 //! - [`load`]: the same exchange again and again, counted and timed.
@@ -13,6 +14,7 @@
 //!
 //! Only tests and the demo depend on this crate.
 
+pub mod answers;
 pub mod checker;
 pub mod cluster;
 pub mod feed;

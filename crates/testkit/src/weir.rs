@@ -1,22 +1,29 @@
 //! `weir up` as a person starts it, in a folder of its own, and its answers through the command line.
 
+use crate::answers::Answers;
 use crate::process::{Process, binary, until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
-use weir_wire::api::{Answer, Edge, StatusRow, Transaction};
 
 /// A running `weir up`.
 #[derive(Debug)]
 pub struct Weir {
     process: Process,
     data: PathBuf,
-    http: String,
+    answers: Answers,
+}
+
+impl std::ops::Deref for Weir {
+    type Target = Answers;
+
+    fn deref(&self) -> &Answers {
+        &self.answers
+    }
 }
 
 /// What `weir up` writes about itself in `DATA/up.json`.
@@ -65,17 +72,13 @@ impl Weir {
             .args(more);
         let _ = std::fs::remove_file(data.join("up.json"));
         let process = Process::spawn(command)?;
-        let mut weir = Self { process, data: data.to_owned(), http: String::new() };
+        let mut weir = Self { process, data: data.to_owned(), answers: Answers::of("") };
         until(Duration::from_secs(60), || {
-            weir.http = weir.up_file()?.http.context("no HTTP address yet")?;
+            weir.answers = Answers::of(&weir.up_file()?.http.context("no HTTP address yet")?);
             Ok(weir.nodes_reporting()? > 0)
         })
         .context("weir up did not come up")?;
         Ok(weir)
-    }
-
-    fn nodes_reporting(&self) -> Result<usize> {
-        Ok(self.status()?.items.iter().filter(|row| row.kind == "node" && row.last_seen.is_some()).count())
     }
 
     /// What `up.json` says now.
@@ -86,11 +89,6 @@ impl Weir {
         let path = self.data.join("up.json");
         let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
         Ok(serde_json::from_slice(&text)?)
-    }
-
-    /// The server's URL.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.http)
     }
 
     /// The data folder.
@@ -117,64 +115,6 @@ impl Weir {
         kill(before, Signal::SIGKILL)?;
         until(Duration::from_secs(30), || Ok(self.pid(part).is_ok_and(|pid| pid != before)))
             .with_context(|| format!("{part} was not started again"))
-    }
-
-    /// Runs a `weir` command against this server and gives its output.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn weir(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(binary("weir")?);
-        command.args(args).args(["--server", &self.url()]);
-        Ok(command.output()?)
-    }
-
-    /// A reading command's answer.
-    ///
-    /// # Errors
-    /// When the command fails or prints something else.
-    pub fn answer<T: DeserializeOwned>(&self, args: &[&str]) -> Result<Answer<T>> {
-        let mut all = args.to_vec();
-        all.extend(["-o", "json"]);
-        let output = self.weir(&all)?;
-        if !matches!(output.status.code(), Some(0 | 3)) {
-            bail!("weir {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).with_context(|| format!("weir {} printed no answer", args.join(" ")))
-    }
-
-    /// Every stored transaction.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn transactions(&self) -> Result<Vec<Transaction>> {
-        let answer: Answer<Transaction> = self.answer(&["transactions", "--limit", "1000000"])?;
-        Ok(answer.items)
-    }
-
-    /// Every edge of the last hour, one for each client and server address.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn edges(&self) -> Result<Vec<Edge>> {
-        let answer: Answer<Edge> = self.answer(&["edges", "--by", "address", "--since", "1h", "--limit", "1000000"])?;
-        Ok(answer.items)
-    }
-
-    /// The status answer.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn status(&self) -> Result<Answer<StatusRow>> {
-        self.answer(&["status"])
-    }
-
-    /// The node's row of the status answer.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn node(&self) -> Result<StatusRow> {
-        self.status()?.items.into_iter().find(|row| row.kind == "node").context("no node has reported")
     }
 
     /// The first Ctrl-C; waits for the end.

@@ -1,15 +1,21 @@
 //! The promise: a cluster leaves nothing behind, whether it is dropped or its process is killed.
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use weir_testkit::cluster::cgroups::mount;
 use weir_testkit::cluster::{Cluster, Kind, Plan, PodPlan, Protocol, ServicePlan};
 use weir_testkit::is_root_or_skip;
-use weir_testkit::process::{binary, until};
+use weir_testkit::process::{Process, binary, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A demo with weir on three nodes, on a busy machine.
+const COMING_UP: Duration = Duration::from_secs(120);
 
 /// What a cluster is made of, seen from outside.
 struct Traces {
@@ -40,6 +46,55 @@ impl Traces {
         }
         Ok(())
     }
+}
+
+/// Every process below a cgroup.
+fn processes(cgroup: &Path) -> Result<BTreeSet<i32>> {
+    let mut found: BTreeSet<i32> = BTreeSet::new();
+    for entry in std::fs::read_dir(cgroup)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(processes(&path)?);
+        }
+    }
+    for line in std::fs::read_to_string(cgroup.join("cgroup.procs"))?.lines() {
+        found.insert(line.parse()?);
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_demo_that_is_killed_with_everything_running_leaves_nothing() -> Result<()> {
+    if !is_root_or_skip("a_demo_that_is_killed_with_everything_running_leaves_nothing") {
+        return Ok(());
+    }
+    let mut command = Command::new(binary("weir-demo")?);
+    command.args(["--listen", "127.0.0.1:0", "--dual-stack", "--dnat", "iptables"]);
+    let mut demo = Process::spawn(command)?;
+    while !demo.line(COMING_UP)?.starts_with("Ctrl-C") {}
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let name = format!("weir-testkit-{}-0", demo.pid());
+    let cgroup = mount(&mountinfo).context("cgroup v2")?.join(&name);
+    let pids = processes(&cgroup)?;
+    let mut namespaces = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for pid in &pids {
+        namespaces.insert(std::fs::metadata(format!("/proc/{pid}/ns/net"))?.ino());
+        names.insert(std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim().to_owned());
+    }
+    for part in ["pause", "weir", "weir-agent", "weir-tracer", "weir-keeper", "frontend", "customer"] {
+        ensure!(names.contains(part), "{part} is not below {}: {names:?}", cgroup.display());
+    }
+    ensure!(!namespaces.contains(&std::fs::metadata("/proc/self/ns/net")?.ino()), "nothing runs in our namespace");
+    let traces = Traces { cgroup, folder: std::env::temp_dir().join(name), namespaces };
+    demo.signal(Signal::SIGKILL)?;
+    demo.wait(PATIENCE)?;
+    until(PATIENCE, || {
+        traces.are_gone()?;
+        let alive: Vec<&i32> = pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+        ensure!(alive.is_empty(), "{alive:?} are left");
+        Ok(true)
+    })
 }
 
 #[test]

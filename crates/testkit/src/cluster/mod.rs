@@ -18,6 +18,7 @@
 pub mod addresses;
 pub mod cgroups;
 mod dnat;
+mod gate;
 pub mod janitor;
 mod links;
 pub mod node;
@@ -25,12 +26,15 @@ pub mod place;
 pub mod plan;
 pub mod pod;
 pub mod service;
+mod serving;
+pub mod weir;
 
 pub use node::Node;
 pub use place::Place;
 pub use plan::{Dnat, Driver, Families, Kind, Links, Plan, PodPlan, Protocol, ServicePlan, TrafficPolicy};
 pub use pod::Pod;
 pub use service::Service;
+pub use weir::{ClusterWeir, Settings};
 
 use addresses::Addresses;
 use anyhow::{Context, Result, ensure};

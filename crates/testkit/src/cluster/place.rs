@@ -103,11 +103,16 @@ impl Place {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(&self.netns, CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")?;
+                self.move_thread()?;
                 work()
             });
             inside.join().map_err(|_panic| anyhow::anyhow!("the thread in the namespace panicked"))?
         })
+    }
+
+    /// Puts the calling thread into this namespace for good.
+    pub(crate) fn move_thread(&self) -> Result<()> {
+        setns(&self.netns, CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")
     }
 }
 

@@ -1,0 +1,63 @@
+//! An HTTP server on a thread of this process, for the stand-ins and the gate: the listener may be in one network
+//! namespace and the connections that the handlers make in another.
+
+use super::place::Place;
+use anyhow::{Context, Result};
+use axum::Router;
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// A running server; it ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Serves `router` on `listener`. With `inside`, what the handlers connect to is looked for in that namespace.
+    pub(crate) fn start(listener: TcpListener, inside: Option<Place>, router: Router) -> Result<Self> {
+        listener.set_nonblocking(true)?;
+        let (stop, stopped) = oneshot::channel();
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let runtime = inside.map_or(Ok(()), |place| place.move_thread()).and_then(|()| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.context("failed to start a runtime")
+            });
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            let _ = started.send(Ok(()));
+            // Dropped with the runtime are connections that are still open, a watch's for example.
+            runtime.block_on(async {
+                let serve = async {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    axum::serve(listener, router).await
+                };
+                tokio::select! {
+                    _ = stopped => {}
+                    ended = serve => if let Err(error) = ended {
+                        eprintln!("a listener of the testkit's cluster ended: {error}");
+                    }
+                }
+            });
+        });
+        outcome.recv().context("the server's thread did not start")??;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
