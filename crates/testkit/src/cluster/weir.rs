@@ -138,6 +138,11 @@ impl ClusterWeir {
         socket(&self.folder.join(node))
     }
 
+    /// The sockets of all tracers.
+    pub fn feeds(&self) -> Vec<PathBuf> {
+        self.tracers.iter().map(|(node, _)| self.feed(node)).collect()
+    }
+
     /// A node's tracer.
     ///
     /// # Errors

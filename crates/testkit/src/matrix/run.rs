@@ -37,15 +37,29 @@ pub trait Watched {
 
 impl Watched for crate::weir::Weir {
     fn transactions(&self) -> Result<Vec<Transaction>> {
-        Self::transactions(self)
+        (**self).transactions()
     }
 
     fn edges(&self) -> Result<Vec<Edge>> {
-        Self::edges(self)
+        (**self).edges()
     }
 
     fn tracers(&self) -> Vec<PathBuf> {
         vec![self.data().join("run/tracer.sock")]
+    }
+}
+
+impl Watched for crate::cluster::ClusterWeir {
+    fn transactions(&self) -> Result<Vec<Transaction>> {
+        (**self).transactions()
+    }
+
+    fn edges(&self) -> Result<Vec<Edge>> {
+        (**self).edges()
+    }
+
+    fn tracers(&self) -> Vec<PathBuf> {
+        self.feeds()
     }
 }
 
