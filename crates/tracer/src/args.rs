@@ -61,6 +61,11 @@ pub struct Args {
     #[command(flatten)]
     pub sizes: SizeArgs,
 
+    /// Count what each kernel program costs, for `/status`; the counting costs every program of the machine about 20 ns a
+    /// run as long as this tracer lives.
+    #[arg(long, env = "WEIR_PROBE_COSTS")]
+    pub probe_costs: bool,
+
     /// What to log (`info`, `weir_tracer=debug,warn`).
     #[arg(long, env = "WEIR_LOG", default_value = "info")]
     pub log: String,

@@ -7,7 +7,9 @@
 //! A walk comes first and the ring after it: a connection that ends in between is then an ended row.
 
 use crate::engine::{EngineError, kernel};
+use crate::kernel::costs::Costs;
 use crate::kernel::ring::Ring;
+use crate::kernel::sys;
 use crate::losses::{self, Loss};
 use crate::probes::layout::Row;
 use crate::probes::tcp::Tcp;
@@ -15,9 +17,10 @@ use crate::probes::udp::Udp;
 use crate::probes::{Descriptors, ProbeReport, ProbeState};
 use crate::source::{Drained, Source, Walk, Write};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_wire::feed::Probe;
+use weir_wire::feed::{Probe, Program};
 use zerocopy::FromBytes;
 
 /// One batch of the ring: an eighth of it, so that a drain's memory stays small.
@@ -32,6 +35,7 @@ pub struct Ebpf {
     reports: Vec<ProbeReport>,
     tcp: Tcp,
     udp: Option<Udp>,
+    costs: Costs,
 }
 
 impl Ebpf {
@@ -39,10 +43,10 @@ impl Ebpf {
     ///
     /// # Errors
     /// When a ring cannot be mapped.
-    pub fn new(descriptors: Arc<Descriptors>, reports: Vec<ProbeReport>) -> Result<Self, EngineError> {
+    pub fn new(descriptors: Arc<Descriptors>, reports: Vec<ProbeReport>, costs: Costs) -> Result<Self, EngineError> {
         let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
         let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
-        Ok(Self { descriptors, reports, tcp, udp })
+        Ok(Self { descriptors, reports, tcp, udp, costs })
     }
 
     fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
@@ -65,13 +69,9 @@ impl Ebpf {
         let mut probe =
             Probe { name: report.name.clone(), state: state.to_owned(), reason: reason.cloned(), ..Probe::default() };
         if counted && !report.links.is_empty() {
-            let costs = report
-                .links
-                .iter()
-                .filter_map(|name| self.descriptors.get(name))
-                .filter_map(|link| crate::kernel::sys::program_cost(std::os::fd::AsFd::as_fd(link)).ok());
-            let (runs, nanoseconds) = costs.fold((0, 0), |sum, cost| (sum.0 + cost.runs, sum.1 + cost.nanoseconds));
-            (probe.runs, probe.nanoseconds) = (Some(runs), Some(nanoseconds));
+            probe.programs = report.links.iter().filter_map(|name| self.program(name)).collect();
+            probe.runs = Some(probe.programs.iter().map(|program| program.runs).sum());
+            probe.nanoseconds = Some(probe.programs.iter().map(|program| program.nanoseconds).sum());
         }
         probe
     }
@@ -93,6 +93,13 @@ fn drain_ring(ring: &mut Ring, write: Write<'_>) -> Result<Drained, EngineError>
         ring.advance(position);
     }
     Ok(Drained::InPart)
+}
+
+impl Ebpf {
+    fn program(&self, name: &str) -> Option<Program> {
+        let cost = sys::program_cost(self.descriptors.get(name)?.as_fd()).ok()?;
+        Some(Program { name: name.to_owned(), runs: cost.runs, nanoseconds: cost.nanoseconds })
+    }
 }
 
 impl Source for Ebpf {
@@ -152,8 +159,12 @@ impl Source for Ebpf {
     }
 
     fn probes(&self) -> Vec<Probe> {
-        let counted = costs_are_counted();
+        let counted = self.costs.are_counted();
         self.reports.iter().map(|report| self.probe(report, counted)).collect()
+    }
+
+    fn costs_refused(&self) -> Option<String> {
+        self.costs.refusal().map(str::to_owned)
     }
 
     fn gauges(&mut self) -> Result<BTreeMap<String, u64>, EngineError> {
@@ -174,9 +185,4 @@ impl Source for Ebpf {
     fn is_degraded(&self) -> bool {
         self.reports.iter().any(|report| !matches!(report.state, ProbeState::Running | ProbeState::Disabled(_)))
     }
-}
-
-/// Counting costs every program about 20 ns a run, so it is the machine's owner who switches it on.
-fn costs_are_counted() -> bool {
-    std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1")
 }

@@ -402,6 +402,7 @@ impl<C: Clock> Engine<C> {
             since_monotonic_ns: self.since_ns,
             takeovers: self.run.takeovers,
             scope: self.settings.scope.clone(),
+            probe_costs_refused: self.source.costs_refused(),
         })
     }
 }

@@ -70,6 +70,11 @@ pub trait Source: Send {
     /// How its parts do.
     fn probes(&self) -> Vec<Probe>;
 
+    /// Why the kernel does not count what programs cost, though it was asked to.
+    fn costs_refused(&self) -> Option<String> {
+        None
+    }
+
     /// Numbers that are no losses.
     ///
     /// # Errors

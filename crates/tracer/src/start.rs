@@ -7,6 +7,7 @@ use crate::engine::Run;
 use crate::fallback::Fallback;
 use crate::keeper::Manifest;
 use crate::keeper::custody::{Custody, Estate, claim};
+use crate::kernel::costs::Costs;
 use crate::preflight;
 use crate::probes::setup::Setup;
 use crate::probes::{self, ABI, Descriptors, ProbeError, ProbeReport, ProbeState};
@@ -118,7 +119,8 @@ fn begin_ebpf(
     let probes = manifest.probes.clone();
     report(&probes, &run);
     let custody = Custody::begin(folder, args.keeper_grace, manifest, Arc::clone(&descriptors), line)?;
-    let source = Box::new(Ebpf::new(descriptors, probes)?);
+    let costs = if args.probe_costs { Costs::count() } else { Costs::Unasked };
+    let source = Box::new(Ebpf::new(descriptors, probes, costs)?);
     Ok(Begun { run, source, custody: Some(custody) })
 }
 

@@ -334,3 +334,21 @@ fn a_total_never_falls_and_never_exceeds_the_last_one() {
         }
     });
 }
+
+#[test]
+fn each_program_says_what_it_cost_when_asked() {
+    if !can_trace("each_program_says_what_it_cost_when_asked") {
+        return;
+    }
+    let tracer = Tracer::start(&["--probe-costs"]);
+    let listener = listener();
+    for _ in 0..10 {
+        drop(Pair::new(&listener));
+    }
+    let status = tracer.status();
+    assert_eq!(status.probe_costs_refused, None);
+    let tcp = status.probes.iter().find(|probe| probe.name == "tcp").unwrap();
+    let state = tcp.programs.iter().find(|program| program.name == "weir_tcp_state").unwrap();
+    assert!(state.runs >= 60 && state.nanoseconds > 0, "{state:?}");
+    assert_eq!(tcp.runs, Some(tcp.programs.iter().map(|program| program.runs).sum()));
+}

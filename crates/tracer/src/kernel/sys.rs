@@ -112,6 +112,14 @@ pub struct ProgramCost {
     pub nanoseconds: u64,
 }
 
+/// Has the kernel count what programs cost, as long as the descriptor is open. Needs CAP_SYS_ADMIN.
+pub fn enable_stats() -> io::Result<OwnedFd> {
+    // SAFETY: takes a number, returns a descriptor.
+    let fd = checked(unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) })?;
+    // SAFETY: the kernel just made it for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The cost of the program behind a link.
 pub fn program_cost(link: BorrowedFd<'_>) -> io::Result<ProgramCost> {
     let link: libbpf_sys::bpf_link_info = info(link)?;

@@ -293,6 +293,9 @@ pub struct Status {
     /// The cgroup v2 directory below which the tracer traces; absent when it traces everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// Why the kernel does not count what programs cost, though the tracer was told to have it counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_costs_refused: Option<String>,
 }
 
 /// A probe's state.
@@ -311,4 +314,18 @@ pub struct Probe {
     /// Nanoseconds spent in its programs, where the kernel counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nanoseconds: Option<u64>,
+    /// The same, program by program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<Program>,
+}
+
+/// What one kernel program cost since it was loaded, as far as the kernel counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// Nanoseconds in all.
+    pub nanoseconds: u64,
 }
