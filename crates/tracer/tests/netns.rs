@@ -6,21 +6,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use support::netns::{in_new_netns, outside};
 use support::{Agent, Tracer, bytes, can_trace, until};
-
-/// Runs `inside` in a network namespace of its own, with loopback up; the namespace goes with the thread.
-fn in_new_netns<T: Send>(inside: impl FnOnce(u32) -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-            inside(std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino() as u32)
-        });
-        thread.join().unwrap()
-    })
-}
 
 #[test]
 fn the_same_tuple_in_two_namespaces_is_two_connections() {
@@ -74,20 +61,9 @@ fn a_connection_in_another_namespace_that_is_older_than_the_tracer_is_found() {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let _server = listener.accept().unwrap();
         client.write_all(&[0; 33]).unwrap();
-        std::thread::scope(|scope| {
-            // The tracer itself stays outside: a thread of the test's own namespace starts it.
-            let tracer = scope.spawn(|| {
-                nix::sched::setns(
-                    std::fs::File::open("/proc/self/ns/net").unwrap(),
-                    nix::sched::CloneFlags::CLONE_NEWNET,
-                )
-                .unwrap();
-                Tracer::start(&["--no-udp"])
-            });
-            let tracer = tracer.join().unwrap();
-            let reply = tracer.reply("");
-            let row = reply.connections.iter().find(|row| row.net_ns == netns && row.direction == 2).unwrap();
-            assert_eq!((bytes(row), row.start_epoch), ((33, 0), None));
-        });
+        let tracer = outside(|| Tracer::start(&["--no-udp"]));
+        let reply = tracer.reply("");
+        let row = reply.connections.iter().find(|row| row.net_ns == netns && row.direction == 2).unwrap();
+        assert_eq!((bytes(row), row.start_epoch), ((33, 0), None));
     });
 }

@@ -137,6 +137,7 @@ struct sock {
 	unsigned short sk_type;
 	int sk_err;
 	unsigned int sk_shutdown;
+	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 

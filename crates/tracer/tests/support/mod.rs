@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on says where")]
 
 pub mod cgroup;
+pub mod netns;
 pub mod player;
 
 use std::io::{Read, Write};

@@ -8,15 +8,14 @@
  *         walk's iterator, one in the ring `tcp_live` for each that lives. Steady traffic costs nothing: no program
  *         runs on send or receive.
  *
- * The counters (include/linux/tcp.h, include/linux/tcp.h:tcp_sock):
- *   sent = bytes_sent - bytes_retrans      payload that left at least once
- *   recv = bytes_received - SOCK_DONE      bytes_received also counts the peer's FIN
+ * counters.bpf.h has what is read from a socket, and why it is exact.
  *
  * The scope is decided where a socket's storage is made; a socket without storage is outside.
  */
 #include "../kernel_types.h"
 #include "../row.bpf.h"
 #include "../settings.bpf.h"
+#include "counters.bpf.h"
 
 /* struct tcp_socket::flags */
 #define IS_LISTENER 1
@@ -95,77 +94,6 @@ static __always_inline void count(__u32 number)
 	__u64 *value = bpf_map_lookup_elem(&tcp_numbers, &number);
 	if (value)
 		__sync_fetch_and_add(value, 1);
-}
-
-struct counters {
-	__u64 sent;
-	__u64 recv;
-	__u32 retransmits;
-};
-
-/* Under the socket's lock: exact. */
-static __always_inline void read_locked(struct tcp_sock *tcp, const struct sock *sk, struct counters *out)
-{
-	__u64 done = (sk->__sk_common.skc_flags >> SOCK_DONE_BIT) & 1;
-	__u64 received = tcp->bytes_received;
-	__u64 sent = tcp->bytes_sent, again = tcp->bytes_retrans;
-
-	out->sent = sent > again ? sent - again : 0;
-	out->recv = received > done ? received - done : 0;
-	out->retransmits = tcp->total_retrans;
-}
-
-/* Whether somebody works on the socket right now; true where this kernel's lock looks different. */
-static __always_inline bool is_busy(const struct sock *sk)
-{
-	if (!bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val.counter))
-		return true;
-	return sk->sk_lock.owned || sk->sk_lock.slock.rlock.raw_lock.val.counter;
-}
-
-/* Without the lock: exact when the socket rests, else at most too low, never too high. A retransmission raises
- * bytes_retrans before bytes_sent, so the subtrahend is read last. A FIN raises bytes_received before it sets SOCK_DONE,
- * both under the lock: a socket that was free after the first read has shown both or neither. */
-static __always_inline void read_unlocked(struct tcp_sock *tcp, const struct sock *sk, struct counters *out)
-{
-	__u64 received = 0, sent = 0, again = 0, done = 1, before;
-	bool settled = false;
-
-	for (int attempt = 0; attempt < 8 && !settled; attempt++) {
-		before = *(volatile __u64 *)&tcp->bytes_retrans;
-		received = *(volatile __u64 *)&tcp->bytes_received;
-		sent = *(volatile __u64 *)&tcp->bytes_sent;
-		settled = !is_busy(sk);
-		again = *(volatile __u64 *)&tcp->bytes_retrans;
-		done = (*(volatile unsigned long *)&sk->__sk_common.skc_flags >> SOCK_DONE_BIT) & 1;
-		if (again != before)
-			settled = false;
-	}
-	if (!settled)
-		done = 1;
-	out->sent = sent > again ? sent - again : 0;
-	out->recv = received > done ? received - done : 0;
-	out->retransmits = tcp->total_retrans;
-}
-
-/* Who opened, from the counters alone: the SYN counts as acknowledged on the side that sent it. */
-static __always_inline __u8 infer_direction(struct tcp_sock *tcp, __u8 state)
-{
-	__u64 sequence = tcp->bytes_acked + (__u32)(tcp->snd_nxt - tcp->snd_una);
-	__u64 payload = tcp->bytes_sent - tcp->bytes_retrans;
-	__u64 fin = 0;
-
-	if (state == TCP_SYN_SENT)
-		return DIRECTION_OUTGOING;
-	if (state == TCP_FIN_WAIT2 || state == TCP_TIME_WAIT)
-		fin = 1;
-	else if (state == TCP_FIN_WAIT1 || state == TCP_CLOSING || state == TCP_LAST_ACK)
-		fin = tcp->snd_nxt == tcp->write_seq;
-	if (sequence == payload + fin + 1)
-		return DIRECTION_OUTGOING;
-	if (sequence == payload + fin)
-		return DIRECTION_INCOMING;
-	return DIRECTION_UNKNOWN;
 }
 
 static __always_inline bool is_mapped(const struct in6_addr *address)
@@ -318,7 +246,7 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock((void *)sk);
 	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
-	struct counters counters = {};
+	struct counters counters;
 	struct row *row;
 
 	/* tcp_done runs on sockets that have ended already, too. */
@@ -329,9 +257,13 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 			socket->flags = 0;
 		return;
 	}
-	read_locked(tcp, sk, &counters);
+	read_counters(tcp, sk, from, &counters);
+	__u8 direction = socket && (socket->flags & IS_OPEN) ? socket->direction : DIRECTION_UNKNOWN;
+	if (!direction)
+		direction = infer_direction(&counters, sk);
+	__u64 sent = sent_of(&counters, direction), recv = recv_of(&counters);
 	/* A child that the accept queue had no room for never was a connection; its request makes another one. */
-	if (from == TCP_SYN_RECV && !counters.sent && !counters.recv)
+	if (from == TCP_SYN_RECV && !sent && !recv)
 		goto end;
 
 	row = bpf_ringbuf_reserve(&tcp_closed, sizeof(*row), 0);
@@ -345,14 +277,15 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 	} else {
 		set_place(&row->origin, sk, NULL);
 		row->generation = socket ? socket->generation : 0;
-		row->direction = infer_direction(tcp, from);
-		row->certainty = row->direction ? CERTAINTY_INFERRED : CERTAINTY_UNKNOWN;
 	}
+	row->direction = direction;
+	if (!row->certainty)
+		row->certainty = CERTAINTY_INFERRED;
 	fill_tuple(row, sk, tcp);
 	row->cookie = bpf_get_socket_cookie((void *)sk);
 	row->at_ns = now;
-	row->sent = counters.sent;
-	row->recv = counters.recv;
+	row->sent = sent;
+	row->recv = recv;
 	row->retransmits = counters.retransmits;
 	row->rtt_us = tcp->srtt_us >> 3;
 	row->error = sk->sk_err;
@@ -409,7 +342,7 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct sock *sk = ctx->sk;
 	struct tcp_socket *socket = ctx->value;
-	struct counters counters = {};
+	struct counters counters;
 	struct tcp_sock *tcp;
 	struct row *row;
 	__u32 generation;
@@ -428,7 +361,14 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!row)
 		return 1;
 	__builtin_memset(row, 0, sizeof(*row));
-	read_unlocked(tcp, sk, &counters);
+	bool settled = read_settled(tcp, sk, &counters);
+	if (settled && !socket->direction) {
+		socket->direction = infer_direction(&counters, sk);
+		socket->certainty = CERTAINTY_INFERRED;
+	}
+	__u64 sent = settled ? sent_of(&counters, socket->direction) : sent_at_least(&counters, socket->direction);
+	__u64 recv = settled ? recv_of(&counters) : recv_at_least(&counters);
+	__u32 retransmits = counters.retransmits;
 	fill_socket(row, socket);
 	fill_tuple(row, sk, tcp);
 	/* A connect that has not got its port yet; and one that ended meanwhile: its record is out, and what was read
@@ -444,24 +384,24 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 		socket->told_retransmits = 0;
 		socket->changed_ns = 0;
 	}
-	if (counters.sent < socket->told_sent)
-		counters.sent = socket->told_sent;
-	if (counters.recv < socket->told_recv)
-		counters.recv = socket->told_recv;
-	if (counters.retransmits < socket->told_retransmits)
-		counters.retransmits = socket->told_retransmits;
-	if (!socket->changed_ns || counters.sent != socket->told_sent || counters.recv != socket->told_recv ||
-	    counters.retransmits != socket->told_retransmits)
+	if (sent < socket->told_sent)
+		sent = socket->told_sent;
+	if (recv < socket->told_recv)
+		recv = socket->told_recv;
+	if (retransmits < socket->told_retransmits)
+		retransmits = socket->told_retransmits;
+	if (!socket->changed_ns || sent != socket->told_sent || recv != socket->told_recv ||
+	    retransmits != socket->told_retransmits)
 		socket->changed_ns = bpf_ktime_get_ns();
-	socket->told_sent = counters.sent;
-	socket->told_recv = counters.recv;
-	socket->told_retransmits = counters.retransmits;
+	socket->told_sent = sent;
+	socket->told_recv = recv;
+	socket->told_retransmits = retransmits;
 
 	row->cookie = bpf_get_socket_cookie(sk);
 	row->at_ns = socket->changed_ns;
-	row->sent = counters.sent;
-	row->recv = counters.recv;
-	row->retransmits = counters.retransmits;
+	row->sent = sent;
+	row->recv = recv;
+	row->retransmits = retransmits;
 	row->rtt_us = tcp->srtt_us >> 3;
 	row->state = state;
 	row->shutdown = sk->sk_shutdown;
@@ -478,6 +418,7 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct tcp_socket *socket;
+	struct counters counters;
 	struct tcp_sock *tcp;
 	struct socket *sock;
 	struct sock *sk;
@@ -531,7 +472,9 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 	socket->start_ns = 0;
 	socket->syn_ns = 0;
 	socket->connect_latency_us = 0;
-	socket->direction = infer_direction(tcp, state);
+	/* A socket that never rests says it to the walk, or at its end. */
+	socket->direction =
+		read_settled(tcp, sk, &counters) ? infer_direction(&counters, sk) : DIRECTION_UNKNOWN;
 	socket->certainty = socket->direction ? CERTAINTY_INFERRED : CERTAINTY_UNKNOWN;
 	socket->flags = IS_OPEN;
 	/* It closed meanwhile, unseen because it had no storage then. */
