@@ -5,7 +5,7 @@ use libbpf_cargo::SkeletonBuilder;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const PROBES: [&str; 2] = ["tcp", "udp"];
+const PROBES: [&str; 3] = ["cgroups", "tcp", "udp"];
 
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -134,6 +134,10 @@ pub struct SizeArgs {
     /// Bytes of the ring of ended UDP sockets with further flows, a power of two of at least a page.
     #[arg(long, env = "WEIR_UDP_GONE_RING_BYTES", hide = true)]
     pub udp_gone_ring_bytes: Option<u32>,
+
+    /// Bytes of the ring of new cgroups, a power of two of at least a page.
+    #[arg(long, env = "WEIR_CGROUPS_RING_BYTES", hide = true)]
+    pub cgroups_ring_bytes: Option<u32>,
 }
 
 impl SizeArgs {
@@ -147,6 +151,7 @@ impl SizeArgs {
             udp_others_max: self.udp_others_max.unwrap_or(usual.udp_others_max),
             udp_closed_ring_bytes: self.udp_closed_ring_bytes.unwrap_or(usual.udp_closed_ring_bytes),
             udp_live_ring_bytes: self.udp_live_ring_bytes.unwrap_or(usual.udp_live_ring_bytes),
+            cgroups_ring_bytes: self.cgroups_ring_bytes.unwrap_or(usual.cgroups_ring_bytes),
             udp_gone_ring_bytes: self.udp_gone_ring_bytes.unwrap_or(usual.udp_gone_ring_bytes),
         }
     }

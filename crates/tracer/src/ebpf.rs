@@ -11,6 +11,7 @@ use crate::kernel::costs::Costs;
 use crate::kernel::ring::Ring;
 use crate::kernel::sys;
 use crate::losses::{self, Loss};
+use crate::probes::cgroups;
 use crate::probes::layout::Row;
 use crate::probes::tcp::Tcp;
 use crate::probes::udp::Udp;
@@ -179,6 +180,8 @@ impl Source for Ebpf {
             let of_udp = udp.gauges(&self.descriptors).map_err(kernel("read the numbers of probe udp"))?;
             gauges.extend(of_udp.map(|(name, value)| (name.to_owned(), value)));
         }
+        let missed = cgroups::missed(&self.descriptors).map_err(kernel("read the numbers of probe cgroups"))?;
+        gauges.extend(missed.map(|missed| ("cgroups_missed".to_owned(), missed)));
         Ok(gauges)
     }
 

@@ -5,7 +5,7 @@
 //! number, the feed's cursor. The file belongs to one run (one life of the kernel's maps) and begins anew with the next.
 //!
 //! ```text
-//! header  magic "WEIRCJ01" | run id u64 | first sequence u64 | crc32c u32 | zero u32
+//! header  magic "WEIRCJ02" | run id u64 | first sequence u64 | crc32c u32 | zero u32
 //! record  length u32 (of row and path) | crc32c u32 (of sequence, row and path) | sequence u64 | row 144 B | path
 //! ```
 //! Little endian on every machine weir runs on. A torn tail is cut off: its connections are still in the ring.
@@ -25,7 +25,7 @@ pub const ROWS_MAX: usize = 200_000;
 /// 200,000 rows with the longest usual paths (a Kubernetes pod's is under 300 bytes) and room.
 pub const BYTES_MAX: u64 = 128 << 20;
 
-const MAGIC: [u8; 8] = *b"WEIRCJ01";
+const MAGIC: [u8; 8] = *b"WEIRCJ02";
 const HEADER: u64 = 32;
 const PREFIX: usize = 16;
 const ROW: usize = size_of::<Row>();

@@ -58,7 +58,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let cgroup_root = places::cgroup2_root(&mountinfo);
     let setup = args.setup(cgroup_root.as_deref())?;
     let scope = setup.scope.clone();
-    let start::Begun { run, source, custody } =
+    let start::Begun { run, source, made, custody } =
         start::begin(&args, setup, &folder, &boot_id, cgroup_root.as_deref(), clock.monotonic().0)?;
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
     // client's old cursor is not taken for one of this run.
@@ -72,7 +72,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         scope: scope.as_ref().map(|scope| scope.folder.display().to_string()),
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
-    let places = Places::new(cgroup_root, "/proc".into());
+    let cgroups = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let places = Places::new(places::hierarchies(&mountinfo, &cgroups), made, "/proc".into());
     let engine = Engine::new(run, source, journal, places, settings, clock);
     // Dropped at the thread's end, however that comes.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();

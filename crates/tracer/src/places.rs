@@ -1,9 +1,12 @@
 //! Where a socket's owner lives: the cgroup's path and the container id in it.
 //!
-//! The kernel gives a cgroup v2 directory's inode; its path is found by walking the hierarchy. On hosts that still run
-//! containers under cgroup v1 the version 2 path is `/` for everybody; there the process' own `/proc/PID/cgroup` says
-//! more, as long as it lives. Everything is cached and bounded; what cannot be found is unknown.
+//! The kernel gives a cgroup directory's inode, version 2's and, on hosts that still run containers under version 1 (where
+//! the version 2 path is `/` for everybody), the one in the memory or pids hierarchy. Its path is told by the kernel when
+//! the directory is made ([`Cgroups`]), and found by walking the hierarchies where it is older; it stays known when the
+//! directory is gone. What even that does not name, `/proc/PID/cgroup` may, as long as the process lives. Everything is
+//! bounded; what cannot be found is unknown.
 
+use crate::probes::cgroups::{Cgroups, Made};
 use crate::probes::layout::Origin;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -31,16 +34,18 @@ impl Place {
 /// The caches, and where they read.
 #[derive(Debug)]
 pub struct Places {
-    cgroup_root: Option<PathBuf>,
+    hierarchies: Vec<Hierarchy>,
+    made: Option<Cgroups>,
     proc: PathBuf,
-    paths: HashMap<u64, Arc<Place>>,
+    paths: TwoGenerations<u64, Arc<Place>>,
     walked_ns: Option<u64>,
     processes: TwoGenerations<(u32, u64), Option<Arc<Place>>>,
 }
 
 /// At most one walk of the hierarchy a second: new cgroups are rare, unknown ids of deleted ones are not.
 const WALK_PAUSE_NS: u64 = 1_000_000_000;
-/// A node has at most some thousands of cgroups; past this the table begins anew.
+/// A node has at most some thousands of cgroups; past this those that nobody asked for are forgotten. Those of the dead
+/// stay until as many others were made.
 const PATHS_MAX: usize = 65_536;
 /// Processes remembered per generation.
 const PROCESSES_MAX: usize = 8_192;
@@ -48,14 +53,27 @@ const PROCESSES_MAX: usize = 8_192;
 pub const PATH_LENGTH_MAX: usize = 1_024;
 
 impl Places {
-    /// Reads below `cgroup_root` (none: this host has no cgroup v2) and `proc`.
-    pub fn new(cgroup_root: Option<PathBuf>, proc: PathBuf) -> Self {
-        Self {
-            cgroup_root,
+    /// Reads below the roots of `hierarchies` and `proc`, and what `made` tells.
+    pub fn new(hierarchies: Vec<Hierarchy>, made: Option<Cgroups>, proc: PathBuf) -> Self {
+        let mut places = Self {
+            hierarchies,
+            made,
             proc,
-            paths: HashMap::new(),
+            paths: TwoGenerations::new(PATHS_MAX),
             walked_ns: None,
             processes: TwoGenerations::new(PROCESSES_MAX),
+        };
+        // What is there already may be gone when it is asked for.
+        places.walk();
+        places
+    }
+
+    /// Takes note of the cgroups that were made since the last call.
+    pub fn learn(&mut self) {
+        let Some(made) = &mut self.made else { return };
+        for Made { id, mut path } in made.take() {
+            path.truncate(path.floor_char_boundary(PATH_LENGTH_MAX));
+            self.paths.insert(id, Arc::new(Place::new(path)));
         }
     }
 
@@ -64,7 +82,7 @@ impl Places {
         let place = self.by_cgroup(origin.cgroup_id, now_ns);
         match place {
             Some(place) if place.path != "/" => Some(place),
-            root => self.by_process(origin).or(root),
+            root => self.by_cgroup(origin.v1_cgroup, now_ns).or_else(|| self.by_process(origin)).or(root),
         }
     }
 
@@ -73,19 +91,33 @@ impl Places {
             return None;
         }
         if let Some(place) = self.paths.get(&id) {
-            return Some(Arc::clone(place));
+            return Some(place);
         }
-        let root = self.cgroup_root.clone()?;
+        self.learn();
+        if let Some(place) = self.paths.get(&id) {
+            return Some(place);
+        }
         if self.walked_ns.is_some_and(|walked| now_ns.saturating_sub(walked) < WALK_PAUSE_NS) {
             return None;
         }
         self.walked_ns = Some(now_ns);
-        self.paths.clear();
-        if let Ok(metadata) = std::fs::metadata(&root) {
-            self.paths.insert(metadata.ino(), Arc::new(Place::new("/".to_owned())));
+        self.walk();
+        self.paths.get(&id)
+    }
+
+    fn walk(&mut self) {
+        for hierarchy in &self.hierarchies {
+            let mut found = HashMap::new();
+            if let Ok(metadata) = std::fs::metadata(&hierarchy.root) {
+                found.insert(metadata.ino(), Arc::new(Place::new("/".to_owned())));
+            }
+            walk(&hierarchy.root, &hierarchy.root, &mut found);
+            for (inode, place) in found {
+                let id = inode | u64::from(hierarchy.number) << 56;
+                // A version 2 path is as the mount shows it, so it wins over what the kernel told.
+                self.paths.insert(id, place);
+            }
         }
-        walk(&root, &root, &mut self.paths);
-        self.paths.get(&id).cloned()
     }
 
     fn by_process(&mut self, origin: &Origin) -> Option<Arc<Place>> {
@@ -158,11 +190,47 @@ pub fn container_id(path: &str) -> Option<&str> {
     path.split(|letter: char| !matches!(letter, '0'..='9' | 'a'..='f')).rfind(|run| run.len() == 64)
 }
 
+/// A hierarchy of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The kernel's number for it; 0 is version 2.
+    pub number: u8,
+    /// Where it is mounted.
+    pub root: PathBuf,
+}
+
+/// The hierarchies that tell containers apart: version 2, and version 1's memory and pids. From `/proc/self/mountinfo`
+/// and `/proc/cgroups`.
+pub fn hierarchies(mountinfo: &str, cgroups: &str) -> Vec<Hierarchy> {
+    let v2 = cgroup2_root(mountinfo).map(|root| Hierarchy { number: 0, root });
+    let v1 = ["memory", "pids"].into_iter().filter_map(|controller| {
+        let number = cgroups.lines().find_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next() == Some(controller)).then(|| words.next()?.parse().ok()).flatten()
+        })?;
+        let root = mount_point(mountinfo, "cgroup", Some(controller))?;
+        Some(Hierarchy { number, root })
+    });
+    let mut all: Vec<Hierarchy> = v2.into_iter().chain(v1).collect();
+    all.dedup_by_key(|hierarchy| hierarchy.number);
+    all
+}
+
 /// The mount point of cgroup v2, from `/proc/self/mountinfo`.
 pub fn cgroup2_root(mountinfo: &str) -> Option<PathBuf> {
+    mount_point(mountinfo, "cgroup2", None)
+}
+
+/// Where a file system of this type, with this among its own options, is mounted.
+fn mount_point(mountinfo: &str, kind: &str, option: Option<&str>) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
-        if after.split(' ').next() != Some("cgroup2") {
+        let mut words = after.split(' ');
+        if words.next() != Some(kind) {
+            return None;
+        }
+        let mut options = words.nth(1).unwrap_or_default().split(',');
+        if option.is_some_and(|wanted| !options.any(|option| option == wanted)) {
             return None;
         }
         before.split(' ').nth(4).map(|path| PathBuf::from(path.replace("\\040", " ")))
@@ -229,6 +297,13 @@ mod tests {
                     41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(cgroup2_root(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(cgroup2_root("1 2 0:1 / / rw - ext4 /dev/root rw\n"), None);
+        let text = format!("{text}33 31 0:30 / /sys/fs/cgroup/memory rw - cgroup none rw,memory\n");
+        let cgroups = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t4\t9\t1\npids\t8\t1\t1\n";
+        let hierarchy = |number, root: &str| Hierarchy { number, root: root.into() };
+        assert_eq!(
+            hierarchies(&text, cgroups),
+            [hierarchy(0, "/sys/fs/cgroup/unified"), hierarchy(4, "/sys/fs/cgroup/memory")]
+        );
     }
 
     #[test]
@@ -237,11 +312,17 @@ mod tests {
         std::fs::create_dir_all(root.path().join("a/b")).unwrap();
         let id = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().ino();
         let origin = |id| Origin { cgroup_id: id, ..Origin::default() };
-        let mut places = Places::new(Some(root.path().into()), root.path().into());
+        let hierarchy = Hierarchy { number: 0, root: root.path().into() };
+        let mut places = Places::new(vec![hierarchy], None, root.path().into());
         assert_eq!(places.find(&origin(id("a/b")), 1).unwrap().path, "/a/b");
         std::fs::create_dir(root.path().join("c")).unwrap();
-        assert_eq!(places.find(&origin(id("c")), 2), None, "one walk a second");
-        assert_eq!(places.find(&origin(id("c")), 2 + WALK_PAUSE_NS).unwrap().path, "/c");
+        let c = origin(id("c"));
+        assert_eq!(places.find(&c, 2).unwrap().path, "/c");
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        assert_eq!(places.find(&origin(id("d")), 3), None, "one walk a second");
+        assert_eq!(places.find(&origin(id("d")), 2 + WALK_PAUSE_NS).unwrap().path, "/d");
+        std::fs::remove_dir(root.path().join("c")).unwrap();
+        assert_eq!(places.find(&c, 3 + 2 * WALK_PAUSE_NS).unwrap().path, "/c", "it is gone, but was known");
     }
 
     #[test]

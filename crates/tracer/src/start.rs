@@ -9,6 +9,7 @@ use crate::keeper::Manifest;
 use crate::keeper::custody::{Custody, Estate, claim};
 use crate::kernel::costs::Costs;
 use crate::preflight;
+use crate::probes::cgroups::Cgroups;
 use crate::probes::setup::Setup;
 use crate::probes::{self, ABI, Descriptors, ProbeError, ProbeReport, ProbeState};
 use crate::source::Source;
@@ -25,6 +26,8 @@ pub struct Begun {
     pub run: Run,
     /// Where its rows come from.
     pub source: Box<dyn Source>,
+    /// What tells of new cgroups, where something does.
+    pub made: Option<Cgroups>,
     /// Its life insurance, where there is something to insure.
     pub custody: Option<Custody>,
 }
@@ -119,9 +122,10 @@ fn begin_ebpf(
     let probes = manifest.probes.clone();
     report(&probes, &run);
     let custody = Custody::begin(folder, args.keeper_grace, manifest, Arc::clone(&descriptors), line)?;
+    let made = Cgroups::open(&descriptors).context("failed to map the ring of probe cgroups")?;
     let costs = if args.probe_costs { Costs::count() } else { Costs::Unasked };
     let source = Box::new(Ebpf::new(descriptors, probes, costs)?);
-    Ok(Begun { run, source, custody: Some(custody) })
+    Ok(Begun { run, source, made, custody: Some(custody) })
 }
 
 /// The kernel's own counts outlive a tracer, but what ends while there is none is not seen: every process is a run of
@@ -134,7 +138,7 @@ fn begin_fallback(folder: &Path, boot_id: &str, reason: String, now_ns: u64) -> 
     tracing::warn!(%reason, "without eBPF: TCP only, as the kernel tells it; /status says what cannot be seen");
     let source = Box::new(Fallback::new(reason, now_ns)?);
     let run = Run { id: draw_run_id()?, journal: journal_of(boot_id), boot_id: boot_id.to_owned(), takeovers: 0 };
-    Ok(Begun { run, source, custody: None })
+    Ok(Begun { run, source, made: None, custody: None })
 }
 
 /// FNV-1a.
@@ -162,7 +166,8 @@ fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, D
         ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
     };
     let run_id = draw_run_id()?;
-    let probes = vec![tcp, udp_report];
+    let cgroups = probes::cgroups::load(&mut descriptors, &setup);
+    let probes = vec![tcp, udp_report, cgroups];
     let manifest = Manifest { abi: ABI.to_owned(), run_id, setup, takeovers: 0, probes, names: Vec::new() };
     Ok((manifest, descriptors))
 }

@@ -7,8 +7,9 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use support::cgroup::{self, Cgroup};
+use support::player::Player;
 use support::{Agent, Tracer, bytes, can_trace, until};
 
 /// A child that goes with the test.
@@ -66,29 +67,16 @@ fn who_closes_a_short_connection_is_its_owner() {
     assert_eq!((row.pid, row.process_name.as_deref(), bytes(&row)), (child.id(), Some("cat"), (0, 5)));
 }
 
-/// A cgroup v2 directory that goes with the test.
-struct Cgroup(PathBuf);
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // It is busy until its last process was reaped.
-        until("the cgroup to be empty", || std::fs::remove_dir(&self.0).ok());
-        let _ = std::fs::remove_dir(self.0.parent().unwrap());
-    }
-}
-
 #[test]
 fn the_cgroup_names_the_container_also_after_the_process_is_gone() {
     if !can_trace("the_cgroup_names_the_container_also_after_the_process_is_gone") {
         return;
     }
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let root = weir_tracer::places::cgroup2_root(&mountinfo).unwrap();
     let id = format!("{:064x}", std::process::id());
-    let path = format!("/weir-test-{}/cri-containerd-{id}.scope", std::process::id());
-    let folder = root.join(Path::new(&path).strip_prefix("/").unwrap());
-    std::fs::create_dir_all(&folder).unwrap();
-    let cgroup = Cgroup(folder);
+    let cgroup = Cgroup::new("named");
+    let path = format!("{}/cri-containerd-{id}.scope", cgroup.path());
+    let folder = cgroup.folder().join(format!("cri-containerd-{id}.scope"));
+    std::fs::create_dir(&folder).unwrap();
 
     let tracer = Tracer::start(&[]);
     let mut agent = Agent::new(&tracer);
@@ -97,7 +85,7 @@ fn the_cgroup_names_the_container_also_after_the_process_is_gone() {
     let script = format!(
         "echo $$ > {}/cgroup.procs; echo -n hi > /dev/udp/127.0.0.1/{port}; exec 3<>/dev/tcp/127.0.0.1/{port}; \
          echo -n hello >&3; read -u 3",
-        cgroup.0.display()
+        folder.display()
     );
     let child = Running(Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap());
     let (mut server, _) = listener.accept().unwrap();
@@ -120,4 +108,64 @@ fn the_cgroup_names_the_container_also_after_the_process_is_gone() {
         assert_eq!(row.cgroup_path.as_deref(), Some(path.as_str()), "{row:?}");
         assert_eq!(row.container_id.as_deref(), Some(id.as_str()));
     }
+}
+
+#[test]
+fn player() {
+    support::player::play_if_asked();
+}
+
+/// TCP and UDP of a process in a container that is gone before the tracer looks again.
+fn a_short_life_in(cgroup: &Cgroup) {
+    let tracer = Tracer::start(&[]);
+    let mut agent = Agent::new(&tracer);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let id = format!("{:064x}", std::process::id());
+    let folder = cgroup.folder().join("pod").join(&id);
+
+    // It looks at nothing while the container lives.
+    tracer.signal(nix::sys::signal::Signal::SIGSTOP);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut short = Player::start(Some(&folder));
+    let pid = short.pid();
+    short.tell(&format!("connect {port}"));
+    short.tell("close");
+    short.tell("udp");
+    short.tell(&format!("udp-send {port} 3"));
+    drop(short);
+    until("the cgroup to be empty", || std::fs::remove_dir(&folder).ok());
+    tracer.signal(nix::sys::signal::Signal::SIGCONT);
+
+    let mut ended = Vec::new();
+    until("both to end", || {
+        let rows = agent.fetch(&tracer).connections.into_iter();
+        ended.extend(rows.filter(|row| row.pid == pid && row.dport == port));
+        (ended.iter().filter(|row| row.close_epoch.is_some()).count() >= 2).then_some(())
+    });
+    for row in ended {
+        assert_eq!(row.container_id.as_deref(), Some(id.as_str()), "{row:?}");
+        assert!(row.cgroup_path.unwrap().ends_with(&format!("/pod/{id}")));
+    }
+    assert!(!tracer.status().losses.contains_key("cgroup_unresolved"));
+}
+
+#[test]
+fn a_container_that_is_gone_before_anybody_looks_is_still_named() {
+    if !can_trace("a_container_that_is_gone_before_anybody_looks_is_still_named") || !cgroup::exists() {
+        return;
+    }
+    a_short_life_in(&Cgroup::new("short"));
+}
+
+#[test]
+fn so_is_one_under_cgroup_version_1() {
+    let Some(root) = cgroup::v1_root() else {
+        println!("SKIP so_is_one_under_cgroup_version_1: this machine has no cgroup version 1");
+        return;
+    };
+    if !can_trace("so_is_one_under_cgroup_version_1") {
+        return;
+    }
+    a_short_life_in(&Cgroup::below(&root, "short-v1"));
 }

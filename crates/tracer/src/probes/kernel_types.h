@@ -32,6 +32,7 @@ typedef _Bool bool;
 /* include/uapi/linux/bpf.h */
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_SK_STORAGE 24
 #define BPF_MAP_TYPE_RINGBUF 27
@@ -102,8 +103,12 @@ struct sock_common {
 struct kernfs_node {
 	__u64 id;
 };
+struct cgroup_root {
+	int hierarchy_id;
+};
 struct cgroup {
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
 	int level;
 	struct cgroup *ancestors[0];
 };
@@ -162,8 +167,17 @@ struct tcp_sock {
 	__u32 srtt_us;
 };
 
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+/* The numbers are those of the kernel's configuration: libbpf puts them in. */
+enum cgroup_subsys_id {
+	memory_cgrp_id = 1,
+	pids_cgrp_id = 2,
+};
 struct css_set {
 	struct cgroup *dfl_cgrp;
+	struct cgroup_subsys_state *subsys[1];
 };
 struct nsproxy {
 	struct net *net_ns;

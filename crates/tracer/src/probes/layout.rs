@@ -11,6 +11,8 @@ pub struct Origin {
     pub process_start: u64,
     /// The inode of the cgroup v2 directory.
     pub cgroup_id: u64,
+    /// Under cgroup version 1 the inode in the memory or pids hierarchy, that hierarchy's number in the highest byte.
+    pub v1_cgroup: u64,
     /// The thread group in the initial pid namespace.
     pub pid: u32,
     /// The network namespace's inode.
@@ -71,7 +73,7 @@ pub struct Row {
     pub pad: u16,
 }
 
-const _: () = assert!(size_of::<Origin>() == 40 && size_of::<Row>() == 144);
+const _: () = assert!(size_of::<Origin>() == 48 && size_of::<Row>() == 152);
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;

@@ -4,6 +4,7 @@
 //! A probe that loads answers with its maps and links by name; from there on only descriptors matter, so that a tracer
 //! that took them over from the keeper works exactly as one that loaded them itself.
 
+pub mod cgroups;
 pub mod layout;
 pub mod setup;
 pub mod tcp;

@@ -10,17 +10,52 @@ struct origin {
 	__u64 process_start;
 	/* The inode of the cgroup v2 directory. 0 unknown. */
 	__u64 cgroup_id;
+	/* On hosts that run containers under cgroup version 1, where version 2 tells nothing: the directory's inode in the
+	 * memory or the pids hierarchy, the hierarchy's number in the highest byte. 0 unknown. */
+	__u64 v1_cgroup;
 	/* The thread group in the initial pid namespace. 0 unknown. */
 	__u32 pid;
 	/* The network namespace's inode. 0 unknown. */
 	__u32 netns;
 	char comm[16];
 };
-_Static_assert(sizeof(struct origin) == 40, "probes/layout.rs has the same");
+_Static_assert(sizeof(struct origin) == 48, "probes/layout.rs has the same");
 
 /* The root of cgroup v2 has this id on every kernel: the hierarchy's first directory. On hosts that still use version 1
  * each socket may read it, and then the creating task's own place says more. */
 #define ROOT_CGROUP_ID 1
+
+/* The hierarchy's number is 0 for version 2. */
+static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
+{
+	return BPF_CORE_READ(cgroup, kn, id) | (__u64)(__u8)BPF_CORE_READ(cgroup, root, hierarchy_id) << 56;
+}
+
+/* 0 where the controller is version 2's, or has the task in its root. */
+static __always_inline __u64 v1_cgroup_under(struct task_struct *task, __u64 controller)
+{
+	struct css_set *set = task->cgroups;
+	struct cgroup_subsys_state *state = NULL;
+	struct cgroup *cgroup;
+
+	bpf_probe_read_kernel(&state, sizeof(state),
+			      (void *)set + bpf_core_field_offset(set->subsys) + controller * sizeof(state));
+	cgroup = BPF_CORE_READ(state, cgroup);
+	if (BPF_CORE_READ(cgroup, level) <= 0 || !BPF_CORE_READ(cgroup, root, hierarchy_id))
+		return 0;
+	return id_of_cgroup(cgroup);
+}
+
+static __always_inline __u64 v1_cgroup_of_task(struct task_struct *task)
+{
+	__u64 found = 0;
+
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		found = v1_cgroup_under(task, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+	if (!found && bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
+		found = v1_cgroup_under(task, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
+	return found;
+}
 
 static __always_inline __u64 cgroup_of_task(struct task_struct *task)
 {
@@ -51,10 +86,19 @@ static __always_inline void set_process(struct origin *origin, struct task_struc
 	bpf_probe_read_kernel_str(origin->comm, sizeof(origin->comm), leader->comm);
 }
 
+static __always_inline void set_cgroup(struct origin *origin, __u64 own, struct task_struct *task)
+{
+	origin->cgroup_id = own;
+	origin->v1_cgroup = 0;
+	if (own > ROOT_CGROUP_ID || !task)
+		return;
+	origin->cgroup_id = cgroup_of_task(task);
+	if (origin->cgroup_id <= ROOT_CGROUP_ID)
+		origin->v1_cgroup = v1_cgroup_of_task(task);
+}
+
 static __always_inline void set_place(struct origin *origin, const struct sock *sk, struct task_struct *task)
 {
 	origin->netns = sk->__sk_common.skc_net.net->ns.inum;
-	origin->cgroup_id = cgroup_of_sock(sk);
-	if (origin->cgroup_id <= ROOT_CGROUP_ID && task)
-		origin->cgroup_id = cgroup_of_task(task);
+	set_cgroup(origin, cgroup_of_sock(sk), task);
 }

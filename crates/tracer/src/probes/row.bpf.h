@@ -37,4 +37,4 @@ struct row {
 	__u8 flags;
 	__u16 pad;
 };
-_Static_assert(sizeof(struct row) == 144, "probes/layout.rs has the same");
+_Static_assert(sizeof(struct row) == 152, "probes/layout.rs has the same");

@@ -16,7 +16,12 @@ const GUARD: &str = r#"cat >/dev/null; for try in $(seq 200); do
 impl Cgroup {
     /// Makes it. `name` is unique within this test's process.
     pub fn new(name: &str) -> Self {
-        let folder = root().join(format!("weir-test-{}-{name}", std::process::id()));
+        Self::below(&root(), name)
+    }
+
+    /// Makes it in the hierarchy that is mounted there.
+    pub fn below(root: &Path, name: &str) -> Self {
+        let folder = root.join(format!("weir-test-{}-{name}", std::process::id()));
         let guard = Command::new("bash")
             .args(["-c", GUARD, "guard"])
             .arg(&folder)
@@ -49,6 +54,14 @@ impl Drop for Cgroup {
 
 fn root() -> PathBuf {
     weir_tracer::places::cgroup2_root(&std::fs::read_to_string("/proc/self/mountinfo").unwrap()).unwrap()
+}
+
+/// Where version 1's memory hierarchy is mounted, on a machine that still has it.
+pub fn v1_root() -> Option<PathBuf> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let cgroups = std::fs::read_to_string("/proc/cgroups").unwrap();
+    let all = weir_tracer::places::hierarchies(&mountinfo, &cgroups);
+    all.into_iter().find(|hierarchy| hierarchy.number != 0).map(|hierarchy| hierarchy.root)
 }
 
 /// Whether this machine has cgroup v2.

@@ -44,7 +44,7 @@ struct tcp_socket {
 	__u8 flags;
 	__u8 pad;
 };
-_Static_assert(sizeof(struct tcp_socket) == 104, "no hidden padding");
+_Static_assert(sizeof(struct tcp_socket) == 112, "no hidden padding");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -452,8 +452,8 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 			socket->confirmed_pass = pass;
 		} else if ((pass & 1) && socket->confirmed_pass != pass - 1 && socket->confirmed_pass != pass) {
 			set_process(&socket->origin, task);
-			if (socket->origin.cgroup_id <= ROOT_CGROUP_ID)
-				socket->origin.cgroup_id = cgroup_of_task(task);
+			if (socket->origin.cgroup_id <= ROOT_CGROUP_ID && !socket->origin.v1_cgroup)
+				set_cgroup(&socket->origin, socket->origin.cgroup_id, task);
 			socket->confirmed_pass = pass;
 		}
 		return 0;

@@ -48,7 +48,7 @@ struct udp_flow {
 	__u8 flags;
 	__u8 pad[5];
 };
-_Static_assert(sizeof(struct udp_flow) == 88, "probes/udp/flows.rs has the same");
+_Static_assert(sizeof(struct udp_flow) == 96, "probes/udp/flows.rs has the same");
 
 struct udp_gone {
 	/* The only hashed flow's key, if `hashed` is 1. */

@@ -68,7 +68,7 @@ struct Gone {
     hashed: u64,
 }
 
-const _: () = assert!(size_of::<Key>() == 48 && size_of::<Flow>() == 88 && size_of::<Gone>() == 64);
+const _: () = assert!(size_of::<Key>() == 48 && size_of::<Flow>() == 96 && size_of::<Gone>() == 64);
 
 /// The probe's maps, read.
 #[derive(Debug)]

@@ -157,7 +157,7 @@ int weir_udp_open(struct bpf_sock *sk)
 	}
 	set_process(&socket->origin, task);
 	socket->origin.netns = task->nsproxy->net_ns->ns.inum;
-	socket->origin.cgroup_id = cgroup_of_task(task);
+	set_cgroup(&socket->origin, 0, task);
 	socket->from_birth = 1;
 	return 1;
 }
