@@ -23,6 +23,7 @@ nft nftables
 iptables-restore iptables
 conntrack conntrack
 nsenter util-linux
+sysctl procps
 '
 
 missing=()

@@ -43,6 +43,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_NO_UDP")]
     pub no_udp: bool,
 
+    /// Do not ask the kernel's conntrack how connections are translated (Services are then told by their own addresses).
+    #[arg(long, env = "WEIR_NO_CONNTRACK")]
+    pub no_conntrack: bool,
+
     /// How often owners of sockets are looked up anew.
     #[arg(long, env = "WEIR_BACKFILL_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
     pub backfill_interval: Duration,

@@ -46,6 +46,10 @@ struct Client {
     acknowledges: bool,
     /// None until the first fetch has set them: nothing can be told since the last fetch then.
     baselines: Option<HashMap<Key, Last>>,
+    /// Translations up to here were in the last reply but one, and up to there in the last one.
+    translations: [u64; 2],
+    /// The last reply's cursor.
+    cursor: u64,
 }
 
 /// What a restarted tracer must know of a client.
@@ -58,10 +62,10 @@ pub struct Kept {
 
 /// A counter: the socket and its generation, for UDP the socket, the peer and the counter's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key(u64, u64);
+pub(crate) struct Key(u64, u64);
 
 impl Key {
-    fn of(row: &Row) -> Self {
+    pub(crate) fn of(row: &Row) -> Self {
         if row.protocol != UDP {
             return Self(row.cookie, u64::from(row.generation));
         }
@@ -83,6 +87,12 @@ pub struct Answer {
     baselines: HashMap<Key, Last>,
     /// Rows whose `last_*` could not be told.
     pub capped: u64,
+    /// Translations after this number are told: each is, in two replies that came through at least.
+    pub translations_after: u64,
+    /// The client was not known.
+    pub is_new: bool,
+    /// The reply before came through, as far as `ack` tells.
+    came_through: bool,
 }
 
 impl Clients {
@@ -96,12 +106,15 @@ impl Clients {
                 self.evicted += 1;
             }
         }
+        let is_new = !self.known.contains_key(&fetch.id);
         let client = self.known.entry(fetch.id.clone()).or_insert(Client {
             fetched_ns: now_ns,
             settled: head,
             told: head,
             acknowledges: false,
             baselines: None,
+            translations: [0; 2],
+            cursor: 0,
         });
         client.fetched_ns = now_ns;
         let after = match fetch.ack {
@@ -120,13 +133,21 @@ impl Clients {
             before: client.baselines.take(),
             baselines: HashMap::new(),
             capped: 0,
+            translations_after: client.translations[0],
+            is_new,
+            came_through: fetch.ack.is_none_or(|ack| ack >= client.cursor),
         }
     }
 
-    /// The answer is complete: what it told is the new baseline.
-    pub fn finish(&mut self, answer: Answer, head: u64) {
+    /// The answer is complete: what it told is the new baseline. It told translations up to the number `translations`.
+    pub fn finish(&mut self, answer: Answer, head: u64, translations: u64) {
         if let Some(client) = self.known.get_mut(&answer.id) {
             client.told = head;
+            client.cursor = head;
+            if answer.came_through {
+                client.translations[0] = client.translations[1];
+            }
+            client.translations[1] = translations;
             client.baselines = Some(answer.baselines);
         }
     }
@@ -135,6 +156,11 @@ impl Clients {
     /// without clients.
     pub fn settled(&self) -> Option<u64> {
         self.known.values().map(|client| client.settled).min()
+    }
+
+    /// Every translation up to this number has been told twice to all; `None` without clients.
+    pub fn translations_settled(&self) -> Option<u64> {
+        self.known.values().map(|client| client.translations[0]).min()
     }
 
     /// How many there are.
@@ -163,7 +189,15 @@ impl Clients {
     /// Takes over what the tracer before this one kept.
     pub fn restore(&mut self, kept: Vec<Kept>) {
         for Kept { id, fetched_ns, settled } in kept.into_iter().take(CLIENTS_MAX) {
-            let client = Client { fetched_ns, settled, told: settled, acknowledges: true, baselines: None };
+            let client = Client {
+                fetched_ns,
+                settled,
+                told: settled,
+                acknowledges: true,
+                baselines: None,
+                translations: [0; 2],
+                cursor: 0,
+            };
             self.known.insert(id, client);
         }
     }
@@ -227,10 +261,10 @@ mod tests {
         let mut clients = Clients::default();
         let first = clients.begin(&fetch(None), 99, 105, 0);
         assert_eq!(first.after, 105);
-        clients.finish(first, 105);
+        clients.finish(first, 105, 0);
         let second = clients.begin(&fetch(None), 99, 110, 1);
         assert_eq!(second.after, 105);
-        clients.finish(second, 110);
+        clients.finish(second, 110, 0);
         assert_eq!(clients.begin(&fetch(None), 99, 110, 2).after, 110);
         assert_eq!(clients.settled(), Some(110));
     }
@@ -239,11 +273,11 @@ mod tests {
     fn with_ack_ended_rows_come_until_they_are_acknowledged() {
         let mut clients = Clients::default();
         let first = clients.begin(&fetch(None), 99, 105, 0);
-        clients.finish(first, 105);
+        clients.finish(first, 105, 0);
         for _ in 0..3 {
             let again = clients.begin(&fetch(Some(105)), 99, 110, 1);
             assert_eq!(again.after, 105);
-            clients.finish(again, 110);
+            clients.finish(again, 110, 0);
             assert_eq!(clients.settled(), Some(105));
         }
         assert_eq!(clients.begin(&fetch(Some(110)), 99, 110, 1).after, 110);
@@ -263,26 +297,46 @@ mod tests {
         let mut clients = Clients::default();
         let mut answer = clients.begin(&fetch(None), 99, 99, 0);
         assert_eq!(answer.open(&row(1, 10)).sent, 0);
-        clients.finish(answer, 99);
+        clients.finish(answer, 99, 0);
         let mut answer = clients.begin(&fetch(None), 99, 102, 0);
         assert_eq!(answer.open(&row(1, 15)).sent, 5);
         assert_eq!(answer.open(&row(2, 4)).sent, 4);
         // It ended after it was read alive; and one that opened and ended in between.
         assert_eq!(answer.ended(100, &row(2, 9)).sent, 5);
         assert_eq!(answer.ended(101, &row(3, 8)).sent, 8);
-        clients.finish(answer, 102);
+        clients.finish(answer, 102, 0);
     }
 
     #[test]
     fn a_repeated_ended_row_has_nothing_new() {
         let mut clients = Clients::default();
         let answer = clients.begin(&fetch(Some(99)), 99, 99, 0);
-        clients.finish(answer, 99);
+        clients.finish(answer, 99, 0);
         let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
         assert_eq!(answer.ended(100, &row(3, 8)).sent, 8);
-        clients.finish(answer, 100);
+        clients.finish(answer, 100, 0);
         let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
         assert_eq!(answer.ended(100, &row(3, 8)).sent, 0);
+    }
+
+    #[test]
+    fn a_translation_is_told_in_two_replies_that_came_through() {
+        let mut clients = Clients::default();
+        // Cursor acknowledged, ended rows so far, translations so far; what is told, and what all have.
+        for (ack, head, translations, after, settled) in [
+            (99, 100, 5, 0, 0),
+            (100, 101, 7, 0, 5),
+            (101, 102, 8, 5, 7),
+            // The reply before was lost.
+            (101, 102, 9, 7, 7),
+            (102, 102, 9, 7, 9),
+            (102, 102, 9, 9, 9),
+        ] {
+            let answer = clients.begin(&fetch(Some(ack)), 99, head, 0);
+            assert_eq!(answer.translations_after, after);
+            clients.finish(answer, head, translations);
+            assert_eq!(clients.translations_settled(), Some(settled));
+        }
     }
 
     #[test]

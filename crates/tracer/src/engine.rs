@@ -3,19 +3,23 @@
 //! ```text
 //! source ──drain──▶ journal ─────────┐
 //! source ──walk──────────────────────┼──▶ Snapshot ──▶ server (streams it)
+//! conntrack ──translations───────────┤
 //! requests ──Command (16)──▶ engine ─┘
 //! ```
 //! The source is drained every 100 ms and around every walk, so that nothing falls through between the living and the
 //! ended.
 
 use crate::clients::{Answer, Clients, Fetch, Kept};
-use crate::journal::{Ended, Journal, JournalError, Reader};
+use crate::conntrack::Translation;
+use crate::conntrack::forwarded::Seen;
+use crate::journal::{JournalError, Reader, Record};
+use crate::ledger::Ledger;
 use crate::losses::Loss;
-use crate::places::{Place, Places};
+use crate::places::Place;
 use crate::probes::layout::Row;
 use crate::rows::Last;
 use crate::source::{Drained, Source, Walk, Write};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +79,8 @@ pub struct Open {
     pub row: Row,
     /// Where its owner lives.
     pub place: Option<Arc<Place>>,
+    /// How its connection is translated.
+    pub translation: Option<Arc<Translation>>,
     /// What came since the client's last fetch.
     pub last: Last,
 }
@@ -92,6 +98,10 @@ pub struct Snapshot {
     pub open: Vec<Open>,
     /// The ended, with what came since the last fetch, by sequence.
     pub ended: Option<(Reader, BTreeMap<u64, Last>)>,
+    /// The ended, by sequence, whose translation is not to be told.
+    pub withdrawn: BTreeSet<u64>,
+    /// Connections that are translated at both ends.
+    pub translations: Vec<Seen>,
     /// What to acknowledge.
     pub cursor: Option<u64>,
     /// Whether no living connection can be missing.
@@ -145,46 +155,14 @@ pub struct Engine<C> {
     journal_write_errors: u64,
 }
 
-/// The journal, and what a row needs on its way into it.
-struct Ledger {
-    journal: Journal,
-    places: Places,
-    now_ns: u64,
-    dropped: u64,
-}
-
-impl Ledger {
-    fn write(&mut self, rows: Vec<Row>) -> Result<(), EngineError> {
-        let ended: Vec<Ended> = rows
-            .into_iter()
-            .filter(|row| !self.journal.has(row))
-            .map(|row| {
-                let place = self.places.find(&row.origin, self.now_ns);
-                (row, place)
-            })
-            .collect();
-        if !ended.is_empty() {
-            self.dropped += self.journal.append(&ended)?;
-        }
-        Ok(())
-    }
-}
-
 impl<C: Clock> Engine<C> {
     /// Takes everything over.
-    pub fn new(
-        run: Run,
-        source: Box<dyn Source>,
-        journal: Journal,
-        places: Places,
-        settings: Settings,
-        clock: C,
-    ) -> Self {
+    pub fn new(run: Run, source: Box<dyn Source>, ledger: Ledger, settings: Settings, clock: C) -> Self {
         let now = clock.monotonic().0;
         let mut engine = Self {
             run,
             source,
-            ledger: Ledger { journal, places, now_ns: now, dropped: 0 },
+            ledger,
             clients: Clients::default(),
             settings,
             clock,
@@ -263,6 +241,7 @@ impl<C: Clock> Engine<C> {
             // What a killed tracer had written but not taken is dealt with.
             self.ledger.journal.forget_already();
         }
+        self.ledger.conntrack.listen();
         Ok(())
     }
 
@@ -274,9 +253,14 @@ impl<C: Clock> Engine<C> {
     ) -> Result<T, EngineError> {
         self.ledger.now_ns = now_ns;
         let outcome = each(&mut *self.source, &mut |rows| self.ledger.write(rows));
-        let dropped = std::mem::take(&mut self.ledger.dropped);
-        self.source.count(Loss::ClosedRowsDropped, dropped);
+        self.count_losses();
         outcome
+    }
+
+    fn count_losses(&mut self) {
+        for (loss, count) in self.ledger.take_losses() {
+            self.source.count(loss, count);
+        }
     }
 
     fn expire(&mut self, now: u64) -> Result<(), EngineError> {
@@ -290,29 +274,36 @@ impl<C: Clock> Engine<C> {
         let Walk { rows, complete } = self.through(now, |source, write| source.walk(now, write))?;
         let head = self.ledger.journal.head();
         let mut answer = fetch.map(|fetch| self.clients.begin(fetch, self.ledger.journal.floor(), head, now));
+        self.ledger.look_at(&rows);
+        self.ledger.conntrack.ask_living(&rows);
         let mut open = Vec::with_capacity(rows.len());
         for row in rows {
             let place = self.ledger.places.find(&row.origin, now);
             let last = answer.as_mut().map(|answer| answer.open(&row)).unwrap_or_default();
-            open.push(Open { row, place, last });
+            let translation = self.ledger.conntrack.of(&row);
+            open.push(Open { row, place, translation, last });
         }
+        let translations = self.translations(answer.as_ref());
         let ended = match &mut answer {
             Some(answer) => Some(self.ended(answer)?),
             None => None,
         };
         if let Some(answer) = answer {
             self.source.count(Loss::ClientBaselinesCapped, answer.capped);
-            self.clients.finish(answer, head);
+            self.clients.finish(answer, head, self.ledger.conntrack.forwarded().head());
             let evicted = self.clients.take_evicted();
             self.source.count(Loss::ClientsEvicted, evicted);
             self.settle()?;
         }
+        self.count_losses();
         Ok(Snapshot {
             run_id: self.run_id(),
             boot_id: self.run.boot_id.clone(),
             monotonic_ns: now,
             open,
             ended,
+            withdrawn: self.ledger.answered.withdrawn(),
+            translations,
             cursor: fetch.map(|_| head),
             complete,
             losses: self.source.losses()?,
@@ -320,11 +311,21 @@ impl<C: Clock> Engine<C> {
         })
     }
 
+    /// The translations of an answer; all that wait for somebody who only looks.
+    fn translations(&mut self, answer: Option<&Answer>) -> Vec<Seen> {
+        let forwarded = self.ledger.conntrack.forwarded();
+        if answer.is_some_and(|answer| answer.is_new) {
+            forwarded.tell_again();
+        }
+        forwarded.after(answer.map_or(0, |answer| answer.translations_after))
+    }
+
     /// The ended rows of an answer, and what came on each since the last fetch where that is not nothing.
     fn ended(&self, answer: &mut Answer) -> Result<(Reader, BTreeMap<u64, Last>), EngineError> {
         let mut lasts = BTreeMap::new();
         let mut reader = self.ledger.journal.reader(answer.after);
-        while let Some((sequence, row, _)) = reader.read().map_err(kernel("read the journal of ended connections"))? {
+        while let Some(record) = reader.read().map_err(kernel("read the journal of ended connections"))? {
+            let Record { sequence, row, .. } = record;
             let last = answer.ended(sequence, &row);
             if last != Last::default() {
                 lasts.insert(sequence, last);
@@ -339,6 +340,9 @@ impl<C: Clock> Engine<C> {
             && settled.saturating_sub(self.ledger.journal.floor()) * 2 >= self.ledger.journal.len() as u64
         {
             self.ledger.journal.drop_until(settled)?;
+        }
+        if let Some(settled) = self.clients.translations_settled() {
+            self.ledger.conntrack.forwarded().settle(settled);
         }
         self.keep_clients();
         Ok(())
@@ -373,7 +377,8 @@ impl<C: Clock> Engine<C> {
 
     fn status(&mut self) -> Result<Status, EngineError> {
         self.clients.expire(self.clock.monotonic().0);
-        let probes = self.source.probes();
+        let mut probes = self.source.probes();
+        probes.push(self.ledger.conntrack.probe());
         let degraded = self.source.degraded();
         let journal = &self.ledger.journal;
         let gauges = [
@@ -390,11 +395,13 @@ impl<C: Clock> Engine<C> {
         let mut gauges: BTreeMap<String, u64> =
             gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         gauges.append(&mut self.source.gauges()?);
+        gauges.extend(self.ledger.conntrack.gauges().map(|(name, value)| (name.to_owned(), value)));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: self.run_id(),
             boot_id: self.run.boot_id.clone(),
-            state: if self.source.is_degraded() { "degraded" } else { "running" }.to_owned(),
+            state: if self.source.is_degraded() || self.ledger.conntrack.is_refused() { "degraded" } else { "running" }
+                .to_owned(),
             mode: degraded.as_ref().map_or("ebpf", |degraded| degraded.mode.as_str()).to_owned(),
             degraded,
             probes,

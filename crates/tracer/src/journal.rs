@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! header  magic "WEIRCJ02" | run id u64 | first sequence u64 | crc32c u32 | zero u32
-//! record  length u32 (of row and path) | crc32c u32 (of sequence, row and path) | sequence u64 | row 144 B | path
+//! record  length u32 (of what follows the sequence) | crc32c u32 (of all that follows it) | sequence u64 | row 144 B |
+//!         path | where the connection was translated: a zero byte, translation 72 B
 //! ```
 //! Little endian on every machine weir runs on. A torn tail is cut off: its connections are still in the ring.
 
+use crate::conntrack::Translation;
 use crate::places::{PATH_LENGTH_MAX, Place};
 use crate::probes::layout::Row;
 use std::collections::{HashSet, VecDeque};
@@ -29,6 +31,8 @@ const MAGIC: [u8; 8] = *b"WEIRCJ02";
 const HEADER: u64 = 32;
 const PREFIX: usize = 16;
 const ROW: usize = size_of::<Row>();
+/// Of a record behind its sequence.
+const LENGTH_MAX: usize = ROW + PATH_LENGTH_MAX + 1 + Translation::LENGTH;
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +65,29 @@ fn identity(row: &Row) -> Identity {
     (row.cookie, row.at_ns, row.remote, row.remote_port, row.local_port)
 }
 
-/// An ended connection and where its owner lived.
-pub type Ended = (Row, Option<Arc<Place>>);
+/// An ended connection.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The row.
+    pub row: Row,
+    /// Where its owner lived.
+    pub place: Option<Arc<Place>>,
+    /// How it was translated.
+    pub translation: Option<Translation>,
+}
+
+/// An ended connection as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The row.
+    pub row: Row,
+    /// The path of its owner's cgroup.
+    pub path: Option<String>,
+    /// How it was translated.
+    pub translation: Option<Translation>,
+}
 
 impl Journal {
     /// Opens the journal of `run_id`; another run's is thrown away, and `first` is then the first sequence number.
@@ -136,10 +161,9 @@ impl Journal {
     pub fn append(&mut self, ended: &[Ended]) -> Result<u64, JournalError> {
         let mut bytes = Vec::with_capacity(ended.len() * (PREFIX + ROW + 64));
         let mut offsets = Vec::with_capacity(ended.len());
-        for (sequence, (row, place)) in (self.head() + 1..).zip(ended) {
+        for (sequence, ended) in (self.head() + 1..).zip(ended) {
             offsets.push(self.end + bytes.len() as u64);
-            let path = place.as_ref().map_or("", |place| place.path.as_str());
-            encode(&mut bytes, sequence, row, path);
+            encode(&mut bytes, sequence, ended);
         }
         let failed = |source| JournalError { step: "write to", path: self.path.clone(), source };
         if let Err(error) = self.file.write_all_at(&bytes, self.end) {
@@ -226,11 +250,11 @@ impl Journal {
         let mut reader = BufReader::with_capacity(1 << 16, AtOffset { file: &self.file, at: HEADER });
         let mut record = Vec::new();
         while read_record(&mut reader, &mut record)? {
-            let Some((sequence, row, _)) = decode(&record) else { break };
-            if sequence != self.head() + 1 {
+            let Some(found) = decode(&record) else { break };
+            if found.sequence != self.head() + 1 {
                 break;
             }
-            self.already.insert(identity(&row));
+            self.already.insert(identity(&found.row));
             self.offsets.push_back(self.end);
             self.end += record.len() as u64;
         }
@@ -253,10 +277,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next record: its sequence, the row, the owner's cgroup path.
-    pub fn read(&mut self) -> io::Result<Option<(u64, Row, Option<String>)>> {
+    /// The next record.
+    pub fn read(&mut self) -> io::Result<Option<Record>> {
         let left = self.buffer.len() - self.used;
-        if left < PREFIX + ROW + PATH_LENGTH_MAX && self.at < self.end {
+        if left < PREFIX + LENGTH_MAX && self.at < self.end {
             self.buffer.drain(..self.used);
             self.used = 0;
             let length = (self.end - self.at).min(1 << 16) as usize;
@@ -269,15 +293,14 @@ impl Reader {
             return Ok(None);
         }
         let record = record_length(rest).and_then(|length| rest.get(..length));
-        let Some((record, (sequence, row, path))) = record.and_then(|record| Some((record, decode(record)?))) else {
+        let Some((length, record)) = record.and_then(|record| Some((record.len(), decode(record)?))) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a record of the journal of ended connections is damaged",
             ));
         };
-        let path = (!path.is_empty()).then(|| path.to_owned());
-        self.used += record.len();
-        Ok(Some((sequence, row, path)))
+        self.used += length;
+        Ok(Some(record))
     }
 }
 
@@ -314,14 +337,22 @@ fn parse_header(bytes: &[u8; HEADER as usize]) -> Option<(u64, u64)> {
     intact.then(|| (u64::from_le_bytes(*run_id), first))
 }
 
-fn encode(into: &mut Vec<u8>, sequence: u64, row: &Row, path: &str) {
+fn encode(into: &mut Vec<u8>, sequence: u64, ended: &Ended) {
+    let path = ended.place.as_ref().map_or("", |place| place.path.as_str());
     let path = &path.as_bytes()[..path.len().min(PATH_LENGTH_MAX)];
     let start = into.len();
-    into.extend_from_slice(&((ROW + path.len()) as u32).to_le_bytes());
+    let tail = ended.translation.map(|translation| translation.to_bytes());
+    let length = ROW + path.len() + tail.map_or(0, |tail| 1 + tail.len());
+    into.extend_from_slice(&(length as u32).to_le_bytes());
     into.extend_from_slice(&[0; 4]);
     into.extend_from_slice(&sequence.to_le_bytes());
-    into.extend_from_slice(row.as_bytes());
+    into.extend_from_slice(ended.row.as_bytes());
     into.extend_from_slice(path);
+    if let Some(tail) = tail {
+        // No path has a zero byte in it.
+        into.push(0);
+        into.extend_from_slice(&tail);
+    }
     let crc = crc32c::crc32c(&into[start + 8..]);
     into[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
@@ -330,21 +361,30 @@ fn encode(into: &mut Vec<u8>, sequence: u64, row: &Row, path: &str) {
 fn record_length(bytes: &[u8]) -> Option<usize> {
     let (length, _) = bytes.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    (ROW..=ROW + PATH_LENGTH_MAX).contains(&length).then_some(PREFIX + length)
+    (ROW..=LENGTH_MAX).contains(&length).then_some(PREFIX + length)
 }
 
-fn decode(record: &[u8]) -> Option<(u64, Row, &str)> {
+fn decode(record: &[u8]) -> Option<Record> {
     let (_, rest) = record.split_first_chunk::<4>()?;
     let (crc, checked) = rest.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*crc) != crc32c::crc32c(checked) {
         return None;
     }
     let (sequence, rest) = checked.split_first_chunk::<8>()?;
-    let (row, path) = Row::read_from_prefix(rest).ok()?;
+    let (row, rest) = Row::read_from_prefix(rest).ok()?;
+    let (path, translation) = match rest.iter().position(|byte| *byte == 0) {
+        Some(end) => (&rest[..end], Some(Translation::from_bytes(&rest[end + 1..])?)),
+        None => (rest, None),
+    };
     // A path that was cut within a letter is shortened to the last whole one.
     let path = std::str::from_utf8(path)
         .unwrap_or_else(|error| std::str::from_utf8(&path[..error.valid_up_to()]).unwrap_or_default());
-    Some((u64::from_le_bytes(*sequence), row, path))
+    Some(Record {
+        sequence: u64::from_le_bytes(*sequence),
+        row,
+        path: (!path.is_empty()).then(|| path.to_owned()),
+        translation,
+    })
 }
 
 /// Fills `record` with the next one; `false` at the end, torn or not.

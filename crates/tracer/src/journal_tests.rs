@@ -2,14 +2,19 @@ use super::*;
 
 fn ended(cookie: u64) -> Ended {
     let row = Row { cookie, at_ns: cookie * 10, sent: cookie, ..Row::default() };
-    (row, Some(Arc::new(Place::new(format!("/slice/{cookie}")))))
+    let end = std::net::SocketAddr::from(([10, 0, 0, 1], cookie as u16));
+    let ends = crate::conntrack::Ends { source: end, dest: end };
+    // Every second one was translated.
+    let translation = cookie.is_multiple_of(2).then_some(Translation { original: ends, reply: ends });
+    Ended { row, place: Some(Arc::new(Place::new(format!("/slice/{cookie}")))), translation }
 }
 
 fn rows(journal: &Journal, after: u64) -> Vec<(u64, u64)> {
     let mut reader = journal.reader(after);
     let mut found = Vec::new();
-    while let Some((sequence, row, path)) = reader.read().unwrap() {
+    while let Some(Record { sequence, row, path, translation }) = reader.read().unwrap() {
         assert_eq!(path.unwrap(), format!("/slice/{}", row.cookie));
+        assert_eq!(translation, ended(row.cookie).translation);
         found.push((sequence, row.cookie));
     }
     found
@@ -29,11 +34,11 @@ fn what_was_appended_is_there_after_a_restart_and_known_as_written() {
     let mut second = journal(&folder);
     assert_eq!(rows(&second, 99), [(100, 1), (101, 2)]);
     assert_eq!(rows(&second, 100), [(101, 2)]);
-    assert!(second.has(&ended(1).0) && !second.has(&ended(3).0));
+    assert!(second.has(&ended(1).row) && !second.has(&ended(3).row));
     second.append(&[ended(3)]).unwrap();
     assert_eq!(rows(&second, 101), [(102, 3)]);
     second.forget_already();
-    assert!(!second.has(&ended(1).0));
+    assert!(!second.has(&ended(1).row));
 }
 
 #[test]
@@ -84,7 +89,7 @@ fn acknowledged_rows_go_and_a_reader_under_way_is_not_disturbed() {
     journal.drop_until(102).unwrap();
     assert_eq!((journal.floor(), journal.head(), journal.len()), (102, 104, 2));
     assert_eq!(rows(&journal, 99), [(103, 4), (104, 5)]);
-    assert_eq!(reader.read().unwrap().unwrap().1.cookie, 1);
+    assert_eq!(reader.read().unwrap().unwrap().row.cookie, 1);
     journal.drop_until(200).unwrap();
     assert!(journal.is_empty());
     journal.append(&[ended(6)]).unwrap();
@@ -96,11 +101,13 @@ fn acknowledged_rows_go_and_a_reader_under_way_is_not_disturbed() {
 fn a_full_journal_drops_the_oldest_and_says_how_many() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(&folder);
-    let batch: Vec<Ended> = (0..ROWS_MAX as u64).map(|cookie| (Row { cookie, ..Row::default() }, None)).collect();
+    let batch: Vec<Ended> = (0..ROWS_MAX as u64)
+        .map(|cookie| Ended { row: Row { cookie, ..Row::default() }, place: None, translation: None })
+        .collect();
     assert_eq!(journal.append(&batch).unwrap(), 0);
     let dropped = journal.append(&batch[..1]).unwrap();
     assert_eq!(dropped, ROWS_MAX as u64 / 10 + 1);
     assert_eq!(journal.len(), ROWS_MAX - ROWS_MAX / 10);
-    let (sequence, row, _) = journal.reader(0).read().unwrap().unwrap();
+    let Record { sequence, row, .. } = journal.reader(0).read().unwrap().unwrap();
     assert_eq!((sequence, row.cookie), (100 + dropped, dropped));
 }

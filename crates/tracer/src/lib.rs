@@ -1,19 +1,22 @@
 //! eBPF, a folder a probe; the feed's server. The only crate with kernel code, and the only privileged program.
 //!
 //! The programs in the kernel count; this process hands their counts on over a unix socket and keeps nothing that
-//! matters in its memory. [`probes`] loads the programs, [`ebpf`] reads their maps (where that
-//! is not to be had, [`fallback`] asks the kernel for what it tells anybody), [`engine`] writes what ended into the
-//! [`journal`], [`server`] serves the feed, and [`keeper`] holds it all together when this process is killed. The
+//! matters in its memory. [`probes`] loads the programs, [`ebpf`] reads their maps (where that is not to be had,
+//! [`fallback`] asks the kernel for what it tells anybody), [`conntrack`] tells how the node translates connections,
+//! [`engine`] writes what ended into the [`journal`], [`server`] serves the feed, and [`keeper`] holds it all together
+//! when this process is killed. The
 //! tracer never knows what a pod is.
 
 pub mod args;
 pub mod clients;
+pub mod conntrack;
 pub mod ebpf;
 pub mod engine;
 pub mod fallback;
 pub mod journal;
 pub mod keeper;
 pub mod kernel;
+pub mod ledger;
 pub mod losses;
 pub mod places;
 pub mod preflight;
@@ -29,10 +32,13 @@ pub mod start;
 pub use args::Args;
 
 use anyhow::Context;
+use conntrack::{Conntrack, Switch};
 use engine::{COMMANDS, Engine, Settings};
 use journal::Journal;
+use ledger::Ledger;
 use places::Places;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::{Clock, SystemClock};
@@ -74,7 +80,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     let cgroups = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let places = Places::new(places::hierarchies(&mountinfo, &cgroups), made, "/proc".into());
-    let engine = Engine::new(run, source, journal, places, settings, clock);
+    let switch = if args.no_conntrack { Switch::Off } else { Switch::On };
+    let conntrack = Conntrack::new(switch, Arc::new(SystemClock::new()));
+    let engine = Engine::new(run, source, Ledger::new(journal, places, conntrack), settings, clock);
     // Dropped at the thread's end, however that comes.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::Builder::new()

@@ -21,14 +21,29 @@ pub enum Loss {
     WalksFailed = 3,
     /// Back-fills that failed.
     BackfillsFailed = 4,
+    /// Ended connections that conntrack was not asked about, since too many ended at once.
+    ConntrackOverBudget = 5,
+    /// Questions that conntrack did not answer.
+    ConntrackFailed = 6,
+    /// Ended connections whose conntrack entry may have been a later connection's with the same tuple.
+    ConntrackReused = 7,
+    /// Ended connections that were asked about so late that their conntrack entry may have been gone.
+    ConntrackLate = 8,
+    /// Forwarded translations that had to go before every client had them.
+    TranslationsDropped = 9,
 }
 
-const ALL: [(Loss, &str); 5] = [
+const ALL: [(Loss, &str); 10] = [
     (Loss::ClosedRowsDropped, "closed_rows_dropped"),
     (Loss::ClientBaselinesCapped, "client_baselines_capped"),
     (Loss::ClientsEvicted, "clients_evicted"),
     (Loss::WalksFailed, "walks_failed"),
     (Loss::BackfillsFailed, "backfills_failed"),
+    (Loss::ConntrackOverBudget, "conntrack_unresolved_over_budget"),
+    (Loss::ConntrackFailed, "conntrack_unresolved_failed"),
+    (Loss::ConntrackReused, "conntrack_unresolved_reused"),
+    (Loss::ConntrackLate, "conntrack_unresolved_late"),
+    (Loss::TranslationsDropped, "translations_dropped"),
 ];
 
 impl Loss {

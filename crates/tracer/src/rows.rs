@@ -1,5 +1,6 @@
 //! A kernel row becomes a row of the feed.
 
+use crate::conntrack::Translation;
 use crate::places::Place;
 use crate::probes::layout::{IDLE, INET6, LAST_SEEN, OTHER_PEER, RECV_ONE_SHORT, Row, TCP};
 use nix::libc;
@@ -26,7 +27,13 @@ pub enum Life {
 }
 
 /// The feed's row.
-pub fn to_feed(row: &Row, place: Option<&Place>, last: Last, life: Life) -> Connection {
+pub fn to_feed(
+    row: &Row,
+    place: Option<&Place>,
+    translation: Option<&Translation>,
+    last: Last,
+    life: Life,
+) -> Connection {
     let known = |value: u64| (value > 0).then_some(value);
     let known_short = |value: u32| (value > 0).then_some(value);
     let tcp = row.protocol == TCP;
@@ -58,7 +65,7 @@ pub fn to_feed(row: &Row, place: Option<&Place>, last: Last, life: Life) -> Conn
         cgroup_id: known(row.origin.cgroup_id),
         cgroup_path: place.map(|place| place.path.clone()),
         container_id: place.and_then(|place| place.container_id.clone()),
-        conntrack: None,
+        conntrack: translation.map(Translation::to_feed),
         rtt_us: known_short(row.rtt_us),
         connect_latency_us: known_short(row.connect_latency_us),
         direction_certainty: match row.certainty {
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn unknown_is_absent_and_zero_bytes_are_told() {
         let row = Row { protocol: TCP, state: 1, cookie: 7, ..Row::default() };
-        let json = serde_json::to_value(to_feed(&row, None, Last::default(), Life::Open)).unwrap();
+        let json = serde_json::to_value(to_feed(&row, None, None, Last::default(), Life::Open)).unwrap();
         assert_eq!(json["monotonic_sent_bytes"], 0);
         for absent in
             ["start_epoch", "close_epoch", "rtt_us", "process_name", "cgroup_id", "direction_certainty", "errno"]

@@ -5,6 +5,7 @@
 
 use crate::clients::{Fetch, ID_LENGTH_MAX};
 use crate::engine::{Command, Open, Snapshot};
+use crate::journal::Record;
 use crate::places::Place;
 use crate::rows::{Life, to_feed};
 use crate::scope::Scope;
@@ -272,27 +273,56 @@ impl Chunked<'_> {
 
 /// The same JSON as `weir_wire::feed::Reply`, a row at a time.
 fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
-    let Snapshot { run_id, boot_id, monotonic_ns, open, ended, cursor, complete, losses, degraded } = snapshot;
+    let Snapshot {
+        run_id,
+        boot_id,
+        monotonic_ns,
+        open,
+        ended,
+        withdrawn,
+        translations,
+        cursor,
+        complete,
+        losses,
+        degraded,
+    } = snapshot;
     let head = format!(
         "{{\"run_id\":\"{run_id}\",\"boot_id\":\"{boot_id}\",\"monotonic_ns\":{monotonic_ns},\"connections\":["
     );
     out.buffer.extend_from_slice(head.as_bytes());
     let mut first = true;
-    for Open { row, place, last } in open {
+    for Open { row, place, translation, last } in open {
         separate(&mut out.buffer, &mut first);
-        serde_json::to_writer(&mut out.buffer, &to_feed(&row, place.as_deref(), last, Life::Open))?;
+        serde_json::to_writer(
+            &mut out.buffer,
+            &to_feed(&row, place.as_deref(), translation.as_deref(), last, Life::Open),
+        )?;
         out.send_full()?;
     }
     if let Some((mut reader, lasts)) = ended {
-        while let Some((sequence, row, path)) = reader.read()? {
+        while let Some(Record { sequence, row, path, translation }) = reader.read()? {
             let place = path.map(Place::new);
             let last = lasts.get(&sequence).copied().unwrap_or_default();
+            let translation = translation.filter(|_| !withdrawn.contains(&sequence));
             separate(&mut out.buffer, &mut first);
-            serde_json::to_writer(&mut out.buffer, &to_feed(&row, place.as_ref(), last, Life::Ended))?;
+            serde_json::to_writer(
+                &mut out.buffer,
+                &to_feed(&row, place.as_ref(), translation.as_ref(), last, Life::Ended),
+            )?;
             out.send_full()?;
         }
     }
     out.buffer.push(b']');
+    if !translations.is_empty() {
+        out.buffer.extend_from_slice(b",\"translations\":[");
+        let mut first = true;
+        for seen in translations {
+            separate(&mut out.buffer, &mut first);
+            serde_json::to_writer(&mut out.buffer, &seen.to_feed())?;
+            out.send_full()?;
+        }
+        out.buffer.push(b']');
+    }
     if let Some(cursor) = cursor {
         out.buffer.extend_from_slice(format!(",\"cursor\":{cursor}").as_bytes());
     }

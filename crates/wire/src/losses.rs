@@ -81,6 +81,17 @@ reasons! {
     WALKS_INCOMPLETE = "tracer" "walks_incomplete" Detail;
     /// Looks for the owners of sockets that failed.
     BACKFILLS_FAILED = "tracer" "backfills_failed" Names;
+    /// Ended connections that conntrack was not asked about, since too many ended at once: their Service or their backend
+    /// is not known.
+    CONNTRACK_UNRESOLVED_OVER_BUDGET = "tracer" "conntrack_unresolved_over_budget" Names intended;
+    /// Questions that conntrack did not answer.
+    CONNTRACK_UNRESOLVED_FAILED = "tracer" "conntrack_unresolved_failed" Names;
+    /// Ended connections whose conntrack entry may have been a later connection's with the same tuple.
+    CONNTRACK_UNRESOLVED_REUSED = "tracer" "conntrack_unresolved_reused" Names;
+    /// Ended connections that were asked about so late that their conntrack entry may have been gone.
+    CONNTRACK_UNRESOLVED_LATE = "tracer" "conntrack_unresolved_late" Names;
+    /// Forwarded translations that had to go before every client had them.
+    TRANSLATIONS_DROPPED = "tracer" "translations_dropped" Names intended;
     /// Ended connections whose process was never known.
     OWNER_UNKNOWN = "tracer" "owner_unknown" Names;
     /// Ended connections whose cgroup had no path any more.
@@ -121,6 +132,8 @@ reasons! {
     TRANSACTIONS_EVICTED = "store" "transactions_evicted" Bytes intended;
     /// Facts beyond the cap.
     FACTS_EVICTED = "store" "facts_evicted" Names intended;
+    /// Translations beyond the cap: clients behind nodes that are not found any more.
+    TRANSLATIONS_EVICTED = "store" "translations_evicted" Names intended;
 }
 
 #[cfg(test)]

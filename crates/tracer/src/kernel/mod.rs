@@ -2,6 +2,7 @@
 //! needs that took its descriptors over from the keeper. The only unsafe code of weir is here.
 
 pub mod costs;
+pub mod netlink;
 pub mod rights;
 pub mod ring;
 pub mod sys;
