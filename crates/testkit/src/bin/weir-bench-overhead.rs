@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use weir_testkit::overhead::blocks::{self, Plan, Players};
 use weir_testkit::overhead::machine::{self, Interrupt, Machine};
-use weir_testkit::overhead::report::Report;
+use weir_testkit::overhead::report::{self, Report};
 use weir_testkit::overhead::settings::{self, SETTINGS};
 use weir_testkit::overhead::{costs, kept, watch};
 
@@ -22,6 +22,8 @@ struct Args {
 enum What {
     /// Compares every setting with no tracer at all, and tells what each program costs.
     Ratios(Ratios),
+    /// Tells what each program costs, in a few seconds: for whoever works on a program.
+    Costs,
     /// Tells which of the connections made at a rate reach the answers, and what the parts use meanwhile.
     Kept {
         /// Connections a second.
@@ -78,6 +80,11 @@ fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Ratios(args) => {
             ratios(&args, folder.path(), &interrupt)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Costs => {
+            let mut players = Players::start(machine::make_room()?)?;
+            print!("{}", report::costs(&costs::measure(&mut players, folder.path(), &interrupt)?));
             Ok(ExitCode::SUCCESS)
         }
         What::Kept { rate, seconds } => {

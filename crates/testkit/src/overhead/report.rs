@@ -100,8 +100,7 @@ impl Report {
         self.head(&mut out);
         self.ratios(&mut out);
         self.times(&mut out);
-        self.per_operation(&mut out);
-        self.per_program(&mut out);
+        out.push_str(&costs(&self.costs));
         out
     }
 
@@ -141,22 +140,6 @@ impl Report {
         }
     }
 
-    fn table(out: &mut String, title: &str, mut cell: impl FnMut(&'static str, Place, Workload) -> Option<String>) {
-        let _ = writeln!(out, "\n{title}\n");
-        let titles = Workload::ALL.map(Workload::title).join(" | ");
-        let _ = writeln!(out, "| setting | place | {titles} |\n|---|---|{}", "---|".repeat(Workload::ALL.len()));
-        for setting in SETTINGS {
-            for place in Place::ALL {
-                let cells = Workload::ALL.map(|workload| cell(setting.name, place, workload));
-                if cells.iter().all(Option::is_none) {
-                    continue;
-                }
-                let cells = cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned())).join(" | ");
-                let _ = writeln!(out, "| {} | {} | {cells} |", setting.name, place.title());
-            }
-        }
-    }
-
     fn figure(&self, setting: &str, place: Place, workload: Workload) -> Option<&Figure> {
         self.figures
             .iter()
@@ -164,7 +147,7 @@ impl Report {
     }
 
     fn ratios(&self, out: &mut String) {
-        Self::table(out, "Ratio of medians to `none` (95 % interval):", |setting, place, workload| {
+        table(out, "Ratio of medians to `none` (95 % interval):", |setting, place, workload| {
             let ratio = self.figure(setting, place, workload)?.ratio?;
             Some(format!("{:.3} ({:.3} to {:.3})", ratio.ratio, ratio.low, ratio.high))
         });
@@ -173,48 +156,13 @@ impl Report {
     fn times(&self, out: &mut String) {
         let title = "Microseconds an operation: median of the blocks (their quartiles; distance between the quartiles of \
                      the rounds within a block):";
-        Self::table(out, title, |setting, place, workload| {
+        table(out, title, |setting, place, workload| {
             let figure = self.figure(setting, place, workload)?;
             Some(format!(
                 "{:.2} ({:.2} to {:.2}; {:.2})",
                 figure.median_us, figure.blocks_us.low, figure.blocks_us.high, figure.rounds_spread_us
             ))
         });
-    }
-
-    fn per_operation(&self, out: &mut String) {
-        let title = "Nanoseconds in weir's programs an operation, by the kernel's counters:";
-        Self::table(out, title, |setting, place, workload| {
-            let is_it = |cost: &&Cost| cost.setting == setting && cost.place == place && cost.workload == workload;
-            Some(format!("{:.0}", self.costs.iter().find(is_it)?.nanoseconds()))
-        });
-    }
-
-    /// Program by program, on loopback, of each setting that has a program that the ones before it had not.
-    fn per_program(&self, out: &mut String) {
-        let mut known = std::collections::BTreeSet::new();
-        let mut lines = String::new();
-        for cost in self.costs.iter().filter(|cost| cost.place == Place::Loopback) {
-            for program in &cost.programs {
-                if !known.insert((program.name.clone(), cost.workload)) {
-                    continue;
-                }
-                let _ = writeln!(
-                    lines,
-                    "| {} | {} | {} | {:.2} | {:.0} |",
-                    program.name,
-                    cost.setting,
-                    cost.workload.title(),
-                    program.runs as f64 / cost.operations.max(1) as f64,
-                    program.nanoseconds as f64 / program.runs.max(1) as f64,
-                );
-            }
-        }
-        let _ = writeln!(
-            out,
-            "\nPrograms on loopback, with the first setting that had them:\n\n\
-             | program | setting | workload | runs an operation | ns a run |\n|---|---|---|---|---|\n{lines}"
-        );
     }
 }
 
@@ -235,5 +183,64 @@ fn figure(key: Key, none: &[Block], own: &[Block], clock: Clock, random: &mut Ra
         ratio: (key.setting > 0).then(|| ratio(&base, &compared, random)).flatten(),
         medians_us,
         cycles_left_out: own.len() - pairs.len(),
+    }
+}
+
+/// What the programs cost, for people.
+pub fn costs(costs: &[Cost]) -> String {
+    let mut out = String::new();
+    per_operation(costs, &mut out);
+    per_program(costs, &mut out);
+    out
+}
+
+fn per_operation(costs: &[Cost], out: &mut String) {
+    let title = "Nanoseconds in weir's programs an operation, by the kernel's counters:";
+    table(out, title, |setting, place, workload| {
+        let is_it = |cost: &&Cost| cost.setting == setting && cost.place == place && cost.workload == workload;
+        Some(format!("{:.0}", costs.iter().find(is_it)?.nanoseconds()))
+    });
+}
+
+/// Program by program, on loopback, of each setting that has a program that the ones before it had not.
+fn per_program(costs: &[Cost], out: &mut String) {
+    let mut known = std::collections::BTreeSet::new();
+    let mut lines = String::new();
+    for cost in costs.iter().filter(|cost| cost.place == Place::Loopback) {
+        for program in &cost.programs {
+            if !known.insert((program.name.clone(), cost.workload)) {
+                continue;
+            }
+            let _ = writeln!(
+                lines,
+                "| {} | {} | {} | {:.2} | {:.0} |",
+                program.name,
+                cost.setting,
+                cost.workload.title(),
+                program.runs as f64 / cost.operations.max(1) as f64,
+                program.nanoseconds as f64 / program.runs.max(1) as f64,
+            );
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\nPrograms on loopback, with the first setting that had them:\n\n\
+         | program | setting | workload | runs an operation | ns a run |\n|---|---|---|---|---|\n{lines}"
+    );
+}
+
+fn table(out: &mut String, title: &str, mut cell: impl FnMut(&'static str, Place, Workload) -> Option<String>) {
+    let _ = writeln!(out, "\n{title}\n");
+    let titles = Workload::ALL.map(Workload::title).join(" | ");
+    let _ = writeln!(out, "| setting | place | {titles} |\n|---|---|{}", "---|".repeat(Workload::ALL.len()));
+    for setting in SETTINGS {
+        for place in Place::ALL {
+            let cells = Workload::ALL.map(|workload| cell(setting.name, place, workload));
+            if cells.iter().all(Option::is_none) {
+                continue;
+            }
+            let cells = cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned())).join(" | ");
+            let _ = writeln!(out, "| {} | {} | {cells} |", setting.name, place.title());
+        }
     }
 }
