@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use weir_testkit::is_root_or_skip;
 use weir_testkit::load::{Made, Order, Place, Player, Workload};
-use weir_testkit::overhead::settings::SETTINGS;
+use weir_testkit::overhead::settings::Switches;
 use weir_testkit::overhead::watch::{Watch, folder};
 
 /// What both ends must have counted after `operations`, on connections of the order's own.
@@ -55,8 +55,9 @@ fn every_setting_comes_to_work_and_its_programs_are_found() -> Result<()> {
         return Ok(());
     }
     let folder = folder()?;
-    for setting in SETTINGS {
-        let watch = Watch::start(setting, folder.path())?;
+    let switches = Switches::ask()?;
+    for (_, setting) in switches.settings() {
+        let watch = Watch::start(setting, &switches, folder.path())?;
         if setting.tracer.is_none() {
             continue;
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use weir_testkit::overhead::blocks::{self, Plan, Players};
 use weir_testkit::overhead::machine::{self, Interrupt, Machine};
 use weir_testkit::overhead::report::{self, Report};
-use weir_testkit::overhead::settings::{self, SETTINGS};
+use weir_testkit::overhead::settings::Switches;
 use weir_testkit::overhead::{costs, kept, watch};
 
 /// Measures what weir costs those whom it watches; prints Markdown. Needs root, and binaries built beside it.
@@ -51,9 +51,9 @@ struct Ratios {
     json: Option<PathBuf>,
 }
 
-/// At about 2.5 s a setting, a quarter of an hour.
-const CYCLES: u32 = 40;
-const CYCLES_QUICK: u32 = 4;
+/// Eight settings at about 2.3 s, a quarter of an hour.
+const CYCLES: u32 = 48;
+const CYCLES_QUICK: u32 = 3;
 /// 300 rounds of half a millisecond.
 const BLOCK_MS: u32 = 150;
 
@@ -84,7 +84,7 @@ fn run(args: Args) -> Result<ExitCode> {
         }
         What::Costs => {
             let mut players = Players::start(machine::make_room()?)?;
-            print!("{}", report::costs(&costs::measure(&mut players, folder.path(), &interrupt)?));
+            print!("{}", report::costs(&costs::measure(&Switches::ask()?, &mut players, folder.path(), &interrupt)?));
             Ok(ExitCode::SUCCESS)
         }
         What::Kept { rate, seconds } => {
@@ -98,16 +98,17 @@ fn run(args: Args) -> Result<ExitCode> {
 
 fn ratios(args: &Ratios, folder: &Path, interrupt: &Interrupt) -> Result<()> {
     let machine = Machine::look()?;
-    let unused = settings::unused(&settings::help()?);
+    let switches = Switches::ask()?;
+    let settings = switches.settings().len();
     let cpu = machine::make_room()?;
     let cycles = args.cycles.unwrap_or(if args.quick { CYCLES_QUICK } else { CYCLES });
     let plan = Plan { cycles, block_ms: BLOCK_MS, seed: args.seed };
     let mut players = Players::start(cpu)?;
-    let mut said = |cycle| eprintln!("cycle {} of {cycles}, {} settings", cycle + 1, SETTINGS.len());
-    let blocks = blocks::measure(&plan, &mut players, folder, interrupt, &mut said)?;
+    let mut said = |cycle| eprintln!("cycle {} of {cycles}, {settings} settings", cycle + 1);
+    let blocks = blocks::measure(&plan, &switches, &mut players, folder, interrupt, &mut said)?;
     eprintln!("what the programs cost");
-    let costs = costs::measure(&mut players, folder, interrupt)?;
-    let report = Report::new(machine, plan, &blocks, costs, unused);
+    let costs = costs::measure(&switches, &mut players, folder, interrupt)?;
+    let report = Report::new(machine, plan, &blocks, costs, switches.unused());
     print!("{}", report.markdown());
     if let Some(path) = &args.json {
         let text = serde_json::to_vec(&report)?;

@@ -1,7 +1,7 @@
 //! Blocks: every setting in every cycle, in random order, each workload timed for a moment.
 
 use super::machine::Interrupt;
-use super::settings::{SETTINGS, Setting};
+use super::settings::Switches;
 use super::spread::Random;
 use super::watch::Watch;
 use crate::load::{Order, Place, Player, Told, Workload};
@@ -23,7 +23,7 @@ pub struct Plan {
 /// Whose block it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The setting's index in [`SETTINGS`].
+    /// The setting's index in the list of settings.
     pub setting: usize,
     /// Where.
     pub place: Place,
@@ -79,6 +79,7 @@ impl Players {
 /// When a setting does not come to work, a load fails, or `interrupt` has come.
 pub fn measure(
     plan: &Plan,
+    switches: &Switches,
     players: &mut Players,
     folder: &Path,
     interrupt: &Interrupt,
@@ -88,10 +89,9 @@ pub fn measure(
     let mut blocks = Blocks::new();
     for cycle in 0..plan.cycles {
         said(cycle);
-        let settings: Vec<(usize, &Setting)> = SETTINGS.iter().enumerate().collect();
-        for (index, setting) in random.shuffled(&settings) {
+        for (index, setting) in random.shuffled(&switches.settings()) {
             interrupt.check()?;
-            let watch = Watch::start(setting, folder)?;
+            let watch = Watch::start(setting, switches, folder)?;
             for (place, workload) in random.shuffled(&pairs()) {
                 let disturbed_before = watch.has_company()?;
                 let told = players.time(place, workload, plan.block_ms, interrupt)?;

@@ -4,7 +4,7 @@
 use super::blocks::{Players, pairs};
 use super::machine::Interrupt;
 use super::programs::{self, Program};
-use super::settings::SETTINGS;
+use super::settings::Switches;
 use super::watch::Watch;
 use crate::load::{Place, Workload};
 use anyhow::Result;
@@ -39,11 +39,11 @@ impl Cost {
 ///
 /// # Errors
 /// When a setting does not come to work, a load fails, or `interrupt` has come.
-pub fn measure(players: &mut Players, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Cost>> {
+pub fn measure(switches: &Switches, players: &mut Players, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Cost>> {
     let _counting = programs::count()?;
     let mut costs = Vec::new();
-    for setting in SETTINGS.iter().filter(|setting| setting.tracer.is_some()) {
-        let watch = Watch::start(setting, folder)?;
+    for (_, setting) in switches.settings().into_iter().filter(|(_, setting)| setting.tracer.is_some()) {
+        let watch = Watch::start(setting, switches, folder)?;
         for (place, workload) in pairs() {
             let before = watch.programs()?;
             let told = players.time(place, workload, BLOCK_MS, interrupt)?;

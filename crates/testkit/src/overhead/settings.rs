@@ -30,32 +30,61 @@ pub const NONE: Setting = Setting { name: "none", tracer: None, agent: Agent::Ab
 pub const SETTINGS: &[Setting] = &[
     NONE,
     Setting { name: "none again (control)", ..NONE },
-    Setting { name: "TCP only (`--no-udp`)", tracer: Some(&["--no-udp"]), agent: Agent::Absent },
+    Setting { name: "TCP only", tracer: Some(&["--no-udp", "--no-dns", "--no-conntrack"]), agent: Agent::Absent },
+    Setting { name: "without DNS", tracer: Some(&["--no-dns"]), agent: Agent::Absent },
+    Setting { name: "without conntrack", tracer: Some(&["--no-conntrack"]), agent: Agent::Absent },
     Setting { name: "default", tracer: Some(&[]), agent: Agent::Absent },
+    Setting { name: "default, probes' costs counted", tracer: Some(&["--probe-costs"]), agent: Agent::Absent },
     Setting { name: "default, agent polls every second", tracer: Some(&[]), agent: Agent::Polling },
 ];
 
-/// Switches that the tracer has and that no setting uses, so that a new one is not forgotten. Those without an effect
-/// on traffic do not count: only flags without a value are looked at.
-///
-/// # Errors
-/// When the tracer does not tell its switches.
-pub fn unused(help: &str) -> Vec<String> {
-    let used = |flag: &str| SETTINGS.iter().filter_map(|setting| setting.tracer).any(|words| words.contains(&flag));
-    let flags = help.lines().map(str::trim_start).filter_map(|line| {
-        // `-h, --help`, `--no-udp`; a value would be written `--socket <SOCKET>`.
-        let flag = line.split_ascii_whitespace().find(|word| word.starts_with("--"))?;
-        let is_first = line.starts_with('-');
-        (is_first && !line.contains('<') && !matches!(flag, "--help" | "--version")).then(|| flag.to_owned())
-    });
-    flags.filter(|flag| !used(flag)).collect()
+/// What a tracer can be switched to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switches(Vec<String>);
+
+impl Switches {
+    /// Asks the tracer that lies beside this program.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask() -> Result<Self> {
+        Ok(Self::read(&help()?))
+    }
+
+    /// Out of `--help`: flags without a value, because those with one do not switch anything.
+    fn read(help: &str) -> Self {
+        let flags = help.lines().map(str::trim_start).filter_map(|line| {
+            // `-h, --help`, `--no-udp`; a value would be written `--socket <SOCKET>`.
+            let flag = line.split_ascii_whitespace().find(|word| word.starts_with("--"))?;
+            let is_flag = line.starts_with('-') && !line.contains('<') && !matches!(flag, "--help" | "--version");
+            is_flag.then(|| flag.to_owned())
+        });
+        Self(flags.collect())
+    }
+
+    /// Those of a setting that this tracer knows.
+    pub fn of(&self, setting: &Setting) -> Vec<&'static str> {
+        let words = setting.tracer.unwrap_or_default();
+        words.iter().copied().filter(|word| self.0.iter().any(|known| known == word)).collect()
+    }
+
+    /// The settings that this tracer can be measured under, with their index in [`SETTINGS`]: not those all of whose
+    /// switches it lacks, which would be the default again.
+    pub fn settings(&self) -> Vec<(usize, &'static Setting)> {
+        let is_possible = |(_, setting): &(usize, &Setting)| {
+            setting.tracer.is_none_or(|words| words.is_empty() || !self.of(setting).is_empty())
+        };
+        SETTINGS.iter().enumerate().filter(is_possible).collect()
+    }
+
+    /// Switches that no setting uses, so that a new one is not forgotten.
+    pub fn unused(&self) -> Vec<String> {
+        let is_used = |flag: &String| SETTINGS.iter().any(|setting| self.of(setting).contains(&flag.as_str()));
+        self.0.iter().filter(|flag| !is_used(flag)).cloned().collect()
+    }
 }
 
-/// The tracer's own `--help`.
-///
-/// # Errors
-/// When it cannot be asked.
-pub fn help() -> Result<String> {
+fn help() -> Result<String> {
     let output = Command::new(crate::process::binary("weir-tracer")?).arg("--help").output();
     let output = output.context("failed to ask weir-tracer for its switches")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -65,11 +94,21 @@ pub fn help() -> Result<String> {
 mod tests {
     use super::*;
 
+    const HELP: &str = "Options:\n      --socket <SOCKET>\n          The unix socket\n\n      --no-udp\n          Leave UDP \
+                        out, see --socket\n\n      --brand-new\n          A switch\n\n  -h, --help\n          Print help\n";
+
     #[test]
     fn a_switch_that_no_setting_uses_is_named() {
-        let help = "Options:\n      --socket <SOCKET>\n          The unix socket\n\n      --no-udp\n          Leave UDP out, \
-                    see --socket\n\n      --brand-new\n          A switch\n\n  -h, --help\n          Print help\n";
-        assert_eq!(unused(help), ["--brand-new"]);
+        assert_eq!(Switches::read(HELP).unused(), ["--brand-new"]);
+    }
+
+    #[test]
+    fn a_tracer_without_a_switch_is_measured_without_the_settings_that_are_nothing_but_it() {
+        let switches = Switches::read(HELP);
+        let names: Vec<&str> = switches.settings().iter().map(|(_, setting)| setting.name).collect();
+        assert_eq!(names[..3], ["none", "none again (control)", "TCP only"]);
+        assert!(names.contains(&"default") && !names.contains(&"without DNS"), "{names:?}");
+        assert_eq!(switches.of(&SETTINGS[2]), ["--no-udp"]);
     }
 
     #[test]

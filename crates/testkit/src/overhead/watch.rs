@@ -1,7 +1,7 @@
 //! A tracer of our own, with an agent or without, for as long as a block lasts.
 
 use super::programs::{self, Program};
-use super::settings::{Agent, Setting};
+use super::settings::{Agent, Setting, Switches};
 use crate::process::{Process, binary, until};
 use anyhow::{Context, Result, bail};
 use std::io::{Read as _, Write as _};
@@ -47,12 +47,14 @@ impl Watch {
     ///
     /// # Errors
     /// When it does not come to work, or a probe that it should have does not run.
-    pub fn start(setting: &Setting, folder: &Path) -> Result<Self> {
+    pub fn start(setting: &Setting, switches: &Switches, folder: &Path) -> Result<Self> {
         let mut watch = Self { agent: None, tracer: None, socket: folder.join("tracer.sock") };
-        let Some(switches) = setting.tracer else { return Ok(watch) };
+        if setting.tracer.is_none() {
+            return Ok(watch);
+        }
         let mut command = Command::new(binary("weir-tracer")?);
         command.arg("--socket").arg(&watch.socket).arg("--state-dir").arg(folder.join("state"));
-        command.args(["--log", "error"]).args(switches);
+        command.args(["--mode", "ebpf", "--log", "error"]).args(switches.of(setting));
         watch.tracer = Some(Process::spawn(command)?);
         let mut status = Status::default();
         until(PATIENCE, || {

@@ -306,21 +306,20 @@ int BPF_PROG(weir_tcp_state, const struct sock *sk, int from, int to)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	__u64 now = bpf_ktime_get_ns();
-
+	/* Half of the changes need no time, and reading the clock is not free. */
 	switch (to) {
 	case TCP_SYN_SENT:
-		opening(sk, now);
+		opening(sk, bpf_ktime_get_ns());
 		break;
 	case TCP_LISTEN:
 		listening(sk);
 		break;
 	case TCP_SYN_RECV:
 		if (from == TCP_LISTEN)
-			accepting(sk, now);
+			accepting(sk, bpf_ktime_get_ns());
 		break;
 	case TCP_ESTABLISHED:
-		established(sk, from, now);
+		established(sk, from, bpf_ktime_get_ns());
 		break;
 	case TCP_FIN_WAIT1:
 		if (from == TCP_ESTABLISHED)
@@ -331,7 +330,7 @@ int BPF_PROG(weir_tcp_state, const struct sock *sk, int from, int to)
 			closing(sk);
 		break;
 	case TCP_CLOSE:
-		closed(sk, from, now);
+		closed(sk, from, bpf_ktime_get_ns());
 		break;
 	}
 	return 0;
