@@ -12,7 +12,7 @@ use crate::kernel::ring::Ring;
 use crate::kernel::sys;
 use crate::losses::{self, Loss};
 use crate::probes::cgroups;
-use crate::probes::layout::Row;
+use crate::probes::layout::{OWNER_UNSURE, Row};
 use crate::probes::tcp::Tcp;
 use crate::probes::udp::Udp;
 use crate::probes::{Descriptors, ProbeReport, ProbeState};
@@ -29,6 +29,9 @@ const DRAIN_BYTES: usize = 1 << 20;
 /// Twice what the ring holds: all that was there when a drain began, but no race with a producer that never rests.
 const DRAIN_BATCHES: usize = 16;
 
+/// A look for the owners of sockets takes some milliseconds, so readers cannot cause more than one in this time.
+const OWNERS_PAUSE: Duration = Duration::from_secs(2);
+
 /// The kernel's programs and maps.
 #[derive(Debug)]
 pub struct Ebpf {
@@ -37,6 +40,7 @@ pub struct Ebpf {
     tcp: Tcp,
     udp: Option<Udp>,
     costs: Costs,
+    owners_asked_ns: u64,
 }
 
 impl Ebpf {
@@ -47,7 +51,7 @@ impl Ebpf {
     pub fn new(descriptors: Arc<Descriptors>, reports: Vec<ProbeReport>, costs: Costs) -> Result<Self, EngineError> {
         let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
         let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
-        Ok(Self { descriptors, reports, tcp, udp, costs })
+        Ok(Self { descriptors, reports, tcp, udp, costs, owners_asked_ns: 0 })
     }
 
     fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
@@ -97,6 +101,13 @@ fn drain_ring(ring: &mut Ring, write: Write<'_>) -> Result<Drained, EngineError>
 }
 
 impl Ebpf {
+    fn walk_tcp(&mut self) -> Result<Walk, EngineError> {
+        self.tcp.walk(&self.descriptors).map_err(|source| {
+            losses::add(&self.descriptors, Loss::WalksFailed, 1);
+            EngineError::Kernel { step: "walk the open connections", source }
+        })
+    }
+
     fn program(&self, name: &str) -> Option<Program> {
         let cost = sys::program_cost(self.descriptors.get(name)?.as_fd()).ok()?;
         Some(Program { name: name.to_owned(), runs: cost.runs, nanoseconds: cost.nanoseconds })
@@ -111,10 +122,14 @@ impl Source for Ebpf {
     }
 
     fn walk(&mut self, now_ns: u64, write: Write<'_>) -> Result<Walk, EngineError> {
-        let mut walk = self.tcp.walk(&self.descriptors).map_err(|source| {
-            losses::add(&self.descriptors, Loss::WalksFailed, 1);
-            EngineError::Kernel { step: "walk the open connections", source }
-        })?;
+        let mut walk = self.walk_tcp()?;
+        let is_unsure = walk.rows.iter().any(|row| row.flags & OWNER_UNSURE != 0);
+        if is_unsure && now_ns.saturating_sub(self.owners_asked_ns) >= OWNERS_PAUSE.as_nanos() as u64 {
+            self.owners_asked_ns = now_ns;
+            if self.tcp.backfill(&self.descriptors).is_ok() {
+                walk = self.walk_tcp()?;
+            }
+        }
         if let Some(udp) = &mut self.udp {
             let mut mains = udp.walk(&self.descriptors).map_err(kernel("walk the UDP sockets"))?;
             walk.rows.append(&mut mains.rows);

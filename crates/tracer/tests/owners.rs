@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use support::cgroup::{self, Cgroup};
 use support::player::Player;
@@ -168,4 +168,38 @@ fn so_is_one_under_cgroup_version_1() {
         return;
     }
     a_short_life_in(&Cgroup::below(&root, "short-v1"));
+}
+
+#[test]
+fn what_a_worker_of_a_prefork_server_accepts_is_the_workers() {
+    if !can_trace("what_a_worker_of_a_prefork_server_accepts_is_the_workers") {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // A copy without close-on-exec.
+    let inherited = nix::unistd::dup(&listener).unwrap();
+    let mut worker = Player::start(None);
+    assert_eq!(worker.tell(&format!("inherit {}", inherited.as_raw_fd())), port);
+    drop(inherited);
+    let tracer = Tracer::start(&["--no-udp", "--backfill-interval", "1h"]);
+    let mut agent = Agent::new(&tracer);
+
+    // It neither closes nor lives long.
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    worker.tell("accept");
+    let own = client.local_addr().unwrap().port();
+    let row = tracer.reply("").connections.into_iter().find(|row| (row.sport, row.dport) == (port, own)).unwrap();
+    assert_eq!((row.pid, row.direction), (worker.pid(), 1));
+
+    // Neither a look nor a FIN tells, but the reset is its own.
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let own = client.local_addr().unwrap().port();
+    worker.tell("accept");
+    worker.tell("abort");
+    let row = until("the end", || {
+        let rows = agent.fetch(&tracer).connections.into_iter();
+        rows.filter(|row| row.close_epoch.is_some()).find(|row| (row.sport, row.dport) == (port, own))
+    });
+    assert_eq!((row.pid, row.close_reason.as_deref()), (worker.pid(), Some("aborted")));
 }

@@ -43,6 +43,9 @@ typedef _Bool bool;
 #define BPF_SK_STORAGE_GET_F_CREATE 1
 #define BPF_RB_NO_WAKEUP 1
 
+/* include/uapi/asm-generic/errno.h */
+#define ECONNABORTED 103
+
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6

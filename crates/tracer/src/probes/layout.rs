@@ -67,7 +67,7 @@ pub struct Row {
     pub certainty: u8,
     /// 6 or 17.
     pub protocol: u8,
-    /// [`OTHER_PEER`], [`IDLE`], [`LAST_SEEN`] and [`RECV_ONE_SHORT`].
+    /// [`OTHER_PEER`], [`IDLE`], [`LAST_SEEN`], [`RECV_ONE_SHORT`] and [`OWNER_UNSURE`].
     pub flags: u8,
     /// Zero.
     pub pad: u16,
@@ -90,6 +90,9 @@ pub const IDLE: u8 = 2;
 pub const LAST_SEEN: u8 = 4;
 /// [`Row::flags`]: one byte more may have been received.
 pub const RECV_ONE_SHORT: u8 = 8;
+
+/// [`Row::flags`]: several processes hold the listener, and which of them accepted is not known yet.
+pub const OWNER_UNSURE: u8 = 16;
 
 impl Row {
     /// The local address.

@@ -8,6 +8,9 @@
 enum { DIRECTION_UNKNOWN, DIRECTION_INCOMING, DIRECTION_OUTGOING };
 enum { CERTAINTY_UNKNOWN, CERTAINTY_KNOWN, CERTAINTY_INFERRED };
 
+/* struct row::flags, beside those of UDP: whoever accepted may be another process than the listener's. */
+#define OWNER_UNSURE 16
+
 struct row {
 	struct origin origin;
 	__u64 cookie;

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -91,6 +92,13 @@ impl Stage {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 self.listener.insert(listener).local_addr().unwrap().port()
             }
+            // A listener that came with the process, as a prefork server's worker has it.
+            ("inherit", [number]) => {
+                #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+                // SAFETY: the test left it open for this process, and nobody else here knows it.
+                let listener = unsafe { TcpListener::from_raw_fd(i32::from(*number)) };
+                self.listener.insert(listener).local_addr().unwrap().port()
+            }
             ("accept", []) => {
                 let (stream, peer) = self.listener.as_ref().unwrap().accept().unwrap();
                 self.streams.push(stream);
@@ -109,6 +117,12 @@ impl Stage {
             ("read", [count]) => {
                 last.unwrap().read_exact(&mut vec![0; usize::from(*count)]).unwrap();
                 *count
+            }
+            // Closes with a reset instead of a FIN.
+            ("abort", []) => {
+                let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                nix::sys::socket::setsockopt(last.unwrap(), nix::sys::socket::sockopt::Linger, &linger).unwrap();
+                self.streams.pop().map_or(0, |_| 1)
             }
             ("close", []) => self.streams.pop().map_or(0, |_| 1),
             ("udp", []) => {

@@ -21,6 +21,9 @@
 #define IS_LISTENER 1
 /* A connection is open, from SYN_SENT or SYN_RECV to CLOSE; the walk yields it. */
 #define IS_OPEN 2
+/* The listener, or the listener that the connection came to, is held by several processes: prefork servers. Who accepted
+ * is only known when somebody looks, or when it closes. */
+#define IS_SHARED 4
 
 /* What a socket carries with it (sk_storage): freed with the socket, so it needs no size and no eviction. */
 struct tcp_socket {
@@ -214,7 +217,9 @@ static __always_inline void accepting(const struct sock *sk, __u64 now)
 	socket->told_recv = 0;
 	socket->told_retransmits = 0;
 	socket->confirmed_pass = 0;
+	__u8 shared = socket->flags & IS_SHARED;
 	begin(socket, DIRECTION_INCOMING, now);
+	socket->flags |= shared;
 }
 
 static __always_inline void established(const struct sock *sk, __u8 from, __u64 now)
@@ -231,15 +236,31 @@ static __always_inline void established(const struct sock *sk, __u8 from, __u64 
 		socket->start_ns = now;
 }
 
-/* Our FIN: by close or shutdown, in the task that does it. */
-static __always_inline void closing(const struct sock *sk)
+/* The current task works on the socket, so it is its owner. */
+static __always_inline void set_owner(struct tcp_socket *socket)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (!is_user_task(task))
 		return;
-	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
-	if (socket && socket->origin.pid != task->tgid)
+	if (socket->origin.pid != task->tgid)
 		set_process(&socket->origin, task);
+	/* No pass has this number. */
+	socket->confirmed_pass = 1;
+}
+
+/* Our FIN: by close or shutdown, in the task that does it. */
+static __always_inline void closing(const struct sock *sk)
+{
+	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	if (socket)
+		set_owner(socket);
+}
+
+/* An end without a FIN runs in the task that caused it if that holds the lock as a task does, else in whatever a soft
+ * interrupt met. Who destroys other people's sockets (`ss -K`) leaves ECONNABORTED. */
+static __always_inline bool is_ended_by_owner(const struct sock *sk)
+{
+	return sk->sk_lock.owned && sk->sk_err != ECONNABORTED;
 }
 
 static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
@@ -273,6 +294,8 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 	}
 	__builtin_memset(row, 0, sizeof(*row));
 	if (socket && (socket->flags & IS_OPEN)) {
+		if (is_ended_by_owner(sk))
+			set_owner(socket);
 		fill_socket(row, socket);
 	} else {
 		set_place(&row->origin, sk, NULL);
@@ -369,6 +392,8 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 	__u64 recv = settled ? recv_of(&counters) : recv_at_least(&counters);
 	__u32 retransmits = counters.retransmits;
 	fill_socket(row, socket);
+	if ((socket->flags & IS_SHARED) && !socket->confirmed_pass)
+		row->flags = OWNER_UNSURE;
 	fill_tuple(row, sk, tcp);
 	/* A connect that has not got its port yet; and one that ended meanwhile: its record is out, and what was read
 	 * here may be the next one's. */
@@ -445,6 +470,8 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 
 	socket = bpf_sk_storage_get(&tcp_sockets, sk, 0, 0);
 	if (socket && socket->flags) {
+		if (state == TCP_LISTEN && socket->origin.pid != task->tgid)
+			socket->flags |= IS_SHARED;
 		if (socket->origin.pid == task->tgid) {
 			/* Its name may have changed by execve. */
 			set_process(&socket->origin, task);
