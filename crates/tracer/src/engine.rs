@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use weir_daemon::clock::Clock;
 use weir_wire::feed::{Degraded, Status};
 
-/// The ring holds 52,428 ended connections: ten drains a second carry 520,000 a second.
+/// The ring holds 49,932 ended connections: ten drains a second carry 499,000 a second.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Connections are served one by one, and the server lets this many wait.
 pub const COMMANDS: usize = 16;

@@ -5,8 +5,8 @@
 //! number, the feed's cursor. The file belongs to one run (one life of the kernel's maps) and begins anew with the next.
 //!
 //! ```text
-//! header  magic "WEIRCJ02" | run id u64 | first sequence u64 | crc32c u32 | zero u32
-//! record  length u32 (of what follows the sequence) | crc32c u32 (of all that follows it) | sequence u64 | row 144 B |
+//! header  magic "WEIRCJ03" | run id u64 | first sequence u64 | crc32c u32 | zero u32
+//! record  length u32 (of what follows the sequence) | crc32c u32 (of all that follows it) | sequence u64 | row 160 B |
 //!         path | where the connection was translated: a zero byte, translation 72 B
 //! ```
 //! Little endian on every machine weir runs on. A torn tail is cut off: its connections are still in the ring.
@@ -28,7 +28,7 @@ pub const ROWS_MAX: usize = 600_000;
 /// 600,000 rows with the longest usual paths (a Kubernetes pod's is under 300 bytes) and room.
 pub const BYTES_MAX: u64 = 384 << 20;
 
-const MAGIC: [u8; 8] = *b"WEIRCJ02";
+const MAGIC: [u8; 8] = *b"WEIRCJ03";
 const HEADER: u64 = 32;
 const PREFIX: usize = 16;
 const ROW: usize = size_of::<Row>();

@@ -67,6 +67,8 @@ pub fn to_feed(
         container_id: place.and_then(|place| place.container_id.clone()),
         conntrack: translation.map(Translation::to_feed),
         rtt_us: known_short(row.rtt_us),
+        rtt_var_us: known_short(row.rtt_var_us),
+        lost: known_short(row.lost),
         connect_latency_us: known_short(row.connect_latency_us),
         direction_certainty: match row.certainty {
             1 => Some("known".to_owned()),

@@ -168,6 +168,8 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 total_retrans;
 	__u32 srtt_us;
+	__u32 mdev_us;
+	__u32 lost;
 };
 
 struct cgroup_subsys_state {

@@ -41,6 +41,10 @@ pub struct Row {
     pub retransmits: u32,
     /// Smoothed, microseconds; 0 unknown.
     pub rtt_us: u32,
+    /// The mean deviation of the round-trip time, microseconds; 0 unknown.
+    pub rtt_var_us: u32,
+    /// Segments that were given up for lost, each time again.
+    pub lost: u32,
     /// From SYN to established; 0 unknown.
     pub connect_latency_us: u32,
     /// How many connections the socket had ended before.
@@ -73,7 +77,7 @@ pub struct Row {
     pub pad: u16,
 }
 
-const _: () = assert!(size_of::<Origin>() == 48 && size_of::<Row>() == 152);
+const _: () = assert!(size_of::<Origin>() == 48 && size_of::<Row>() == 160);
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;

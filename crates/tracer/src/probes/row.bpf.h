@@ -22,6 +22,8 @@ struct row {
 	__u64 recv;
 	__u32 retransmits;
 	__u32 rtt_us;
+	__u32 rtt_var_us;
+	__u32 lost;
 	__u32 connect_latency_us;
 	__u32 generation;
 	/* IPv4 in the first four bytes; mapped addresses come unmapped. Ports in host order. */
@@ -40,4 +42,4 @@ struct row {
 	__u8 flags;
 	__u16 pad;
 };
-_Static_assert(sizeof(struct row) == 152, "probes/layout.rs has the same");
+_Static_assert(sizeof(struct row) == 160, "probes/layout.rs has the same");

@@ -12,7 +12,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 use zerocopy::FromBytes;
 
-/// A walk yields about one row a microsecond, and the smaller of the rings takes 6,900.
+/// A walk yields about one row a microsecond, and the smaller of the rings takes 6,200.
 const EMPTY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A second walk helps where the first was only unlucky; a machine that never gets through would not with a tenth.

@@ -154,6 +154,12 @@ pub struct Connection {
     /// Smoothed round-trip time, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u32>,
+    /// The mean deviation of the round-trip time, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_var_us: Option<u32>,
+    /// Segments given up for lost so far, a segment that is lost again counted again; absent when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u32>,
     /// From SYN to established on the active side, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_latency_us: Option<u32>,

@@ -122,6 +122,14 @@ static __always_inline void fill_tuple(struct row *row, const struct sock *sk, s
 	*(__u32 *)row->remote = sk->__sk_common.skc_daddr;
 }
 
+/* The kernel keeps eight times the mean and four times the deviation, and begins with a deviation that nobody measured. */
+static __always_inline void fill_quality(struct row *row, struct tcp_sock *tcp)
+{
+	row->rtt_us = tcp->srtt_us >> 3;
+	row->rtt_var_us = tcp->srtt_us ? tcp->mdev_us >> 2 : 0;
+	row->lost = tcp->lost;
+}
+
 static __always_inline void fill_socket(struct row *row, const struct tcp_socket *socket)
 {
 	row->origin = socket->origin;
@@ -310,7 +318,7 @@ static __always_inline void closed(const struct sock *sk, __u8 from, __u64 now)
 	row->sent = sent;
 	row->recv = recv;
 	row->retransmits = counters.retransmits;
-	row->rtt_us = tcp->srtt_us >> 3;
+	fill_quality(row, tcp);
 	row->error = sk->sk_err;
 	row->state = from;
 	row->shutdown = sk->sk_shutdown;
@@ -426,7 +434,7 @@ int weir_tcp_walk(struct bpf_iter__bpf_sk_storage_map *ctx)
 	row->sent = sent;
 	row->recv = recv;
 	row->retransmits = retransmits;
-	row->rtt_us = tcp->srtt_us >> 3;
+	fill_quality(row, tcp);
 	row->state = state;
 	row->shutdown = sk->sk_shutdown;
 	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
