@@ -26,8 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use weir_daemon::capabilities::{self, Capability, Held};
 use weir_daemon::clock::Clock;
-use weir_wire::feed::{Degraded, Status};
+use weir_wire::feed::{Blind, Degraded, Status};
 
 /// The ring holds 49,932 ended connections: ten drains a second carry 499,000 a second.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -403,6 +404,7 @@ impl<C: Clock> Engine<C> {
             state: if self.source.is_degraded() || self.ledger.conntrack.is_refused() { "degraded" } else { "running" }
                 .to_owned(),
             mode: degraded.as_ref().map_or("ebpf", |degraded| degraded.mode.as_str()).to_owned(),
+            lacks: lacks(degraded.is_some()),
             degraded,
             probes,
             losses: self.source.losses()?,
@@ -413,6 +415,16 @@ impl<C: Clock> Engine<C> {
             probe_costs_refused: self.source.costs_refused(),
         })
     }
+}
+
+/// The capabilities that this process does not have.
+fn lacks(fallback: bool) -> Vec<Blind> {
+    let lost = |capability: Capability| if fallback { capability.fallback } else { capability.ebpf };
+    Held::effective()
+        .missing(&capabilities::ALL)
+        .into_iter()
+        .map(|capability| Blind { what: capability.name.to_owned(), why: lost(capability).to_owned() })
+        .collect()
 }
 
 /// A flow lives at most this much, or a quarter of its idle time, longer than it should.

@@ -1,50 +1,45 @@
-//! What must be there before anything is loaded, said in words that help.
+//! What must be there before eBPF is loaded, said in words that help.
 
 use std::path::Path;
+use weir_daemon::capabilities::{BPF, Capability, Held, PERFMON, how_to_give, names};
 
 /// What is missing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     /// Capabilities.
-    #[error(
-        "the process lacks {0}; run weir-tracer as root, or give it the capabilities \
-         (systemd: AmbientCapabilities=, containers: securityContext.capabilities.add)"
-    )]
-    Capabilities(String),
+    #[error("the process lacks {}", names(.0))]
+    Capabilities(Vec<Capability>),
     /// The kernel's type information.
-    #[error(
-        "this kernel has no BTF ({0} is missing); weir-tracer needs Linux 5.11 or newer built with \
-         CONFIG_DEBUG_INFO_BTF=y, as every current distribution's kernel is"
-    )]
+    #[error("this kernel has no BTF ({0} is missing)")]
     Btf(String),
 }
 
-/// `linux/capability.h`.
-const NEEDED: [(u32, &str); 3] = [(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN")];
-/// Older container runtimes know only this one; it stands for the first two.
-const SYS_ADMIN: u32 = 21;
+impl Missing {
+    /// How to mend it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Capabilities(missing) => {
+                format!("run weir-tracer as root, or give it what it lacks: {}", how_to_give(missing))
+            }
+            Self::Btf(_) => "boot Linux 5.12 or newer built with CONFIG_DEBUG_INFO_BTF=y, as every current \
+                             distribution's kernel is"
+                .to_owned(),
+        }
+    }
+}
 
-/// Looks at this process and this kernel.
+/// Looks at this process and this kernel. Without `CAP_NET_ADMIN` some of eBPF runs; without these, none of it.
+///
+/// # Errors
+/// What is missing.
 pub fn check() -> Result<(), Missing> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    capabilities(&status)?;
+    capabilities(Held::effective())?;
     btf(Path::new("/sys/kernel/btf/vmlinux"))
 }
 
-fn capabilities(status: &str) -> Result<(), Missing> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        // Where it cannot be read, the kernel itself will say no.
-        .unwrap_or(u64::MAX);
-    let has = |capability: u32| effective >> capability & 1 == 1;
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
-        .filter(|(number, _)| !(has(*number) || *number >= 38 && has(SYS_ADMIN)))
-        .map(|(_, name)| name)
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(Missing::Capabilities(missing.join(", "))) }
+fn capabilities(held: Held) -> Result<(), Missing> {
+    let missing = held.missing(&[BPF, PERFMON]);
+    if missing.is_empty() { Ok(()) } else { Err(Missing::Capabilities(missing)) }
 }
 
 fn btf(path: &Path) -> Result<(), Missing> {
@@ -56,15 +51,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(capabilities("CapEff:\t000001ffffffffff\n"), Ok(()));
-        let none = capabilities("Name:\tx\nCapEff:\t0000000000000000\n").unwrap_err().to_string();
-        assert!(none.contains("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN"), "{none}");
-        assert_eq!(capabilities("CapEff:\t0000000000201000\n"), Ok(()), "CAP_SYS_ADMIN and CAP_NET_ADMIN");
+    fn missing_capabilities_are_named_with_the_remedy() {
+        assert_eq!(capabilities(Held(u64::MAX)), Ok(()));
+        let none = capabilities(Held(0)).unwrap_err();
+        assert!(none.to_string().ends_with("CAP_BPF, CAP_PERFMON"), "{none}");
+        assert!(none.remedy().contains("AmbientCapabilities=CAP_BPF CAP_PERFMON"), "{}", none.remedy());
     }
 
     #[test]
     fn a_kernel_without_type_information_is_told() {
-        assert!(btf(Path::new("/nonexistent/vmlinux")).unwrap_err().to_string().contains("CONFIG_DEBUG_INFO_BTF"));
+        let error = btf(Path::new("/nonexistent/vmlinux")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/vmlinux") && error.remedy().contains("CONFIG_DEBUG_INFO_BTF"));
     }
 }

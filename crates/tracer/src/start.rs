@@ -19,6 +19,7 @@ use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use weir_daemon::capabilities::{Held, NET_ADMIN};
 
 /// What a tracer works on.
 pub struct Begun {
@@ -76,11 +77,16 @@ pub fn begin(
     let reason = match args.mode {
         Mode::Fallback => "asked for with --mode fallback".to_owned(),
         Mode::Ebpf => {
-            preflight::check().context("failed to start with --mode ebpf")?;
+            if let Err(missing) = preflight::check() {
+                anyhow::bail!("failed to start with --mode ebpf: {missing}; {}", missing.remedy());
+            }
             return begin_ebpf(args, setup, folder, boot_id, cgroup_root);
         }
         Mode::Auto => match preflight::check() {
-            Err(missing) => missing.to_string(),
+            Err(missing) => {
+                tracing::warn!("for eBPF: {}", missing.remedy());
+                missing.to_string()
+            }
             Ok(()) => match begin_ebpf(args, setup, folder, boot_id, cgroup_root) {
                 Err(error) if error.is::<ProbeError>() => format!("{error:#}"),
                 outcome => return outcome,
@@ -159,7 +165,11 @@ fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, D
         "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, and no lockdown in mode \
          confidentiality); --log weir_tracer=debug shows its words",
     )?;
-    let udp_report = if setup.udp {
+    let may_see_packets = Held::effective().has(NET_ADMIN);
+    let udp_report = if setup.udp && !may_see_packets {
+        let state = ProbeState::Unsupported(format!("the process lacks {}", NET_ADMIN.name));
+        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
+    } else if setup.udp {
         probes::udp::load(&mut descriptors, &setup, cgroup_root)
     } else {
         let state = ProbeState::Disabled("--no-udp".to_owned());

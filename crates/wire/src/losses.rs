@@ -96,6 +96,18 @@ reasons! {
     OWNER_UNKNOWN = "tracer" "owner_unknown" Names;
     /// Ended connections whose cgroup had no path any more.
     CGROUP_UNRESOLVED = "tracer" "cgroup_unresolved" Names;
+    /// Network namespaces beyond the fallback's bound.
+    NAMESPACES_CAPPED = "tracer" "namespaces_capped" Bytes intended;
+    /// Connections beyond the fallback's bound, in each walk.
+    SOCKETS_CAPPED = "tracer" "sockets_capped" Bytes intended;
+    /// Times that the kernel had no room to tell of destroyed sockets; how many they were it does not say.
+    ENDS_OVERRUN = "tracer" "ends_overrun" Bytes;
+    /// Destroyed sockets that the fallback's engine was too slow for.
+    ENDS_DROPPED = "tracer" "ends_dropped" Bytes;
+    /// Ended connections whose last totals the kernel had cleared, or whose end it did not tell.
+    ENDS_LAST_SEEN = "tracer" "ends_last_seen" Bytes;
+    /// Ended connections that may have received one byte more.
+    ENDS_RECV_ONE_SHORT = "tracer" "ends_recv_one_short" Detail;
     /// Open connections that vanished without their last row.
     CLOSED_UNSEEN = "tracer" "closed_unseen" Bytes;
     /// The tracer's counters began anew: UDP since the last poll, and connections that ended, are lost.

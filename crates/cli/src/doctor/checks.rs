@@ -1,6 +1,6 @@
 //! The checks: from facts and answers to `ok`, `degraded` or `failed` and how to mend it. Pure.
 
-use super::facts::{Facts, HELPFUL, TRACING};
+use super::facts::Facts;
 use crate::show::units;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -70,18 +70,12 @@ const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 /// The maps of a busy node.
 const MEMLOCK_LEAST: u64 = 256 << 20;
 
-/// What the kernel allows. `traced` tells that a tracer answers: then it matters less what we may do ourselves.
-pub fn kernel(facts: &Facts, traced: bool) -> Vec<Check> {
-    vec![
-        version(facts),
-        btf(facts),
-        rights(facts, traced),
-        lockdown(facts),
-        cgroup(facts),
-        memlock(facts),
-        unprivileged(facts),
-        jit(facts),
-    ]
+/// What a tracer without eBPF does not see, in a word.
+const FALLBACK: &str = "the fallback runs: TCP only, see cannot_see in the tracer's /status";
+
+/// What the kernel allows.
+pub fn kernel(facts: &Facts) -> Vec<Check> {
+    vec![version(facts), btf(facts), lockdown(facts), cgroup(facts), memlock(facts), unprivileged(facts), jit(facts)]
 }
 
 fn version(facts: &Facts) -> Check {
@@ -89,7 +83,9 @@ fn version(facts: &Facts) -> Check {
     let fix = format!("boot a kernel {major}.{minor} or newer");
     match (&facts.kernel, facts.version) {
         (Some(kernel), Some(version)) if version >= KERNEL_LEAST => Check::ok("kernel", kernel),
-        (Some(kernel), Some(_)) => Check::failed("kernel", format!("{kernel} lacks what the probes need"), fix),
+        (Some(kernel), Some(_)) => {
+            Check::degraded("kernel", format!("{kernel} lacks what the probes need; {FALLBACK}"), fix)
+        }
         (kernel, _) => {
             let kernel = kernel.as_deref().unwrap_or("unknown");
             Check::degraded("kernel", format!("version {kernel} is not understood"), fix)
@@ -100,38 +96,19 @@ fn version(facts: &Facts) -> Check {
 fn btf(facts: &Facts) -> Check {
     match facts.btf_bytes {
         Some(bytes) if bytes > 0 => Check::ok("btf", format!("/sys/kernel/btf/vmlinux, {}", units::bytes(bytes))),
-        _ => Check::failed(
+        _ => Check::degraded(
             "btf",
-            "/sys/kernel/btf/vmlinux is missing: probes cannot be fitted to this kernel",
+            format!("/sys/kernel/btf/vmlinux is missing: probes cannot be fitted to this kernel; {FALLBACK}"),
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's is)",
         ),
     }
 }
 
-fn rights(facts: &Facts, traced: bool) -> Check {
-    let who = facts.uid.map_or_else(|| "unknown user".to_owned(), |uid| format!("uid {uid}"));
-    let (missing, helpful) = (facts.missing(&TRACING), facts.missing(&HELPFUL));
-    let fix = if facts.uid == Some(0) {
-        "root is held short of them, as in a container: grant them there"
-    } else {
-        "run `sudo weir up` (or `sudo weir doctor` to see what root may do)"
-    };
-    if missing.is_empty() && helpful.is_empty() {
-        Check::ok("rights", format!("{who} may trace"))
-    } else if missing.is_empty() {
-        Check::degraded("rights", format!("{who} may trace, but lacks {}", helpful.join(", ")), fix)
-    } else if traced {
-        Check::ok("rights", format!("{who} may not trace (lacks {}), a tracer that may is running", missing.join(", ")))
-    } else {
-        Check::failed("rights", format!("{who} lacks {}", missing.join(", ")), fix)
-    }
-}
-
 fn lockdown(facts: &Facts) -> Check {
     match facts.lockdown.as_deref() {
-        Some("confidentiality") => Check::failed(
+        Some("confidentiality") => Check::degraded(
             "lockdown",
-            "confidentiality: no program may read kernel memory",
+            format!("confidentiality: no program may read kernel memory; {FALLBACK}"),
             "boot with lockdown=integrity or without it",
         ),
         Some(level) => Check::ok("lockdown", level),
@@ -211,7 +188,12 @@ pub fn tracer(target: &str, status: Result<&feed::Status, &str>) -> Vec<Check> {
     let running = status.probes.iter().filter(|probe| probe.state == "running").count();
     let version = if status.version.is_empty() { "of unknown version" } else { &status.version };
     let found = format!("{version} at {target}, {running} probes run");
-    let mut checks = vec![if !broken.is_empty() {
+    let mut checks = vec![if let Some(degraded) = &status.degraded {
+        let blind: Vec<&str> = degraded.cannot_see.iter().map(|blind| blind.what.as_str()).collect();
+        let found =
+            format!("{found}; {} instead of eBPF: {}; not seen: {}", degraded.mode, degraded.reason, blind.join(", "));
+        Check::degraded("tracer", found, "mend what is said of kernel, btf and capabilities, then start it again")
+    } else if !broken.is_empty() {
         let fix = "what those probes would see is missing; the reasons say what this kernel lacks";
         Check::degraded("tracer", format!("{found}; {}", broken.join(", ")), fix)
     } else if matches!(status.state.as_str(), "running" | "") {
@@ -349,32 +331,24 @@ mod tests {
 
     #[test]
     fn a_current_kernel_with_root_is_ok() {
-        assert!(worst(&kernel(&all(), false)).is_empty());
+        assert!(worst(&kernel(&all())).is_empty());
     }
 
     #[test]
     fn what_is_missing_is_named_with_its_fix() {
         let facts = Facts { version: Some((4, 19)), memlock_bytes: Some(65536), jit: Some(0), ..Facts::default() };
         let facts = Facts { kernel: Some("4.19.0".into()), lockdown: Some("confidentiality".into()), ..facts };
-        let checks = kernel(&facts, false);
+        let checks = kernel(&facts);
         let expected = [
-            ("kernel", State::Failed),
-            ("btf", State::Failed),
-            ("rights", State::Failed),
-            ("lockdown", State::Failed),
+            ("kernel", State::Degraded),
+            ("btf", State::Degraded),
+            ("lockdown", State::Degraded),
             ("cgroup2", State::Degraded),
             ("memlock", State::Degraded),
             ("bpf_jit", State::Degraded),
         ];
         assert_eq!(worst(&checks), expected);
         assert!(checks.iter().all(|check| (check.state == State::Ok) == check.fix.is_empty()));
-    }
-
-    #[test]
-    fn an_ordinary_user_needs_no_rights_where_a_tracer_runs() {
-        let facts = Facts { capabilities: Some(0), uid: Some(1000), ..all() };
-        assert_eq!(worst(&kernel(&facts, true)), []);
-        assert_eq!(worst(&kernel(&facts, false)), [("rights", State::Failed)]);
     }
 
     #[test]

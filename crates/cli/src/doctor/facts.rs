@@ -2,12 +2,7 @@
 //! it a tree of their own; what cannot be read is `None`.
 
 use std::path::Path;
-
-/// Capability numbers (`include/uapi/linux/capability.h`) without which nothing is traced; root has them all.
-pub const TRACING: [(u32, &str); 3] = [(38, "CAP_PERFMON"), (39, "CAP_BPF"), (12, "CAP_NET_ADMIN")];
-
-/// Those that find the owners and namespaces of sockets that are older than the tracer.
-pub const HELPFUL: [(u32, &str); 2] = [(19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
+use weir_daemon::capabilities::Held;
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +40,7 @@ impl Facts {
             version: kernel.as_deref().and_then(version),
             kernel,
             btf_bytes: root.join("sys/kernel/btf/vmlinux").metadata().ok().map(|meta| meta.len()),
-            capabilities: status.as_deref().and_then(|status| capabilities(status, "CapEff")),
+            capabilities: status.as_deref().and_then(|status| Held::parse(status, "CapEff")).map(|held| held.0),
             uid: status.as_deref().and_then(effective_uid),
             cgroup2: text("proc/self/mountinfo").as_deref().and_then(cgroup2),
             unprivileged_bpf_disabled: number("proc/sys/kernel/unprivileged_bpf_disabled"),
@@ -54,25 +49,6 @@ impl Facts {
             memlock_bytes: text("proc/self/limits").as_deref().and_then(memlock),
         }
     }
-
-    /// Those of `wanted` that are missing, by name.
-    pub fn missing(&self, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
-        missing(self.capabilities.unwrap_or(0), wanted)
-    }
-}
-
-/// Those of `wanted` that a set lacks, by name. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`
-/// (`include/linux/capability.h`, `bpf_capable`, `perfmon_capable`).
-pub fn missing(held: u64, wanted: &[(u32, &'static str)]) -> Vec<&'static str> {
-    const SYS_ADMIN: u64 = 1 << 21;
-    let held = if held & SYS_ADMIN == 0 { held } else { held | 1 << 38 | 1 << 39 };
-    wanted.iter().filter(|(bit, _)| held & (1 << bit) == 0).map(|(_, name)| *name).collect()
-}
-
-/// A capability set in the text of `/proc/PID/status`.
-pub fn capabilities(status: &str, set: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 /// `Uid: real effective saved filesystem`.
@@ -145,8 +121,6 @@ mod tests {
             memlock_bytes: Some(8_388_608),
         };
         assert_eq!(facts, expected);
-        assert!(facts.missing(&TRACING).is_empty());
-        assert_eq!(facts.missing(&HELPFUL), ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
     }
 
     #[test]

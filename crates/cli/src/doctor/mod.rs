@@ -1,10 +1,11 @@
 //! `weir doctor`: what this kernel allows, which parts answer, and how to mend the rest.
 //!
-//! [`facts`] reads `/proc` and `/sys`, [`checks`] judges; this file asks the parts (the tracer's socket, the server's
+//! [`facts`] reads `/proc` and `/sys`, [`checks`] and [`rights`] judge; this file asks the parts (the tracer's socket, the server's
 //! API, the agent's metrics), whose addresses `up.json` tells where `weir up` runs, and prints.
 
 pub mod checks;
 pub mod facts;
+pub mod rights;
 
 use crate::args::{DoctorArgs, Feed, Output};
 use crate::client::Client;
@@ -83,7 +84,8 @@ async fn examine(targets: &Targets) -> Vec<Check> {
     let facts = Facts::read(Path::new("/"));
     let tracer = Client::to_socket(&targets.feed).within(PATIENCE);
     let status = ask::<feed::Status>(&tracer, "/status", &[]).await;
-    let mut checks = checks::kernel(&facts, status.is_ok());
+    let mut checks = checks::kernel(&facts);
+    checks.extend(rights::capabilities(&facts, status.as_ref().ok()));
     checks.extend(checks::tracer(&tracer.target(), status.as_ref().map_err(String::as_str)));
     checks.push(agent(&targets.metrics).await);
     let status = ask::<Answer<StatusRow>>(&targets.server, "/api/v1/status", &[]).await;

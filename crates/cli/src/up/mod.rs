@@ -126,7 +126,8 @@ async fn up(args: &UpArgs, rights: &Rights) -> Result<Verdict, Failure> {
     verdict
 }
 
-/// Which tracer is read: the named one, our own, the system's, or none.
+/// Which tracer is read: the named one, our own where it may trace, the system's where one answers, else our own
+/// without eBPF.
 fn source(args: &UpArgs, rights: &Rights, folder: &Folder) -> Source {
     if let Some(Feed(path)) = &args.feed {
         let socket = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -146,10 +147,10 @@ fn source(args: &UpArgs, rights: &Rights, folder: &Folder) -> Source {
         return Source { socket: system, ours: false, note: Some(note) };
     }
     let note = format!(
-        "not root: agent and server run, the tracer is missing, so nothing is observed yet; {}",
+        "not root: TCP of this network namespace, and the names of your own processes; for all of it {}",
         parts::how_to_trace(program.as_deref())
     );
-    Source { socket: own, ours: false, note: Some(note) }
+    Source { socket: own, ours: true, note: Some(note) }
 }
 
 /// Waits until the parts of a `weir up` that was killed on this folder have ended: they hold its ports and folders.

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
+use weir_daemon::capabilities::{BPF, FOR_EBPF, Held, PERFMON, SYS_PTRACE, names};
 
 /// Where the parts listen: as asked for, or as they said once they had bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,23 +187,21 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What the tracer needs besides root's rights (`capabilities(7)`).
-const TRACER_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_sys_admin";
-
-/// What an ordinary user can do about a tracer that may not run.
+/// What an ordinary user can do about a tracer that sees little.
 pub fn how_to_trace(program: Option<&Path>) -> String {
     let program = program.map_or_else(|| "weir-tracer".to_owned(), |path| path.display().to_string());
+    let wanted = [FOR_EBPF.as_slice(), &[SYS_PTRACE]].concat();
+    let names = names(&wanted).replace(", ", ",").to_lowercase();
     format!(
-        "tracing takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run `sudo weir up`, or once `sudo setcap {TRACER_CAPABILITIES}=ep \
-         {program}`, or read a tracer that runs already with --feed unix:PATH"
+        "run `sudo weir up`, or once `sudo setcap {names}=ep {program}`, or read a tracer that runs already with --feed \
+         unix:PATH"
     )
 }
 
 /// Whether an ordinary user's tracer would have the capabilities that it needs: ours are ambient, or its file has them.
 pub fn may_trace(program: &Path) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ambient = crate::doctor::facts::capabilities(&status, "CapAmb").unwrap_or(0);
-    if crate::doctor::facts::missing(ambient, &crate::doctor::facts::TRACING).is_empty() {
+    if Held::parse(&status, "CapAmb").unwrap_or(Held(0)).missing(&[BPF, PERFMON]).is_empty() {
         return true;
     }
     // `getcap` is where `setcap` is; without it nobody has given the file any.

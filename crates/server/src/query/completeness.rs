@@ -77,10 +77,13 @@ pub(crate) fn of(
     }
     let losses = view.losses(from, newest)?.into_iter().chain(own_losses);
     let losses = sum_losses(losses.filter(|loss| loss.node.is_empty() || wanted(&loss.node)));
-    let complete = !nodes.is_empty()
-        && losses.is_empty()
-        && nodes.iter().all(|node| node.state == "reporting" && node.missing_ms == 0);
+    let complete = !nodes.is_empty() && losses.is_empty() && nodes.iter().all(is_whole);
     Ok(Completeness { complete, from: rfc3339(from), to: rfc3339(to), nodes, losses, omitted: 0 })
+}
+
+/// Whether nothing of a node is missing. A degraded source says itself that something is.
+fn is_whole(node: &NodeCoverage) -> bool {
+    node.state == "reporting" && node.missing_ms == 0 && node.source_state != "degraded"
 }
 
 fn by_node(streams: &[StreamSummary]) -> BTreeMap<&str, Vec<&StreamSummary>> {

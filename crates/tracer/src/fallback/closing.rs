@@ -35,11 +35,16 @@ pub struct Closing {
     turned_ns: u64,
     /// Rows that are ready to be written.
     pub ready: Vec<Row>,
-    /// Ends that were told with the totals that were seen last.
-    pub last_seen: u64,
+    /// Ends that are told with the totals that were seen last, and ends that may lack one received byte.
+    inexact: (u64, u64),
 }
 
 impl Closing {
+    /// Since this was last called: ends with the totals that were seen last, and ends that may lack one received byte.
+    pub fn take_inexact(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.inexact)
+    }
+
     /// How many wait for their peer's end.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -52,7 +57,7 @@ impl Closing {
 
     /// Takes an end that nobody will tell more of.
     pub fn give_up(&mut self, rows: Vec<Row>) {
-        self.last_seen += rows.len() as u64;
+        self.inexact.0 += rows.len() as u64;
         self.ready.extend(rows);
     }
 
@@ -87,7 +92,7 @@ impl Closing {
         };
         // More than this was told already, so that it is payload.
         let sure = end.sure || row.recv == counters.received;
-        row.sent = row.sent.max(counters.sent);
+        row.sent = row.sent.max(end.sent);
         row.recv = row.recv.max(end.recv);
         row.retransmits = row.retransmits.max(counters.retransmits);
         if counters.rtt_us != 0 {
@@ -148,6 +153,7 @@ impl Closing {
         let mut row = waiting.row;
         if !waiting.sure {
             row.flags |= RECV_ONE_SHORT;
+            self.inexact.1 += 1;
         }
         self.ready.push(row);
     }

@@ -31,6 +31,8 @@ pub enum After {
 /// What is known of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
+    /// Payload sent.
+    pub sent: u64,
     /// Payload received, or one byte less.
     pub recv: u64,
     /// Whether it may be one byte more.
@@ -47,16 +49,42 @@ pub fn received(counters: &Counters, state: u8) -> u64 {
     counters.received.saturating_sub(u64::from(fin))
 }
 
-/// Who opened a living connection, where its counters are at rest. `None`: look again later.
-pub fn opener(counters: &Counters, state: u8) -> Option<Opener> {
-    if state == state::SYN_SENT {
+/// Payload that a living socket has sent: what left at least once is how far the sequence numbers came, less the SYN of
+/// the side that opened and the FIN. `bytes_sent - bytes_retrans` is the same, but where the host's own firewall or
+/// queue refused segments: those count at every try. While segments are in flight it is at most too low.
+pub fn sent(message: &Message, counters: &Counters, opener: Option<Opener>) -> u64 {
+    let Some(opener) = opener.filter(|_| message.state != state::SYN_SENT) else { return counters.sent };
+    let sequence = counters.acked + in_flight(message, counters);
+    counters.sent.min(sequence.saturating_sub(u64::from(opener == Opener::Self_) + fin(message.state, counters)))
+}
+
+/// What was sent and is not acknowledged. Read before the rest of the counters, so exact only on a socket that is no
+/// more, or where nothing is.
+fn in_flight(message: &Message, counters: &Counters) -> u64 {
+    if message.state != state::CLOSE && counters.unacked == 0 {
+        return 0;
+    }
+    u64::from(message.unsettled.saturating_sub(counters.unsent))
+}
+
+/// Whether our FIN has left a living socket.
+fn fin(state: u8, counters: &Counters) -> u64 {
+    match state {
+        state::FIN_WAIT2 => 1,
+        state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK => u64::from(counters.unsent == 0),
+        _ => 0,
+    }
+}
+
+/// Who opened a living connection, where nothing of it is in flight. `None`: its counters do not say it.
+pub fn opener(message: &Message, counters: &Counters) -> Option<Opener> {
+    if message.state == state::SYN_SENT {
         return Some(Opener::Self_);
     }
-    if counters.unacked != 0 || counters.unsent != 0 {
+    if counters.unacked != 0 {
         return None;
     }
-    let fin = u64::from(state == state::FIN_WAIT2);
-    match counters.acked.checked_sub(counters.sent + fin)? {
+    match counters.acked.checked_sub(counters.sent + fin(message.state, counters))? {
         0 => Some(Opener::Peer),
         1 => Some(Opener::Self_),
         _ => None,
@@ -65,8 +93,7 @@ pub fn opener(counters: &Counters, state: u8) -> Option<Opener> {
 
 /// Who opened a living connection whose counters move while they are read: likely, not certain.
 pub fn moving(message: &Message, counters: &Counters) -> Option<Opener> {
-    let in_flight = u64::from(message.unsettled.saturating_sub(counters.unsent));
-    match (counters.acked + in_flight).checked_sub(counters.sent)? {
+    match (counters.acked + in_flight(message, counters)).checked_sub(counters.sent)? {
         0 => Some(Opener::Peer),
         1 if matches!(message.state, state::ESTABLISHED | state::CLOSE_WAIT) => Some(Opener::Self_),
         _ => None,
@@ -75,10 +102,10 @@ pub fn moving(message: &Message, counters: &Counters) -> Option<Opener> {
 
 /// What a destroyed socket was. `opener` and `had_fin` are what was seen of it while it lived.
 pub fn end(message: &Message, counters: &Counters, opener: Option<Opener>, had_fin: bool, after: After) -> End {
-    let in_flight = u64::from(message.unsettled.saturating_sub(counters.unsent));
     let remains = matches!(after, After::FinWait2 | After::TimeWait);
     // Our SYN and our FIN.
-    let flags = (counters.acked + in_flight).checked_sub(counters.sent);
+    let sequence = counters.acked + in_flight(message, counters);
+    let flags = sequence.checked_sub(counters.sent);
     let never_answered = counters.rtt_us == 0 && counters.sent == 0 && counters.received == 0;
     let opener = opener.or(match (flags, after) {
         (Some(2), _) => Some(Opener::Self_),
@@ -92,6 +119,10 @@ pub fn end(message: &Message, counters: &Counters, opener: Option<Opener>, had_f
     });
     let fin = opener.zip(flags).map(|(opener, flags)| flags == if opener == Opener::Self_ { 2 } else { 1 });
     let orderly = if remains { Some(true) } else { fin.map(|fin| fin && message.unsettled == 0) };
+    // Beyond two flags is nothing; fewer are there where segments were refused, and then a FIN may be among them.
+    let syn = u64::from(opener == Some(Opener::Self_));
+    let refused = flags.is_none_or(|flags| flags < syn);
+    let sent = counters.sent.min(sequence.saturating_sub(syn + u64::from(refused)));
     let without = counters.received.saturating_sub(1);
     // The peer's FIN is at most one of what was received, and no segment with payload.
     let (recv, sure) = if counters.data_segments == 0 || counters.received == 0 {
@@ -107,7 +138,7 @@ pub fn end(message: &Message, counters: &Counters, opener: Option<Opener>, had_f
             After::Nobody | After::Listener => (without, orderly == Some(true)),
         }
     };
-    End { recv, sure, opener, orderly }
+    End { sent, recv, sure, opener, orderly }
 }
 
 /// Settles whether `received` has a FIN by what the peer, seen on the same machine, has sent in all.
@@ -125,13 +156,27 @@ mod tests {
 
     #[test]
     fn the_side_that_opened_has_its_syn_acknowledged() {
-        assert_eq!(opener(&counters(10, 0, 11), state::ESTABLISHED), Some(Opener::Self_));
-        assert_eq!(opener(&counters(10, 0, 10), state::ESTABLISHED), Some(Opener::Peer));
-        assert_eq!(opener(&counters(10, 0, 12), state::FIN_WAIT2), Some(Opener::Self_));
-        assert_eq!(opener(&counters(10, 0, 11), state::FIN_WAIT2), Some(Opener::Peer));
-        assert_eq!(opener(&counters(0, 0, 0), state::SYN_SENT), Some(Opener::Self_));
-        let moving = Counters { unacked: 1, ..counters(10, 0, 10) };
-        assert_eq!(opener(&moving, state::ESTABLISHED), None);
+        let of = |state, counters: Counters| opener(&Message { state, ..Message::default() }, &counters);
+        assert_eq!(of(state::ESTABLISHED, counters(10, 0, 11)), Some(Opener::Self_));
+        assert_eq!(of(state::ESTABLISHED, counters(10, 0, 10)), Some(Opener::Peer));
+        assert_eq!(of(state::FIN_WAIT2, counters(10, 0, 12)), Some(Opener::Self_));
+        assert_eq!(of(state::FIN_WAIT2, counters(10, 0, 11)), Some(Opener::Peer));
+        assert_eq!(of(state::SYN_SENT, counters(0, 0, 0)), Some(Opener::Self_));
+        assert_eq!(of(state::ESTABLISHED, Counters { unacked: 1, ..counters(10, 0, 10) }), None);
+        assert_eq!(of(state::ESTABLISHED, counters(1_100, 0, 101)), None, "refused segments");
+    }
+
+    #[test]
+    fn refused_segments_were_never_sent() {
+        let message = Message { state: state::ESTABLISHED, unsettled: 1_000, ..Message::default() };
+        let refused = Counters { unsent: 1_000, ..counters(3_100, 0, 101) };
+        assert_eq!(sent(&message, &refused, Some(Opener::Self_)), 100);
+        assert_eq!(sent(&message, &refused, None), 3_100);
+        let flying = Counters { unacked: 2, ..counters(1_100, 0, 101) };
+        assert_eq!(sent(&message, &flying, Some(Opener::Self_)), 1_100);
+        let done = Message { state: state::CLOSE, ..Message::default() };
+        let end = end(&done, &counters(3_100, 0, 102), Some(Opener::Self_), false, After::Nobody);
+        assert_eq!(end.sent, 100);
     }
 
     #[test]
@@ -174,7 +219,7 @@ mod tests {
         let aborted = end(&Message::default(), &counters(100, 50, 101), Some(Opener::Self_), false, After::Nobody);
         assert_eq!((aborted.recv, aborted.sure, aborted.orderly), (49, false, Some(false)));
         // A byte was on its way when the reset came.
-        let message = Message { unsettled: 1, ..Message::default() };
+        let message = Message { unsettled: 1, state: state::CLOSE, ..Message::default() };
         let aborted = end(&message, &counters(1, 0, 1), None, false, After::Nobody);
         assert_eq!((aborted.recv, aborted.sure, aborted.opener), (0, true, None));
         let failed = Counters { rtt_us: 0, data_segments: 0, ..Counters::default() };

@@ -38,6 +38,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use weir_daemon::clock::{Clock, SystemClock};
 use weir_wire::feed::{Degraded, Probe};
+use weir_wire::losses::{
+    BACKFILLS_FAILED, ENDS_DROPPED, ENDS_LAST_SEEN, ENDS_OVERRUN, ENDS_RECV_ONE_SHORT, NAMESPACES_CAPPED, Reason,
+    SOCKETS_CAPPED, WALKS_FAILED,
+};
 
 /// A namespace that nobody else has is kept alive by us at most so long.
 const LOOK_INTERVAL_NS: u64 = 2_000_000_000;
@@ -114,13 +118,13 @@ impl Fallback {
             self.hearing.watch(self.namespaces.all().cloned().collect());
         }
         let capped = self.namespaces.take_capped();
-        self.lose("fallback_namespaces_capped", capped);
+        self.lose(NAMESPACES_CAPPED, capped);
         Ok(())
     }
 
-    fn lose(&mut self, reason: &'static str, count: u64) {
+    fn lose(&mut self, reason: &Reason, count: u64) {
         if count > 0 {
-            *self.losses.entry(reason).or_default() += count;
+            *self.losses.entry(reason.word).or_default() += count;
         }
     }
 
@@ -129,8 +133,8 @@ impl Fallback {
         if overruns + dropped > 0 {
             self.lost_ns = Some(now_ns);
         }
-        self.lose("fallback_ends_overruns", overruns);
-        self.lose("fallback_ends_dropped", dropped);
+        self.lose(ENDS_OVERRUN, overruns);
+        self.lose(ENDS_DROPPED, dropped);
         let heard = self.hearing.take(DRAIN_BATCH);
         let drained = if heard.len() < DRAIN_BATCH { Drained::Wholly } else { Drained::InPart };
         for heard in heard {
@@ -156,8 +160,9 @@ impl Fallback {
             write(self.closing.ready.clone())?;
             self.closing.ready.clear();
         }
-        let last_seen = std::mem::take(&mut self.closing.last_seen);
-        self.lose("fallback_ends_last_seen", last_seen);
+        let (last_seen, one_short) = self.closing.take_inexact();
+        self.lose(ENDS_LAST_SEEN, last_seen);
+        self.lose(ENDS_RECV_ONE_SHORT, one_short);
         Ok(())
     }
 
@@ -206,7 +211,7 @@ impl Fallback {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(netns = namespace.inode, %error, "failed to read the sockets of a network namespace");
-                self.lose("fallback_walks_failed", 1);
+                self.lose(WALKS_FAILED, 1);
                 return Met::InPart;
             }
         };
@@ -214,10 +219,11 @@ impl Fallback {
         for (message, counters) in &read.sockets {
             let opener = self.sockets.opener(message).or_else(|| opener(message, counters, &namespace.ask));
             let recv = living(message, counters, read.confirmed.contains(&message.cookie));
-            let before = self.sockets.see(message, counters, recv, opener, namespace.inode, now_ns);
+            let told = (infer::sent(message, counters, opener), recv);
+            let before = self.sockets.see(message, counters, told, opener, namespace.inode, now_ns);
             self.closing.give_up(before.into_iter().collect());
         }
-        self.lose("fallback_sockets_capped", read.capped);
+        self.lose(SOCKETS_CAPPED, read.capped);
         if read.capped > 0 { Met::InPart } else { Met::Wholly }
     }
 
@@ -259,14 +265,18 @@ enum Met {
 
 /// Who opened a living connection. Where its counters move, they and the listener must say the same.
 fn opener(message: &Message, counters: &Counters, ask: &std::sync::Mutex<Diag>) -> Option<Opener> {
-    if let Some(opener) = infer::opener(counters, message.state) {
+    if let Some(opener) = infer::opener(message, counters) {
         return Some(opener);
     }
     let anybody = Ends { remote: [0; 16], remote_port: 0, ..message.ends };
     let found = ask.lock().unwrap_or_else(PoisonError::into_inner).find(&anybody).ok()?;
-    let listener = found.is_some_and(|found| found.state == state::LISTEN);
-    let moving = infer::moving(message, counters)?;
-    (listener == (moving == Opener::Peer)).then_some(moving)
+    let by_listener =
+        if found.is_some_and(|found| found.state == state::LISTEN) { Opener::Peer } else { Opener::Self_ };
+    if counters.unacked == 0 {
+        // The host's own firewall refused some: the counters will not say it later either.
+        return Some(by_listener);
+    }
+    infer::moving(message, counters).filter(|moving| *moving == by_listener)
 }
 
 impl Source for Fallback {
@@ -298,7 +308,7 @@ impl Source for Fallback {
         }
         if let Err(error) = self.own(Which::New, &listeners) {
             tracing::warn!(%error, "failed to look for the owners of sockets");
-            self.lose("fallback_owners_failed", 1);
+            self.lose(BACKFILLS_FAILED, 1);
         }
         self.drain(now_ns, write)?;
         if whole {
@@ -315,7 +325,7 @@ impl Source for Fallback {
             self.write_ready(write)?;
         }
         let capped = self.sockets.capped();
-        self.lose("fallback_sockets_capped", capped);
+        self.lose(SOCKETS_CAPPED, capped);
         let rows = self.sockets.rows().copied().chain(self.closing.rows()).collect();
         Ok(Walk { rows, complete: whole && capped == 0 })
     }
@@ -330,7 +340,9 @@ impl Source for Fallback {
     }
 
     fn count(&mut self, loss: Loss, count: u64) {
-        self.lose(loss.name(), count);
+        if count > 0 {
+            *self.losses.entry(loss.name()).or_default() += count;
+        }
     }
 
     fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {

@@ -51,9 +51,10 @@ pub fn find(proc: &Path, wanted: &BTreeMap<u32, u32>) -> io::Result<Found> {
         };
         let mut owner = None;
         for descriptor in descriptors.flatten() {
-            let Some(inode) = std::fs::read_link(descriptor.path()).ok().and_then(|link| inode(&link)) else {
-                continue;
-            };
+            let link = std::fs::read_link(descriptor.path());
+            // The folder may be read with one capability, its links take another.
+            found.hidden |= link.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let Some(inode) = link.ok().and_then(|link| inode(&link)) else { continue };
             let Some(told) = wanted.get(&inode) else { continue };
             if let Some(other) = found.owners.get(&inode) {
                 if other.pid != pid {

@@ -22,7 +22,8 @@ const TOLD_MAX: usize = 32_768;
 pub struct Socket {
     /// What was told last.
     pub row: Row,
-    /// The kernel's count of received bytes, with the peer's FIN.
+    /// The kernel's counts as they were: tries that were refused, and the peer's FIN, among them.
+    tried: u64,
     received: u64,
     /// 0 when no process holds it.
     pub inode: u32,
@@ -138,13 +139,13 @@ impl Sockets {
         self.known.get(&message.cookie).filter(|socket| socket.ends() == message.ends).and_then(Socket::opener)
     }
 
-    /// Takes a living socket. `recv` is what it has received; returns the last row of the connection that the socket
+    /// Takes a living socket. `told` is what it has sent and received; returns the last row of the connection that the socket
     /// had before, if it is another one by now.
     pub fn see(
         &mut self,
         message: &Message,
         counters: &Counters,
-        recv: u64,
+        told: (u64, u64),
         opener: Option<Opener>,
         netns: u32,
         now_ns: u64,
@@ -152,7 +153,7 @@ impl Sockets {
         let mut before = None;
         let mut generation = 0;
         if let Some(socket) = self.known.get(&message.cookie)
-            && (socket.ends() != message.ends || counters.sent < socket.row.sent || counters.received < socket.received)
+            && (socket.ends() != message.ends || counters.sent < socket.tried || counters.received < socket.received)
         {
             generation = socket.row.generation + 1;
             before = Some(last_seen(socket.row, now_ns));
@@ -164,6 +165,7 @@ impl Sockets {
         }
         let socket = self.known.entry(message.cookie).or_insert_with(|| Socket {
             row: Row { generation, at_ns: now_ns, ..row_of(&message.ends, message.cookie, netns) },
+            tried: 0,
             received: 0,
             inode: 0,
             looked_for: false,
@@ -171,11 +173,11 @@ impl Sockets {
             vanished_ns: 0,
         });
         let row = &mut socket.row;
-        let recv = recv.max(row.recv);
-        if (counters.sent, recv, counters.retransmits) != (row.sent, row.recv, row.retransmits) {
+        let (sent, recv) = (told.0.max(row.sent), told.1.max(row.recv));
+        if (sent, recv, counters.retransmits) != (row.sent, row.recv, row.retransmits) {
             row.at_ns = now_ns;
         }
-        (row.sent, row.recv, row.retransmits) = (counters.sent, recv, counters.retransmits.max(row.retransmits));
+        (row.sent, row.recv, row.retransmits) = (sent, recv, counters.retransmits.max(row.retransmits));
         row.rtt_us = counters.rtt_us;
         row.state = message.state;
         if message.cgroup_id != 0 {
@@ -188,7 +190,7 @@ impl Sockets {
             socket.inode = message.inode;
             socket.looked_for = false;
         }
-        socket.received = counters.received;
+        (socket.tried, socket.received) = (counters.sent, counters.received);
         socket.walk = self.walk;
         socket.vanished_ns = 0;
         before
@@ -297,7 +299,7 @@ mod tests {
 
     fn see(sockets: &mut Sockets, message: &Message, counters: Counters, now: u64) -> Option<Row> {
         let recv = living(message, &counters, true);
-        sockets.see(message, &counters, recv, None, 1, now)
+        sockets.see(message, &counters, (counters.sent, recv), None, 1, now)
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod netns;
 pub mod player;
+pub mod user;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -67,7 +68,11 @@ impl Tracer {
     }
 
     pub fn start_in(folder: &Path, args: &[&str]) -> Self {
-        let child = Self::command(folder, args).spawn().unwrap();
+        Self::of(Self::command(folder, args).spawn().unwrap(), folder)
+    }
+
+    /// The tracer that `child` is, once it answers.
+    pub fn of(child: Child, folder: &Path) -> Self {
         let mut tracer = Self { child, folder: folder.into(), temporary: None };
         until("the tracer to answer", || {
             if let Some(status) = tracer.child.try_wait().unwrap() {

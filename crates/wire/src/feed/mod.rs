@@ -278,6 +278,9 @@ pub struct Status {
     /// Where the rows come from: `ebpf` or `fallback`.
     #[serde(default)]
     pub mode: String,
+    /// Capabilities that the tracer does not have, with what its mode loses for it; empty where that is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Blind>,
     /// Present when the rows do not come from eBPF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
