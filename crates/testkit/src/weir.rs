@@ -56,7 +56,14 @@ impl Weir {
     /// # Errors
     /// When it does not answer within 60 s.
     pub fn up(data: &Path, interval: &str, more: &[&str]) -> Result<Self> {
-        let mut command = Command::new(binary("weir")?);
+        Self::up_by(Command::new(binary("weir")?), data, interval, more)
+    }
+
+    /// The same by a command that ends in the program `weir`: as another user, with another environment.
+    ///
+    /// # Errors
+    /// When it does not answer within 60 s.
+    pub fn up_by(mut command: Command, data: &Path, interval: &str, more: &[&str]) -> Result<Self> {
         command
             .args([
                 "up",

@@ -77,7 +77,7 @@ fn read_to_the_end(mut stream: &TcpStream) {
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
 }
 
-fn is_ended(row: &&Connection) -> bool {
+fn is_ended(row: &Connection) -> bool {
     row.close_epoch.is_some()
 }
 
@@ -199,7 +199,7 @@ fn what_opens_and_ends_between_two_fetches_is_exact_too() {
         let mut rows = Vec::new();
         until("all of them", || {
             let new = agent.fetch(&tracer).connections.into_iter();
-            rows.extend(new.filter(|row| is_ended(&row) && (row.dport == port || row.sport == port)));
+            rows.extend(new.filter(|row| is_ended(row) && (row.dport == port || row.sport == port)));
             (rows.len() >= 2_000).then_some(())
         });
         for row in &rows {
@@ -353,8 +353,8 @@ fn a_total_never_falls_and_never_exceeds_the_last_one() {
                 let most = if row.dport == port { (300_000, 3_000) } else { (3_000, 300_000) };
                 assert!(now.0 <= most.0 && now.1 <= most.1, "{now:?} is more than {most:?}");
                 let expected = if row.dport == port { 2 } else { 1 };
-                assert!(row.direction == expected || row.direction == 0 && !is_ended(&row), "{row:?}");
-                ended += usize::from(is_ended(&row));
+                assert!(row.direction == expected || row.direction == 0 && !is_ended(row), "{row:?}");
+                ended += usize::from(is_ended(row));
             }
         }
     });
@@ -389,7 +389,7 @@ fn the_same_tuple_in_two_namespaces_is_two_connections_and_a_namespace_is_let_go
     }
     let mut rows = Vec::new();
     until("all to end", || {
-        rows.extend(agent.fetch(&tracer).connections.into_iter().filter(|row| is_ended(&row) && row.dport == 7_000));
+        rows.extend(agent.fetch(&tracer).connections.into_iter().filter(|row| is_ended(row) && row.dport == 7_000));
         (rows.len() >= 4).then_some(())
     });
     let mut told: Vec<_> = rows.iter().map(|row| (row.net_ns, bytes(row).0)).collect();
@@ -432,7 +432,7 @@ fn what_ended_is_repeated_until_it_is_acknowledged_also_by_the_next_tracer() {
     let (client, server) = pair.ports();
     transfer(&pair.client, &pair.server, 5);
     drop(pair);
-    let has = |reply: &Reply| rows_of(reply, client, server).iter().any(is_ended);
+    let has = |reply: &Reply| rows_of(reply, client, server).iter().any(|row| is_ended(row));
     until("the ended row", || has(&tracer.reply(&format!("?client_id=agent&ack={}", agent.cursor))).then_some(()));
     // Killed before anybody acknowledged it.
     tracer.kill();

@@ -13,16 +13,13 @@ pub fn capabilities(facts: &Facts, tracer: Option<&Status>) -> Vec<Check> {
 
 fn check(capability: Capability, facts: &Facts, tracer: Option<&Status>) -> Check {
     let name = check_name(capability);
-    let (who, held, fallback) = match tracer {
-        Some(status) => {
-            let lacks = status.lacks.iter().any(|lack| lack.what == capability.name);
-            ("the tracer that runs".to_owned(), !lacks, status.mode == "fallback")
-        }
-        None => {
-            let held = Held(facts.capabilities.unwrap_or(0));
-            let who = facts.uid.map_or_else(|| "this user".to_owned(), |uid| format!("uid {uid}"));
-            (who, held.has(capability), !held.missing(&[BPF, PERFMON]).is_empty())
-        }
+    let (who, held, fallback) = if let Some(status) = tracer {
+        let lacks = status.lacks.iter().any(|lack| lack.what == capability.name);
+        ("the tracer that runs".to_owned(), !lacks, status.mode == "fallback")
+    } else {
+        let held = Held(facts.capabilities.unwrap_or(0));
+        let who = facts.uid.map_or_else(|| "this user".to_owned(), |uid| format!("uid {uid}"));
+        (who, held.has(capability), !held.missing(&[BPF, PERFMON]).is_empty())
     };
     if held {
         return Check::ok(name, format!("{who} has it"));
