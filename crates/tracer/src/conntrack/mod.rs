@@ -519,15 +519,38 @@ impl Conntrack {
         self.plain.insert(destination, now + PLAIN_NS);
     }
 
+    /// Asks for every row's entry; openers first, since their entries answer for the accepting ends of this node, too.
     fn ask<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) -> Vec<Answer> {
-        let questions: Vec<(u8, Ends)> = rows.map(|row| (row.protocol, ends(row))).collect();
-        let count = questions.len();
-        self.ask_all(&questions).unwrap_or_else(|error| {
-            tracing::warn!(%error, "failed to ask conntrack");
-            // Opened anew at the next look.
-            self.socket = None;
-            vec![Answer::Failed; count]
-        })
+        let questions: Vec<(bool, (u8, Ends))> =
+            rows.map(|row| (row.direction == 2, (row.protocol, ends(row)))).collect();
+        let mut answers = vec![Answer::Failed; questions.len()];
+        let mut known: HashMap<(u8, Ends), usize> = HashMap::new();
+        for openers in [true, false] {
+            let mut open: Vec<usize> = Vec::new();
+            for (index, (is_opener, question)) in questions.iter().enumerate() {
+                if *is_opener != openers {
+                    continue;
+                }
+                match known.get(question) {
+                    Some(&same) => answers[index] = answers[same].clone(),
+                    None => open.push(index),
+                }
+            }
+            let asked: Vec<(u8, Ends)> = open.iter().map(|&index| questions[index].1).collect();
+            let found = self.ask_all(&asked).unwrap_or_else(|error| {
+                tracing::warn!(%error, "failed to ask conntrack");
+                // Opened anew at the next look.
+                self.socket = None;
+                vec![Answer::Failed; asked.len()]
+            });
+            for (index, answer) in open.into_iter().zip(found) {
+                if let Answer::Found(entry) = &answer {
+                    known.insert((entry.protocol, entry.reply), index);
+                }
+                answers[index] = answer;
+            }
+        }
+        answers
     }
 
     /// Asks in groups, and takes each group's answers: they are there when the group is sent.
