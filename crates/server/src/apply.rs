@@ -43,6 +43,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const CLOSED_NS: i64 = 2 * 3600 * 1_000_000_000;
 /// Far behind anything that the log could still replay.
 const JOIN_COVERAGE_NS: i64 = 3600 * 1_000_000_000;
+/// About 80 MB of SQLite: a NodePort's masqueraded connections at 2 a second for a day.
+const TRANSLATIONS_MAX: u64 = 200_000;
 /// About 500 MB of SQLite.
 const TRANSACTIONS_MAX: u64 = 1_000_000;
 /// Ended facts name what the last day's connections refer to.
@@ -165,7 +167,9 @@ impl Applier {
                 }
             }
         };
-        let Some(Converted { transactions, facts, report, rows, records_refused }) = converted else { return };
+        let Some(Converted { transactions, facts, translations, report, rows, records_refused }) = converted else {
+            return;
+        };
         self.applied.insert(
             entry.stream,
             Applied {
@@ -179,6 +183,7 @@ impl Applier {
         group.batches += 1;
         group.changes.transactions.extend(transactions);
         group.changes.facts.extend(facts);
+        group.changes.translations.extend(translations);
         group.changes.reports.push(report);
         group.rows.extend(rows);
     }
@@ -258,11 +263,13 @@ impl Applier {
             transactions_max: TRANSACTIONS_MAX,
             facts_ns: FACTS_NS,
             facts_max: FACTS_MAX,
+            translations_ns: history_ns,
+            translations_max: TRANSLATIONS_MAX,
             reports_ns: history_ns,
             join_coverage_ns: JOIN_COVERAGE_NS,
         };
         match self.store.retain(&retention) {
-            Ok(removed) if removed.transactions_evicted + removed.facts_evicted > 0 => {
+            Ok(removed) if removed.transactions_evicted + removed.facts_evicted + removed.translations_evicted > 0 => {
                 tracing::warn!(?removed, "evicted rows beyond the caps");
             }
             Ok(_) => {}
@@ -324,5 +331,12 @@ fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
         losses: vec![loss],
         counts: [("batches_skipped".to_owned(), count)].into(),
     };
-    Converted { transactions: Vec::new(), facts: Vec::new(), report, rows: Vec::new(), records_refused: 0 }
+    Converted {
+        transactions: Vec::new(),
+        facts: Vec::new(),
+        translations: Vec::new(),
+        report,
+        rows: Vec::new(),
+        records_refused: 0,
+    }
 }

@@ -169,7 +169,7 @@ impl Names {
 
     /// A transaction's other end as far as its address tells.
     pub(crate) fn remote_endpoint(&self, transaction: &Transaction) -> Endpoint {
-        self.by_address(transaction.tuple.remote.ip(), transaction.last).0
+        self.by_address(transaction.flow_tuple().remote.ip(), transaction.last).0
     }
 
     /// An end that only its address tells of, and how sure that is.

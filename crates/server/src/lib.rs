@@ -16,6 +16,7 @@ mod live;
 mod pairing;
 mod query;
 mod server;
+mod translations;
 
 pub use args::Args;
 pub use server::Server;

@@ -4,19 +4,22 @@
 //! Views come from transactions (and, for connections that have left the state, from history rows); verdicts go to the
 //! answers. The pairing is of connections, not of rows: the client's row may lie in another window than the server's.
 //!
-//! Two views pair when their tuples after translation mirror each other (between loopback addresses also in the same
+//! Views are led on through what nodes between them translate first ([`crate::translations`]). Two views pair when their
+//! tuples after translation mirror each other (between loopback addresses also in the same
 //! network namespace) and their lifetimes overlap. A socket that does not tell its own address (an unconnected UDP
 //! socket) takes the one address under which a peer knows it, if there is exactly one. A server-side view counts only
 //! if no client-side view pairs with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::translations;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use weir_model::{Certainty, ConnectionId, Protocol, Side, Tuple, UnixNanos};
+use weir_store::Translation;
 use weir_store::transaction::is_wildcard;
 
 /// How far two lifetimes may miss each other: what clocks of two synchronised nodes differ at most in practice, and far
 /// below TCP's 60 s of TIME_WAIT, after which a tuple is used again.
-const SLACK_NS: i64 = 1_000_000_000;
+pub(crate) const SLACK_NS: i64 = 1_000_000_000;
 
 /// One view of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct View {
     pub(crate) from: UnixNanos,
     /// To its close; the end of time while it is open.
     pub(crate) to: UnixNanos,
+    /// `from` is its start; otherwise it may be older.
+    pub(crate) opened: bool,
 }
 
 /// What pairing says of a view.
@@ -44,8 +49,10 @@ pub(crate) struct Verdict {
     pub(crate) certainty: Certainty,
     /// The other end's view that fits best.
     pub(crate) counterpart: Option<ConnectionId>,
-    /// The tuple, with its own address where it did not tell it.
+    /// The tuple behind every translation that is known, with its own address where it did not tell it.
     pub(crate) tuple: Tuple,
+    /// Who opened it, where a server's view stayed alone and translations lead back to another end than it sees.
+    pub(crate) origin: Option<SocketAddr>,
 }
 
 impl Verdict {
@@ -61,13 +68,17 @@ impl Verdict {
 }
 
 /// Decides every view.
-pub(crate) fn pair(views: impl IntoIterator<Item = View>) -> HashMap<ConnectionId, Verdict> {
+pub(crate) fn pair(
+    views: impl IntoIterator<Item = View>,
+    translations: &BTreeSet<Translation>,
+) -> HashMap<ConnectionId, Verdict> {
     // By id: repetition falls away, and every later step goes in one order.
     let mut by_id: BTreeMap<ConnectionId, View> = BTreeMap::new();
     for view in views {
         by_id.entry(view.id).and_modify(|held| *held = join(held, &view)).or_insert(view);
     }
     let mut views: Vec<View> = by_id.into_values().collect();
+    translations::carry(&mut views, translations);
     find_own_addresses(&mut views);
     let mut flows: HashMap<FlowKey, Vec<usize>> = HashMap::new();
     for (index, view) in views.iter().enumerate() {
@@ -76,6 +87,12 @@ pub(crate) fn pair(views: impl IntoIterator<Item = View>) -> HashMap<ConnectionI
     let mut verdicts = HashMap::with_capacity(views.len());
     for (key, members) in &flows {
         decide(&views, key, members, &mut verdicts);
+    }
+    let lonely = views.iter().filter(|view| verdicts[&view.id].is_unpaired_server());
+    for (id, origin) in translations::origins(lonely, translations) {
+        if let Some(verdict) = verdicts.get_mut(&id) {
+            verdict.origin = Some(origin);
+        }
     }
     verdicts
 }
@@ -93,6 +110,7 @@ fn join(a: &View, b: &View) -> View {
         },
         from: a.from.min(b.from),
         to: a.to.max(b.to),
+        opened: a.opened || b.opened,
     }
 }
 
@@ -196,6 +214,7 @@ fn decide(views: &[View], key: &FlowKey, members: &[usize], verdicts: &mut HashM
                 certainty,
                 counterpart: counterpart.map(|other| views[other].id),
                 tuple: view.tuple,
+                origin: None,
             };
             verdicts.insert(view.id, verdict);
         }

@@ -3,6 +3,11 @@
 use super::*;
 use proptest::prelude::*;
 
+/// Where nothing is translated between the nodes.
+fn pair(views: impl IntoIterator<Item = View>) -> HashMap<ConnectionId, Verdict> {
+    super::pair(views, &BTreeSet::new())
+}
+
 fn tuple(local: &str, remote: &str) -> Tuple {
     Tuple { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
 }
@@ -16,6 +21,7 @@ fn view(id: u8, local: &str, remote: &str, claim: Option<Side>, life: (i64, i64)
         claim: claim.map(|side| (side, Certainty::Known)),
         from: UnixNanos(life.0 * 1_000_000_000),
         to: UnixNanos(life.1.saturating_mul(1_000_000_000)),
+        opened: true,
     }
 }
 
@@ -124,6 +130,7 @@ prop_compose! {
             )),
             from: UnixNanos(from * 500_000_000),
             to: UnixNanos((from + length) * 500_000_000),
+            opened: udp,
         }
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::Value;
 use support::*;
+use weir_wire::agent::MetadataFact;
 
 fn totals(items: &[Value]) -> (u64, u64, u64) {
     (sum(items, "sent_bytes"), sum(items, "recv_bytes"), sum(items, "connections"))
@@ -154,7 +155,7 @@ async fn a_server_view_without_a_client_counts_unless_the_clients_node_should_ha
     let mut batch = here.batch(vec![
         view(1, "10.0.0.1:80", "192.0.2.9:5000", 1, (10, 20), to),
         view(2, "10.0.0.1:80", "10.0.0.2:6000", 1, (100, 200), to),
-        view(3, "10.0.0.1:80", "10.0.0.2:7000", 1, (1000, 2000), to),
+        view(3, "10.0.0.1:80", "10.244.0.7:7000", 1, (1000, 2000), to),
     ]);
     batch.metadata.push(node_fact("a", &["10.0.0.1"]));
     session.deliver(&batch).await;
@@ -164,6 +165,8 @@ async fn a_server_view_without_a_client_counts_unless_the_clients_node_should_ha
     assert_eq!(totals(&server.items("/api/v1/edges").await), (2220, 1110, 3));
     let mut batch = there.batch(vec![view(9, "10.0.0.2:6000", "10.0.0.1:80", 2, (201, 99), to)]);
     batch.metadata.push(node_fact("b", &["10.0.0.2"]));
+    // A pod's address is that pod's alone.
+    batch.metadata.push(MetadataFact { kind: "pod".into(), id: "uid".into(), ..node_fact("web", &["10.244.0.7"]) });
     other_session.deliver(&batch).await;
     server.applied(2).await;
     // Its view of one connection counts instead; the other one it should have told of, and did not.

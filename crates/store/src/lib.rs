@@ -13,6 +13,7 @@ mod history;
 mod report;
 mod state;
 pub mod transaction;
+mod translation;
 
 pub use error::StoreError;
 pub use fact::Fact;
@@ -20,3 +21,4 @@ pub use history::{Endpoint, HistoryRow, HistoryStore, HistorySummary, SegmentId}
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
 pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
+pub use translation::Translation;

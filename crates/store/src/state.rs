@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::fact::Fact;
 use crate::report::{BatchReport, Coverage, Loss, StreamSummary};
 use crate::transaction::Transaction;
+use crate::translation::Translation;
 use std::collections::BTreeMap;
 use weir_model::UnixNanos;
 
@@ -17,6 +18,8 @@ pub struct StateChanges {
     pub transactions: Vec<Transaction>,
     /// Facts, merged into what is stored.
     pub facts: Vec<Fact>,
+    /// Translations; the same one again changes nothing.
+    pub translations: Vec<Translation>,
     /// The batches' reports; applying one again changes nothing.
     pub reports: Vec<BatchReport>,
 }
@@ -34,6 +37,10 @@ pub struct Retention {
     pub facts_ns: i64,
     /// At most so many facts are kept.
     pub facts_max: u64,
+    /// Translations leave so long after they were seen, nanoseconds.
+    pub translations_ns: i64,
+    /// At most so many translations are kept; those seen longest ago go first.
+    pub translations_max: u64,
     /// Coverage and losses leave after so long, nanoseconds.
     pub reports_ns: i64,
     /// Spans of coverage that ended so long ago and follow each other become one, nanoseconds.
@@ -51,6 +58,8 @@ pub struct Removed {
     pub facts_expired: u64,
     /// Facts beyond the cap.
     pub facts_evicted: u64,
+    /// Translations beyond the cap.
+    pub translations_evicted: u64,
 }
 
 /// Which transactions to read.
@@ -70,8 +79,8 @@ pub trait StateStore: Send + Sync {
     /// When they cannot be stored; then nothing of them is.
     fn apply(&self, changes: &StateChanges) -> Result<(), StoreError>;
 
-    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted` and
-    /// `facts_evicted`.
+    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted`,
+    /// `facts_evicted` and `translations_evicted`.
     ///
     /// # Errors
     /// When the state cannot be changed.
@@ -97,6 +106,12 @@ pub trait StateView {
     /// # Errors
     /// When the state cannot be read.
     fn linked(&self, links: &[i64], visit: &mut dyn FnMut(Transaction)) -> Result<(), StoreError>;
+
+    /// Every translation from or to one of these buckets ([`Translation::links`]); one may come twice.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn translations(&self, links: &[i64], visit: &mut dyn FnMut(Translation)) -> Result<(), StoreError>;
 
     /// Every fact of one of these kinds; of every kind when none is named.
     ///

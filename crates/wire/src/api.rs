@@ -193,6 +193,14 @@ pub struct Transaction {
     pub paired: bool,
     /// The row stands for every peer of a UDP socket beyond the cap (R9).
     pub other_peer: bool,
+    /// Where nodes translate the connection on its way (a Service, masquerading): the source that the other end sees.
+    pub translated_source: Option<String>,
+    /// And the other end's own address: the backend.
+    pub translated_dest: Option<String>,
+    /// The source port that the other end sees.
+    pub translated_source_port: Option<u16>,
+    /// The backend's port.
+    pub translated_dest_port: Option<u16>,
 }
 
 /// A connection as it is now: a transaction and what moved in the asked span.

@@ -194,7 +194,7 @@ impl Row for Transaction {
              direction_certainty monotonic_sent_bytes monotonic_recv_bytes monotonic_retransmits \
              bytes_before sent_bytes_before recv_bytes_before state close_reason errno pid process \
              container_id cgroup_path net_ns rtt_us connect_latency_us first_seen last_seen paired \
-             other_peer"
+             other_peer translated_source translated_dest translated_source_port translated_dest_port"
             .split(' ')
             .collect()
     }

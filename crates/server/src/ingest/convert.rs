@@ -12,7 +12,7 @@ use weir_model::{
 };
 use weir_store::{
     BatchReport, Before, Claim, Condition, Coverage, Fact, HistoryRow, Loss, Owner, Rtt, SourceState, StreamId,
-    Transaction,
+    Transaction, Translation,
 };
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Batch, LocalEnd, Record};
@@ -28,6 +28,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 pub(crate) struct Converted {
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) facts: Vec<Fact>,
+    pub(crate) translations: Vec<Translation>,
     pub(crate) report: BatchReport,
     pub(crate) rows: Vec<HistoryRow>,
     pub(crate) records_refused: u64,
@@ -70,8 +71,12 @@ pub(crate) fn convert(
         transactions.push(reading);
     }
     name_remote_ends(&transactions, &mut rows, names);
+    let told = batch.translations.len();
+    let translations: Vec<Translation> =
+        batch.translations.iter().filter_map(|told| to_translation(told, &node)).collect();
+    refused += (told - translations.len()) as u64;
     let report = to_report(stream, batch, &node, boot, received, clock_offset_ns, refused);
-    Converted { transactions, facts, report, rows, records_refused: refused }
+    Converted { transactions, facts, translations, report, rows, records_refused: refused }
 }
 
 fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 16]) -> Option<Transaction> {
@@ -147,6 +152,25 @@ fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 1
         rtt: (record.rtt_us != 0).then_some(Rtt { at, us: record.rtt_us }),
         connect_latency_us: (record.connect_latency_us != 0).then_some(record.connect_latency_us),
         other_peer: record.other_peer,
+    })
+}
+
+/// `None` when it is not one: no addresses, or nothing translated.
+fn to_translation(told: &weir_wire::agent::Translation, node: &NodeName) -> Option<Translation> {
+    let protocol = match told.protocol {
+        0 => Protocol::Tcp,
+        1 => Protocol::Udp,
+        _ => return None,
+    };
+    let original = tuple(told.original_source.as_ref()?, told.original_dest.as_ref()?)?;
+    let translated = tuple(told.translated_source.as_ref()?, told.translated_dest.as_ref()?)?;
+    (original != translated).then(|| Translation {
+        node: node.clone(),
+        protocol,
+        original,
+        translated,
+        seen: UnixNanos(told.seen_unix_ns),
+        began: told.began,
     })
 }
 

@@ -6,6 +6,7 @@
 
 use super::ends::{EndId, EndTable, Ends};
 use super::params::Question;
+use super::records::evicted;
 use super::selection::{Depth, Moved, Selection, Subject};
 use super::{Sources, completeness, cut};
 use crate::ingest::convert::is_failure;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::{Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
-use weir_wire::losses::UNPAIRED;
+use weir_wire::losses::{TRANSLATIONS_EVICTED, UNPAIRED};
 
 /// Connections with the same ends, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,7 +100,8 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         intended: UNPAIRED.intended,
         ..loss
     });
-    let mut completeness = completeness::of(&*view, question, now, losses.collect())?;
+    let losses = losses.chain(evicted(&*view, TRANSLATIONS_EVICTED)?).collect();
+    let mut completeness = completeness::of(&*view, question, now, losses)?;
     completeness.omitted = cut(&mut items, question.limit);
     Ok(Answer { items, completeness })
 }

@@ -2,7 +2,8 @@
 //!
 //! Where a grouping has no value for an end, it falls back: `service` and `workload` to pod, container, process;
 //! `process` to the workload; `namespace` to the node's name, `zone` to the node's; an end outside every known node
-//! stays `external` with its address under every grouping.
+//! stays `external` with its address under every grouping. A client that only a node's address tells of is `unknown`,
+//! `behind NODE`: the node speaks for whomever it masquerades.
 
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
@@ -66,7 +67,12 @@ impl<'a> EndTable<'a> {
         let counterpart =
             verdict.and_then(|verdict| verdict.counterpart).and_then(|id| self.selection.subjects.get(&id));
         let other = match counterpart {
-            Some(counterpart) => self.own(counterpart, subject.tuple.remote.ip()),
+            Some(counterpart) => {
+                let told = counterpart.tuple.local.ip();
+                // A socket that does not tell its own address is where its peer found it.
+                let address = if told.is_unspecified() { subject.flow.remote.ip() } else { told };
+                self.own(counterpart, address)
+            }
             // A socket that is connected to itself.
             None if subject.flow.local == subject.flow.remote => own,
             None => {
@@ -121,7 +127,32 @@ impl Selection {
     }
 
     fn end_by_address(&self, subject: &Subject) -> End {
-        let address = subject.tuple.remote.ip();
+        let verdict = self.verdicts.get(&subject.id);
+        let is_server = verdict.is_some_and(|verdict| verdict.side == Side::Server);
+        let address = if is_server {
+            self.opener(subject)
+        } else {
+            verdict.map_or(subject.flow, |verdict| verdict.tuple).remote.ip()
+        };
+        if is_server
+            && let Some(holder) = self.names.holder(address, subject.last)
+            && holder.kind == "node"
+        {
+            return End {
+                endpoint: Endpoint {
+                    kind: "unknown".to_owned(),
+                    namespace: String::new(),
+                    name: format!("behind {}", holder.node),
+                },
+                process: String::new(),
+                container_id: String::new(),
+                cgroup_path: String::new(),
+                node: None,
+                zone: None,
+                address,
+                certainty: Certainty::Unknown,
+            };
+        }
         let (mut endpoint, certainty) = self.names.by_address(address, subject.last);
         if address.is_unspecified() {
             // A UDP socket's peers beyond the cap (R9).

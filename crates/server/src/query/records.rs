@@ -98,6 +98,10 @@ fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subjec
 fn transaction(selection: &Selection, subject: &Subject) -> Option<Transaction> {
     let stored = subject.transaction.as_ref()?;
     let owner = stored.owner.as_ref();
+    let verdict = selection.verdicts.get(&subject.id);
+    // A socket that does not tell its own address is not translated for that.
+    let behind = verdict.map_or(subject.flow, |verdict| verdict.tuple);
+    let translated = (behind != stored.tuple && !stored.tuple.local.ip().is_unspecified()).then_some(behind);
     let text = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
     let instance = match stored.key.instance {
         Instance::Socket { cookie } => format!("socket:{cookie}"),
@@ -140,8 +144,12 @@ fn transaction(selection: &Selection, subject: &Subject) -> Option<Transaction> 
         connect_latency_us: stored.connect_latency_us,
         first_seen: rfc3339(stored.started.unwrap_or(stored.seen)),
         last_seen: rfc3339(stored.closed().unwrap_or(stored.last)),
-        paired: selection.verdicts.get(&subject.id).is_some_and(|verdict| verdict.counterpart.is_some()),
+        paired: verdict.is_some_and(|verdict| verdict.counterpart.is_some()),
         other_peer: stored.other_peer,
+        translated_source: translated.map(|tuple| tuple.local.ip().to_string()),
+        translated_dest: translated.map(|tuple| tuple.remote.ip().to_string()),
+        translated_source_port: translated.map(|tuple| tuple.local.port()),
+        translated_dest_port: translated.map(|tuple| tuple.remote.port()),
     })
 }
 
@@ -154,7 +162,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Rows beyond a cap are missing from these answers, whatever their span was.
-fn evicted(view: &dyn StateView, reason: &Reason) -> Result<Vec<Loss>, StoreError> {
+pub(super) fn evicted(view: &dyn StateView, reason: &Reason) -> Result<Vec<Loss>, StoreError> {
     let count = view.counters()?.get(reason.word).copied().unwrap_or(0);
     Ok((count > 0)
         .then(|| Loss {

@@ -8,11 +8,12 @@ use super::completeness::Covered;
 use super::params::{OpenOrClosed, Question};
 use crate::identity::{NAMING, Names};
 use crate::pairing::{self, Verdict, View};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::translations::HOPS_MAX;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
-    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, transaction,
+    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, transaction,
 };
 
 /// A connection's view without its stored form: from the state or, if it has left that, from history.
@@ -27,6 +28,8 @@ pub(crate) struct Subject {
     pub(crate) claim: Option<(Side, Certainty)>,
     /// Its start, or its first record.
     pub(crate) from: UnixNanos,
+    /// `from` is its start.
+    pub(crate) opened: bool,
     /// The end of its newest record.
     pub(crate) last: UnixNanos,
     /// It has ended: closed, or its node has booted since.
@@ -56,6 +59,7 @@ pub(crate) struct Selection {
     pub(crate) subjects: HashMap<ConnectionId, Subject>,
     pub(crate) moved: HashMap<ConnectionId, Moved>,
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
+    translations: BTreeSet<Translation>,
     pub(crate) names: Names,
     pub(crate) covered: Covered,
 }
@@ -92,6 +96,7 @@ impl Selection {
             subjects,
             moved: HashMap::new(),
             verdicts: HashMap::new(),
+            translations: BTreeSet::new(),
             names,
             covered: Covered::of(&view.coverage(since, until)?),
         };
@@ -142,34 +147,60 @@ impl Selection {
         }
     }
 
-    /// Pairs what is here; looks up the buckets of what found no other end, and pairs again.
+    /// Pairs what is here; looks up the buckets of what found no other end, also behind translations, and pairs again.
     fn find_counterparts(&mut self, view: &dyn StateView, boots: &Boots) -> Result<(), StoreError> {
-        self.verdicts = pairing::pair(self.subjects.values().map(Subject::view));
-        let lonely: HashSet<i64> = self
-            .verdicts
-            .iter()
-            .filter(|(_, verdict)| verdict.counterpart.is_none())
-            .filter_map(|(id, _)| self.subjects.get(id))
-            .map(|subject| transaction::link(subject.protocol, subject.flow))
-            .collect();
-        let mut links: Vec<i64> = lonely.into_iter().collect();
-        links.sort_unstable();
-        let mut found = Vec::new();
-        view.linked(&links, &mut |transaction| found.push(transaction))?;
-        let mut added = false;
-        for transaction in found {
-            let subject = Subject::of(transaction, boots);
-            added |= self.subjects.insert_if_new(subject);
+        let mut asked: HashSet<i64> = HashSet::new();
+        // Each hop has its translation and, behind it, its views.
+        for _ in 0..=HOPS_MAX {
+            self.verdicts = pairing::pair(self.subjects.values().map(Subject::view), &self.translations);
+            let links = self.lonely_links(&mut asked);
+            let mut added = false;
+            let mut found = Vec::new();
+            view.translations(&links, &mut |translation| found.push(translation))?;
+            let mut links: HashSet<i64> = links.into_iter().collect();
+            for translation in found {
+                links.extend(translation.links().into_iter().filter(|link| asked.insert(*link)));
+                added |= self.translations.insert(translation);
+            }
+            let mut links: Vec<i64> = links.into_iter().collect();
+            links.sort_unstable();
+            let mut found = Vec::new();
+            view.linked(&links, &mut |transaction| found.push(transaction))?;
+            for transaction in found {
+                added |= self.subjects.insert_if_new(Subject::of(transaction, boots));
+            }
+            if !added {
+                return Ok(());
+            }
         }
-        if added {
-            self.verdicts = pairing::pair(self.subjects.values().map(Subject::view));
-        }
+        self.verdicts = pairing::pair(self.subjects.values().map(Subject::view), &self.translations);
         Ok(())
+    }
+
+    /// The buckets of views without another end that were not asked for yet.
+    fn lonely_links(&self, asked: &mut HashSet<i64>) -> Vec<i64> {
+        let lonely = self.verdicts.iter().filter(|(_, verdict)| verdict.counterpart.is_none());
+        let mut links: Vec<i64> = lonely
+            .filter_map(|(id, verdict)| Some((self.subjects.get(id)?, verdict)))
+            .flat_map(|(subject, verdict)| {
+                // A socket that does not tell its address stays in the bucket of what it tells.
+                [subject.flow, verdict.tuple].map(|tuple| transaction::link(subject.protocol, tuple))
+            })
+            .filter(|link| asked.insert(*link))
+            .collect();
+        links.sort_unstable();
+        links
+    }
+
+    /// The address of a server's client: as translations lead back, else as the server sees it.
+    pub(crate) fn opener(&self, subject: &Subject) -> std::net::IpAddr {
+        let origin = self.verdicts.get(&subject.id).and_then(|verdict| verdict.origin);
+        origin.unwrap_or(subject.flow.remote).ip()
     }
 
     /// Whether the client's node would have told of a view of this connection, had it one.
     pub(crate) fn is_client_covered(&self, subject: &Subject) -> bool {
-        let (own, other) = (subject.flow.local.ip(), subject.flow.remote.ip());
+        let (own, other) = (subject.flow.local.ip(), self.opener(subject));
         client_covered(&self.names, &self.covered, &subject.node, other, own, subject.last)
     }
 }
@@ -190,7 +221,8 @@ impl InsertIfNew for HashMap<ConnectionId, Subject> {
     }
 }
 
-/// A client on the server's own node is covered by the very poll that tells of the server's view.
+/// A client on the server's own node is covered by the very poll that tells of the server's view. A node's own address
+/// proves nothing: whoever the node masquerades has it too, and the node would have told of a socket of its own.
 fn client_covered(
     names: &Names,
     covered: &Covered,
@@ -202,9 +234,10 @@ fn client_covered(
     if client.is_loopback() || client == server {
         return true;
     }
-    match names.node_of(client, at) {
-        Some(owner) if owner == node => true,
-        Some(owner) => covered.covers(owner, at),
+    match names.holder(client, at) {
+        Some(holder) if holder.kind == "node" => false,
+        Some(holder) if holder.node == node => true,
+        Some(holder) => covered.covers(&holder.node, at),
         None => false,
     }
 }
@@ -236,6 +269,7 @@ impl Subject {
             flow: transaction.flow_tuple(),
             claim: transaction.claim.map(|claim| (claim.direction.into(), claim.certainty)),
             from: transaction.started.unwrap_or(transaction.first).min(transaction.first),
+            opened: transaction.started.is_some(),
             last: transaction.last,
             ended: transaction.closed().is_some() || !same_boot,
             close_reason: transaction.condition.close_reason.clone().unwrap_or_default(),
@@ -261,6 +295,7 @@ impl Subject {
             flow: tuple,
             claim: row.view.map(|side| (side, Certainty::Inferred)),
             from: row.started.unwrap_or(row.from).min(row.from),
+            opened: row.started.is_some(),
             last: row.to,
             ended: true,
             close_reason: row.failure.to_string(),
@@ -294,6 +329,7 @@ impl Subject {
             claim: self.claim,
             from: self.from,
             to: if self.ended { self.last } else { UnixNanos(i64::MAX) },
+            opened: self.opened,
         }
     }
 

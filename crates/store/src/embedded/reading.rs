@@ -1,12 +1,16 @@
 //! A snapshot of the state: one read transaction on a connection of its own, which the writer does not disturb.
 
 use super::Embedded;
-use super::rows::{FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMNS, fact, stream_summary, transaction};
+use super::rows::{
+    FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMNS, TRANSLATION_COLUMNS, fact, stream_summary, transaction,
+    translation,
+};
 use crate::error::StoreError;
 use crate::fact::Fact;
 use crate::report::{Coverage, Loss, StreamSummary};
 use crate::state::{StateView, TransactionSpan};
 use crate::transaction::Transaction;
+use crate::translation::Translation;
 use rusqlite::{Connection, Params, params};
 use std::collections::BTreeMap;
 use weir_model::UnixNanos;
@@ -80,6 +84,22 @@ impl StateView for View<'_> {
         Ok(())
     }
 
+    fn translations(&self, links: &[i64], visit: &mut dyn FnMut(Translation)) -> Result<(), StoreError> {
+        // Most clusters have none, and a question may have many buckets.
+        let mut some = false;
+        self.each("SELECT 1 FROM translations LIMIT 1", [], |_| Ok(()), &mut |()| some = true)?;
+        if !some {
+            return Ok(());
+        }
+        for column in ["original_link", "translated_link"] {
+            let sql = format!("SELECT {TRANSLATION_COLUMNS} FROM translations WHERE {column} = ?1");
+            for link in links {
+                self.each(&sql, params![link], translation, visit)?;
+            }
+        }
+        Ok(())
+    }
+
     fn facts(&self, kinds: &[&str], visit: &mut dyn FnMut(Fact)) -> Result<(), StoreError> {
         let all = kinds.is_empty();
         let places = vec!["?"; kinds.len()].join(", ");
@@ -144,7 +164,8 @@ impl StateView for View<'_> {
         self.each(
             "SELECT name, value FROM counters
              UNION ALL SELECT 'transactions', count(*) FROM transactions
-             UNION ALL SELECT 'facts', count(*) FROM metadata",
+             UNION ALL SELECT 'facts', count(*) FROM metadata
+             UNION ALL SELECT 'translations', count(*) FROM translations",
             [],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)),
             &mut |(name, value)| {

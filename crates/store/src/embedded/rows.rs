@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::fact::Fact;
 use crate::report::{Coverage, SourceState, StreamId, StreamSummary};
 use crate::transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
+use crate::translation::Translation;
 use rusqlite::types::Type;
 use rusqlite::{Row, Statement};
 use std::net::SocketAddr;
@@ -25,6 +26,13 @@ pub(super) const TRANSACTION_COLUMN_COUNT: usize = 48;
 /// Every column of `metadata`.
 pub(super) const FACT_COLUMNS: &str = "node, source, kind, id, valid_from, valid_to, said, name, namespace, parent, \
     netns, addresses, attributes";
+
+/// Every column of `translations`.
+pub(super) const TRANSLATION_COLUMNS: &str = "node, protocol, original_source_ip, original_source_port, \
+    original_dest_ip, original_dest_port, translated_source_ip, translated_source_port, translated_dest_ip, \
+    translated_dest_port, seen, began, original_link, translated_link";
+/// How many those are.
+pub(super) const TRANSLATION_COLUMN_COUNT: usize = 14;
 
 /// Every column of `streams`.
 pub(super) const STREAM_COLUMNS: &str = "stream, node, boot, agent_run, version, applied_sequence, received, \
@@ -237,6 +245,34 @@ pub(super) fn bind_fact(statement: &mut Statement<'_>, fact: &Fact) -> Result<()
         statement.raw_bind_parameter(index + 1, value).map_err(StoreError::sql("store a metadata fact"))?;
     }
     Ok(())
+}
+
+pub(super) fn translation(row: &Row<'_>) -> rusqlite::Result<Translation> {
+    Ok(Translation {
+        node: NodeName(row.get(0)?),
+        protocol: protocol(row, 1)?,
+        original: Tuple { local: end(row, 2)?, remote: end(row, 4)? },
+        translated: Tuple { local: end(row, 6)?, remote: end(row, 8)? },
+        seen: UnixNanos(row.get(10)?),
+        began: row.get(11)?,
+    })
+}
+
+pub(super) fn bind_translation(statement: &mut Statement<'_>, row: &Translation) -> rusqlite::Result<()> {
+    let mut column = 0;
+    let mut bind = |value: &dyn rusqlite::ToSql| {
+        column += 1;
+        statement.raw_bind_parameter(column, value)
+    };
+    bind(&row.node.0)?;
+    bind(&(row.protocol as i64))?;
+    for end in [row.original.local, row.original.remote, row.translated.local, row.translated.remote] {
+        bind(&address_bytes(end.ip()))?;
+        bind(&end.port())?;
+    }
+    bind(&row.seen.0)?;
+    bind(&row.began)?;
+    row.links().iter().try_for_each(|link| bind(link))
 }
 
 pub(super) fn protocol(row: &Row<'_>, column: usize) -> rusqlite::Result<Protocol> {

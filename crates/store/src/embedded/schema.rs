@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -120,6 +120,26 @@ CREATE TABLE segments (
 CREATE INDEX segments_newest ON segments (newest);
 CREATE TABLE watermark (only INTEGER PRIMARY KEY CHECK (only = 1), lsn INTEGER NOT NULL);
 INSERT INTO watermark VALUES (1, 0);
+";
+
+/// What nodes do to the ends of connections, by the buckets of the views before and behind it.
+const SCHEMA_2: &str = "
+CREATE TABLE translations (
+    node TEXT NOT NULL,
+    protocol INTEGER NOT NULL,
+    original_source_ip BLOB NOT NULL, original_source_port INTEGER NOT NULL,
+    original_dest_ip BLOB NOT NULL, original_dest_port INTEGER NOT NULL,
+    translated_source_ip BLOB NOT NULL, translated_source_port INTEGER NOT NULL,
+    translated_dest_ip BLOB NOT NULL, translated_dest_port INTEGER NOT NULL,
+    seen INTEGER NOT NULL,
+    began INTEGER NOT NULL,
+    original_link INTEGER NOT NULL, translated_link INTEGER NOT NULL,
+    PRIMARY KEY (original_link, translated_link, node, protocol, seen, original_source_ip, original_source_port,
+        original_dest_ip, original_dest_port, translated_source_ip, translated_source_port, translated_dest_ip,
+        translated_dest_port)
+) WITHOUT ROWID;
+CREATE INDEX translations_link ON translations (translated_link);
+CREATE INDEX translations_seen ON translations (seen);
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -1,8 +1,8 @@
 //! What the one writer does to the state: merge, and forget.
 
 use super::rows::{
-    FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, bind_fact, bind_transaction, fact,
-    stream_summary, transaction,
+    FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, TRANSLATION_COLUMN_COUNT,
+    TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, stream_summary, transaction,
 };
 use crate::error::StoreError;
 use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
@@ -14,6 +14,7 @@ pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Resu
     let step = begin(connection)?;
     merge_transactions(&step, changes)?;
     merge_facts(&step, changes)?;
+    add_translations(&step, changes)?;
     for report in &changes.reports {
         add_report(&step, report)?;
     }
@@ -82,6 +83,26 @@ fn merge_facts(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError
             bind_fact(&mut put, &merged)?;
             put.raw_execute().map_err(sql())?;
         }
+    }
+    Ok(())
+}
+
+/// A translation is its own key; only whether it was seen to begin is learnt later.
+fn add_translations(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
+    if changes.translations.is_empty() {
+        return Ok(());
+    }
+    let sql = || StoreError::sql("store a translation");
+    let places = vec!["?"; TRANSLATION_COLUMN_COUNT].join(", ");
+    let mut put = step
+        .prepare_cached(&format!(
+            "INSERT INTO translations ({TRANSLATION_COLUMNS}) VALUES ({places})
+             ON CONFLICT DO UPDATE SET began = max(began, excluded.began)"
+        ))
+        .map_err(sql())?;
+    for translation in &changes.translations {
+        bind_translation(&mut put, translation).map_err(sql())?;
+        put.raw_execute().map_err(sql())?;
     }
     Ok(())
 }
@@ -185,6 +206,8 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
             .map_err(sql())? as u64,
         ..Removed::default()
     };
+    let seen_before = retention.now.plus(retention.translations_ns.saturating_neg()).0;
+    step.execute("DELETE FROM translations WHERE seen < ?1", [seen_before]).map_err(sql())?;
     let horizon = retention.now.plus(-retention.reports_ns).0;
     step.execute("DELETE FROM coverage WHERE to_ns < ?1", [horizon]).map_err(sql())?;
     step.execute("UPDATE coverage SET from_ns = ?1 WHERE from_ns < ?1", [horizon]).map_err(sql())?;
@@ -204,9 +227,22 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
         "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
          (SELECT node, source, kind, id, valid_from FROM metadata ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)",
     )?;
-    for (name, count) in
-        [("transactions_evicted", removed.transactions_evicted), ("facts_evicted", removed.facts_evicted)]
-    {
+    removed.translations_evicted = evict(
+        &step,
+        "translations",
+        retention.translations_max,
+        "DELETE FROM translations WHERE (original_link, translated_link, node, protocol, seen, original_source_ip,
+             original_source_port, original_dest_ip, original_dest_port, translated_source_ip, translated_source_port,
+             translated_dest_ip, translated_dest_port) IN
+         (SELECT original_link, translated_link, node, protocol, seen, original_source_ip, original_source_port,
+             original_dest_ip, original_dest_port, translated_source_ip, translated_source_port, translated_dest_ip,
+             translated_dest_port FROM translations ORDER BY seen LIMIT ?1)",
+    )?;
+    for (name, count) in [
+        ("transactions_evicted", removed.transactions_evicted),
+        ("facts_evicted", removed.facts_evicted),
+        ("translations_evicted", removed.translations_evicted),
+    ] {
         add_to_counter(&step, name, count)?;
     }
     step.commit().map_err(sql())?;

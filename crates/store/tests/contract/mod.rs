@@ -9,7 +9,7 @@ use weir_model::{
 use weir_store::{
     BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, Endpoint, Fact, HistoryRow, HistoryStore, Loss, Lsn,
     Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView, StreamId, Transaction,
-    TransactionSpan,
+    TransactionSpan, Translation,
 };
 
 pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
@@ -148,6 +148,7 @@ pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
     a_view_is_a_snapshot(&open());
     reports_add_up_once(&open());
     the_newest_saying_of_a_fact_stands(&open());
+    translations_are_a_set(&open());
     let before = everything(&*open().view().unwrap());
     assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
     what_is_past_its_time_leaves(&open());
@@ -174,6 +175,8 @@ fn coverage_that_is_long_past_is_joined(store: &dyn StateStore) {
         transactions_max: u64::MAX,
         facts_ns: i64::MAX,
         facts_max: u64::MAX,
+        translations_ns: i64::MAX,
+        translations_max: u64::MAX,
         reports_ns: 950,
         join_coverage_ns: 500,
     };
@@ -287,6 +290,62 @@ fn the_newest_saying_of_a_fact_stands(store: &dyn StateStore) {
     assert_eq!(found, [sayings[1].clone()]);
 }
 
+fn translation(port: u16, seen: i64, began: bool) -> Translation {
+    Translation {
+        node: NodeName("b".into()),
+        protocol: Protocol::Tcp,
+        original: Tuple::new([10, 0, 0, 1].into(), port, [10, 0, 0, 2].into(), 30080),
+        translated: Tuple::new("fd00::1".parse().unwrap(), port, "fd00::2".parse().unwrap(), 8080),
+        seen: UnixNanos(seen),
+        began,
+    }
+}
+
+fn translations(store: &dyn StateStore, links: &[i64]) -> Vec<Translation> {
+    let mut found = Vec::new();
+    store.view().unwrap().translations(links, &mut |translation| found.push(translation)).unwrap();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn translations_are_a_set(store: &dyn StateStore) {
+    let all = [translation(1, 5_000, true), translation(1, 6_000, false), translation(2, 5_000, false)];
+    assert!(translations(store, &all[0].links()).is_empty());
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        for index in order {
+            let told = vec![all[index].clone(), all[index].clone()];
+            store.apply(&StateChanges { translations: told, ..StateChanges::default() }).unwrap();
+        }
+    }
+    // From before it and from behind it, it is found.
+    for link in all[0].links() {
+        assert_eq!(translations(store, &[link]), all[..2]);
+    }
+    assert_eq!(translations(store, &[all[0].links()[0], all[2].links()[1]]).len(), 3);
+    // That it was seen to begin is kept, whichever was told last.
+    let weaker = Translation { began: false, ..all[0].clone() };
+    store.apply(&StateChanges { translations: vec![weaker], ..StateChanges::default() }).unwrap();
+    assert_eq!(translations(store, &all[0].links()), all[..2]);
+    assert_eq!(store.view().unwrap().counters().unwrap()["translations"], 3);
+    let retention = Retention {
+        now: UnixNanos(7_000),
+        closed_ns: i64::MAX,
+        transactions_max: u64::MAX,
+        facts_ns: i64::MAX,
+        facts_max: u64::MAX,
+        translations_ns: 1_500,
+        translations_max: 1,
+        reports_ns: 7_000,
+        join_coverage_ns: 7_000,
+    };
+    assert_eq!(store.retain(&retention).unwrap().translations_evicted, 0);
+    assert_eq!(translations(store, &all[0].links()), all[1..2]);
+    store.apply(&StateChanges { translations: vec![translation(3, 6_500, true)], ..StateChanges::default() }).unwrap();
+    assert_eq!(store.retain(&retention).unwrap().translations_evicted, 1);
+    assert!(translations(store, &all[1].links()).is_empty(), "the one seen longest ago goes");
+}
+
 fn what_is_past_its_time_leaves(store: &dyn StateStore) {
     let rows = vec![closed(70, 1_000, 900), closed(71, 5_000, 4_900), transaction(72, 1_000)];
     let facts = vec![fact("ended", 5, "ended", Some(10)), fact("holds", 5, "holds", None)];
@@ -297,6 +356,8 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
         transactions_max: 1_000_000,
         facts_ns: 2_000,
         facts_max: 1_000_000,
+        translations_ns: 2_000,
+        translations_max: 1_000_000,
         reports_ns: 2_000,
         join_coverage_ns: 500,
     };
