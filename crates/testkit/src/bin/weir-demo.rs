@@ -39,10 +39,14 @@ fn main() -> Result<()> {
         listener => listener.with_context(|| format!("failed to listen on {}", args.listen))?,
     };
     let families = if args.dual_stack { Families::Dual } else { Families::V4 };
+    let begin = now();
     let cluster = Cluster::build(&town::plan(args.dnat, families))?;
+    let built = begin.elapsed();
     let processes = town::open(&cluster)?;
     let settings = Settings { interval: "2s".into(), tracer: Vec::new(), agent: Vec::new(), listener };
     let weir = cluster.start_weir(settings)?;
+    let up = begin.elapsed();
+    println!("The cluster was built in {} ms, weir was up after {} ms.\n", built.as_millis(), up.as_millis());
     print!("{}", introduction(&cluster, &weir, processes.len())?);
 
     let (weir, ended) = wait(weir, args.seconds.map(Duration::from_secs))?;
@@ -55,6 +59,11 @@ fn main() -> Result<()> {
     drop(cluster);
     println!("stopped: {edges} edges by address were seen; nothing is left");
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a real cluster takes to build is told")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// Until a signal, the time is over, or a part of weir has ended.

@@ -74,6 +74,9 @@ impl Cluster {
         plan.check()?;
         let (root, folder) = own_folders()?;
         let (janitor, life) = Janitor::start(&root, &folder)?;
+        for path in [&root, &folder] {
+            std::fs::create_dir(path).with_context(|| format!("failed to make {}", path.display()))?;
+        }
         let style = Style { links: plan.links, families: plan.families };
         let holder = |name: &str, forwards| -> Result<Holder> {
             let holder = Holder::start(&root.join(name), &life, None)?;
@@ -283,15 +286,10 @@ impl Cluster {
     }
 }
 
-/// The cgroup and the folder of a new cluster; the name says whose they are.
+/// The cgroup and the folder of a new cluster; the name says whose they are. They are made once the janitor knows them.
 fn own_folders() -> Result<(PathBuf, PathBuf)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("weir-testkit-{}-{number}", std::process::id());
-    let root = cgroups::mounted()?.join(&name);
-    let folder = std::env::temp_dir().join(name);
-    for path in [&root, &folder] {
-        std::fs::create_dir(path).with_context(|| format!("failed to make {}", path.display()))?;
-    }
-    Ok((root, folder))
+    Ok((cgroups::mounted()?.join(&name), std::env::temp_dir().join(name)))
 }
