@@ -98,6 +98,29 @@ fn a_demo_that_is_killed_with_everything_running_leaves_nothing() -> Result<()> 
 }
 
 #[test]
+fn a_demo_that_is_killed_while_it_builds_leaves_nothing() -> Result<()> {
+    if !is_root_or_skip("a_demo_that_is_killed_while_it_builds_leaves_nothing") {
+        return Ok(());
+    }
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let root = mount(&mountinfo).context("cgroup v2")?;
+    // At once, with some nodes, with pods.
+    for stage in ["", "node2", "node1/kubepods.slice"] {
+        let mut command = Command::new(binary("weir-demo")?);
+        command.args(["--listen", "127.0.0.1:0"]);
+        let mut demo = Process::spawn(command)?;
+        let name = format!("weir-testkit-{}-0", demo.pid());
+        let (cgroup, folder) = (root.join(&name), std::env::temp_dir().join(&name));
+        until(COMING_UP, || Ok(cgroup.join(stage).exists()))?;
+        demo.signal(Signal::SIGKILL)?;
+        demo.wait(PATIENCE)?;
+        let traces = Traces { cgroup, folder, namespaces: BTreeSet::new() };
+        until(PATIENCE, || traces.are_gone().map(|()| true)).with_context(|| format!("killed at {stage:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_dropped_cluster_is_gone_with_all_that_ran_in_it() -> Result<()> {
     if !is_root_or_skip("a_dropped_cluster_is_gone_with_all_that_ran_in_it") {
         return Ok(());
