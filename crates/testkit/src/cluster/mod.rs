@@ -20,6 +20,7 @@ pub mod cgroups;
 mod dnat;
 mod gate;
 pub mod janitor;
+pub mod kubernetes;
 mod links;
 pub mod node;
 pub mod place;
@@ -39,6 +40,7 @@ pub use weir::{ClusterWeir, Settings};
 use addresses::Addresses;
 use anyhow::{Context, Result, ensure};
 use janitor::Janitor;
+use kubernetes::Kubernetes;
 use links::{Forwarding, Host, Style, settings};
 use place::Holder;
 use plan::Backends;
@@ -51,6 +53,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Cluster {
     // In the order of their end: first whoever holds namespaces, last the janitor.
+    kubernetes: Kubernetes,
     pods: Vec<Pod>,
     nodes: Vec<Node>,
     outside: Holder,
@@ -92,9 +95,24 @@ impl Cluster {
         }
         let (pods, services) = (Vec::new(), Vec::new());
         let dnat = plan.dnat;
-        let mut cluster =
-            Self { pods, nodes, outside, control, wire, services, style, dnat, root, folder, life, _janitor: janitor };
+        let kubernetes = Kubernetes::start(&control.place, &nodes, &pod::hex(16)?)?;
+        let mut cluster = Self {
+            kubernetes,
+            pods,
+            nodes,
+            outside,
+            control,
+            wire,
+            services,
+            style,
+            dnat,
+            root,
+            folder,
+            life,
+            _janitor: janitor,
+        };
         cluster.join_hosts()?;
+        cluster.admit_service(&Service::of_the_api_server())?;
         for service in &plan.services {
             cluster.admit_service(service)?;
         }
@@ -137,6 +155,7 @@ impl Cluster {
             let place = node.place().clone();
             node.installed.replace(&place, self.dnat, &views)?;
         }
+        self.kubernetes.follow(&self.nodes, &self.pods, &self.services);
         Ok(())
     }
 
@@ -271,6 +290,21 @@ impl Cluster {
         let service = found.with_context(|| format!("there is no Service {namespace}/{name}"))?;
         service.plan.backends = Backends::Pods(pods.iter().map(ToString::to_string).collect());
         self.translate()
+    }
+
+    /// Where the API server's stand-in is reached from nodes and pods (plain HTTP).
+    pub fn api_server(&self) -> std::net::SocketAddr {
+        (addresses::host(self.style.families, addresses::CONTROL).v4, kubernetes::API_PORT).into()
+    }
+
+    /// The bearer token that the API server and the kubelets ask for.
+    pub fn kubernetes_token(&self) -> &str {
+        self.kubernetes.token()
+    }
+
+    /// Makes the API server forget every version but the current one: watches from an older one end with 410.
+    pub fn compact_versions(&self) {
+        self.kubernetes.compact();
     }
 
     /// How to get into each namespace, by its name.

@@ -23,6 +23,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// Its place among the nodes, from 0.
     pub(crate) index: u8,
+    /// When it was made.
+    pub created: std::time::SystemTime,
     /// Its UID.
     pub uid: String,
     pub(crate) installed: Installed,
@@ -41,7 +43,8 @@ impl Node {
         let addresses = addresses::host(style.families, addresses::node_number(index));
         let uid = super::pod::uuid()?;
         let (installed, used) = (Installed::default(), BTreeSet::new());
-        Ok(Self { plan: plan.clone(), addresses, index, uid, installed, cgroup, holder, used, last: 1 })
+        let created = super::pod::now();
+        Ok(Self { plan: plan.clone(), addresses, index, created, uid, installed, cgroup, holder, used, last: 1 })
     }
 
     /// The folder that every cgroup of this node lies below: what `weir-tracer --cgroup` takes.

@@ -231,6 +231,8 @@ pub enum Backends {
     Selector(BTreeMap<String, String>),
     /// These pods of the namespace.
     Pods(BTreeSet<String>),
+    /// The API server's stand-in in the control namespace.
+    ApiServer,
 }
 
 /// A Service.

@@ -3,7 +3,7 @@
 use super::addresses::{self, Addresses};
 use super::dnat::{Backend, ServicePort, View};
 use super::node::Node;
-use super::plan::{Backends, Families, Kind, ServicePlan};
+use super::plan::{Backends, Families, Kind, Protocol, ServicePlan};
 use super::pod::Pod;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -90,7 +90,24 @@ impl Service {
             && match &self.plan.backends {
                 Backends::Selector(labels) => labels.iter().all(|(key, value)| pod.plan.labels.get(key) == Some(value)),
                 Backends::Pods(names) => names.contains(&pod.plan.name),
+                Backends::ApiServer => false,
             }
+    }
+
+    /// The API server's address, where it serves this.
+    pub(crate) fn control_backend(&self, family: usize) -> Option<IpAddr> {
+        if self.plan.backends != Backends::ApiServer {
+            return None;
+        }
+        let families = if self.addresses?.v6.is_some() { Families::Dual } else { Families::V4 };
+        addresses::host(families, addresses::CONTROL).iter().nth(family)
+    }
+
+    /// `default/kubernetes`, by which pods reach the API server.
+    pub(crate) fn of_the_api_server() -> ServicePlan {
+        let plan = ServicePlan::new("default", "kubernetes", Kind::ClusterIp).at([10, 96, 0, 1].into());
+        let plan = plan.port(Protocol::Tcp, 443, super::kubernetes::API_PORT);
+        ServicePlan { backends: Backends::ApiServer, ..plan }
     }
 
     /// Its ports in one family as `node` translates them.
@@ -105,6 +122,8 @@ impl Service {
                 Some(Backend { address, port, is_local: pod.plan.node == node.plan.name })
             };
             let mut backends: Vec<Backend> = serving().filter_map(of_pod).collect();
+            let control = self.control_backend(family);
+            backends.extend(control.map(|address| Backend { address, port, is_local: false }));
             backends.sort_unstable();
             // Two pods on one node's network are one endpoint.
             backends.dedup();

@@ -4,7 +4,7 @@
 use super::place::Place;
 use anyhow::{Context, Result};
 use axum::Router;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -60,4 +60,9 @@ impl Drop for Serving {
             let _ = thread.join();
         }
     }
+}
+
+/// Listens in a namespace.
+pub(crate) fn listen(place: &Place, address: SocketAddr) -> Result<TcpListener> {
+    place.enter(|| TcpListener::bind(address).with_context(|| format!("failed to listen on {address}")))
 }
