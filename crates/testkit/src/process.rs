@@ -122,12 +122,17 @@ pub fn piped_into(mut command: Command, input: &str) -> Result<Output> {
     Ok(child.wait_with_output()?)
 }
 
-/// `command`, so that the kernel sends it SIGTERM when this process dies.
+/// `command`, so that the kernel sends it SIGTERM when this process dies, and so that it takes that signal: a child
+/// inherits which signals are blocked.
 #[expect(unsafe_code, reason = "pre_exec is the only place where the parent-death signal of a child can be set")]
 pub fn die_with_parent(mut command: Command) -> Command {
-    // SAFETY: prctl(2) is async-signal-safe and touches only the child.
+    let tie = || {
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from)
+    };
+    // SAFETY: pthread_sigmask(3) and prctl(2) are async-signal-safe here and touch only the child.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from));
+        command.pre_exec(tie);
     }
     command
 }

@@ -74,7 +74,7 @@ fn run(args: Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("this needs root: it loads a tracer and makes network namespaces");
     }
-    // Before anything is started: children and threads inherit both.
+    // Before anything is started: threads inherit it.
     let interrupt = Interrupt::take()?;
     let folder = watch::folder()?;
     match args.what {

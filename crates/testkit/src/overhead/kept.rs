@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 use weir_wire::api::{Answer, Edge};
 
-/// A poll (10 s), its batch's way, and what a large answer takes.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+/// A poll (10 s), its batch's way, and some large answers, each of which may take half a minute.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The parts whose cost is told.
 const PARTS: [&str; 3] = ["tracer", "agent", "server"];

@@ -92,7 +92,7 @@ pub fn make_room() -> Result<usize> {
 pub struct Interrupt(SignalFd);
 
 impl Interrupt {
-    /// Takes the two signals from now on. Children begin with no signal blocked: the standard library sees to it.
+    /// Takes the two signals from now on. Children inherit that; [`crate::process::Process`] undoes it for them.
     ///
     /// # Errors
     /// When the kernel refuses.
