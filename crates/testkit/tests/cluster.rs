@@ -259,6 +259,29 @@ fn an_affinity_outlives_a_change_of_other_endpoints() -> Result<()> {
 }
 
 #[test]
+fn datagrams_of_one_socket_follow_the_endpoints() -> Result<()> {
+    if !is_root_or_skip("datagrams_of_one_socket_follow_the_endpoints") {
+        return Ok(());
+    }
+    for dnat in [Dnat::Nftables, Dnat::Iptables] {
+        let mut cluster = Cluster::build(&plan(dnat, Families::Dual, Links::Bridge))?;
+        let _parts = [open(&cluster, "web-1")?, open(&cluster, "web-2")?];
+        let far = cluster.pod("demo", "far")?.sandbox().clone();
+        for (family, any) in [IpAddr::from([0_u8; 4]), IpAddr::from([0_u16; 8])].into_iter().enumerate() {
+            let web = cluster.service("demo", "web")?.at(80)?[family];
+            // One local port, so one conntrack entry, which outlives the endpoint that it leads to.
+            let socket = far.enter(|| Ok(UdpSocket::bind((any, 0))?))?;
+            for pod in ["web-1", "web-2", "web-1"] {
+                cluster.set_endpoints("demo", "web", &[pod])?;
+                let reply = shop::ask_by_datagram(&socket, web)?;
+                ensure!(reply.name == pod, "{dnat:?}: {reply:?} for {pod}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_kept_connection_goes_through_a_service() -> Result<()> {
     if !is_root_or_skip("a_kept_connection_goes_through_a_service") {
         return Ok(());
