@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 use weir_testkit::cluster::plan::Quality;
@@ -117,7 +117,7 @@ fn every_service_leads_where_it_should(dnat: Dnat, families: Families, links: Li
 
         // A Service without endpoints refuses.
         let nobody = cluster.service("demo", "nobody")?.at(80)?[family];
-        let refusal = place("client")?.enter(|| Ok(std::net::TcpStream::connect(nobody)))?;
+        let refusal = place("client")?.enter(|| Ok(TcpStream::connect(nobody)))?;
         ensure!(
             refusal.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused),
             "{nobody}: {refusal:?}"
@@ -227,7 +227,9 @@ fn an_address_is_used_again_and_services_follow() -> Result<()> {
         cluster.set_endpoints("demo", "web", &["web-3"])?;
         ensure!(far(&cluster)?.keys().eq(["web-3"]));
         cluster.remove_service("demo", "web")?;
-        ensure!(far(&cluster).is_err(), "a removed Service leads nowhere");
+        let moment = Duration::from_secs(2);
+        let nowhere = cluster.pod("demo", "far")?.sandbox().enter(|| Ok(TcpStream::connect_timeout(&web, moment)))?;
+        ensure!(nowhere.is_err(), "a removed Service leads nowhere");
         let again = ServicePlan::new("demo", "web", Kind::ClusterIp).pods(&["web-3"]).at([10, 96, 7, 7].into());
         cluster.add_service(&again.port(Protocol::Tcp, 8000, 8080))?;
         let node_port = (cluster.node("node1")?.addresses.v4, 30080).into();

@@ -18,8 +18,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-/// How long an answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take, on a machine that builds something else at the same time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a part answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
