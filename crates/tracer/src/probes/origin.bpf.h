@@ -28,20 +28,17 @@ _Static_assert(sizeof(struct origin) == 48, "probes/layout.rs has the same");
 /* The hierarchy's number is 0 for version 2. */
 static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
 {
-	return BPF_CORE_READ(cgroup, kn, id) | (__u64)(__u8)BPF_CORE_READ(cgroup, root, hierarchy_id) << 56;
+	return cgroup->kn->id | (__u64)(__u8)cgroup->root->hierarchy_id << 56;
 }
 
 /* 0 where the controller is version 2's, or has the task in its root. */
 static __always_inline __u64 v1_cgroup_under(struct task_struct *task, __u64 controller)
 {
 	struct css_set *set = task->cgroups;
-	struct cgroup_subsys_state *state = NULL;
-	struct cgroup *cgroup;
+	struct cgroup_subsys_state **states = (void *)set + bpf_core_field_offset(set->subsys);
+	struct cgroup *cgroup = states[controller]->cgroup;
 
-	bpf_probe_read_kernel(&state, sizeof(state),
-			      (void *)set + bpf_core_field_offset(set->subsys) + controller * sizeof(state));
-	cgroup = BPF_CORE_READ(state, cgroup);
-	if (BPF_CORE_READ(cgroup, level) <= 0 || !BPF_CORE_READ(cgroup, root, hierarchy_id))
+	if (cgroup->level <= 0 || !cgroup->root->hierarchy_id)
 		return 0;
 	return id_of_cgroup(cgroup);
 }
