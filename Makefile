@@ -61,6 +61,11 @@ bench-overhead: build test-packages ## What weir costs others' traffic (root, an
 	$(CARGO) build --release --locked --bins -p weir-testkit
 	@scripts/bench-overhead.sh $(BENCH_FLAGS)
 
+.PHONY: accuracy
+accuracy: test-packages ## Every kind of traffic on every path against its truth, as root; writes docs/accuracy.md
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	@scripts/accuracy.sh
+
 .PHONY: deny
 deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources

@@ -3,8 +3,8 @@
 
 use super::ends::{End, Watch, counterparts};
 use super::fault::{Fault, Kind, View};
-use super::rows::{Sum, Verdict};
-use crate::traffic::{Protocol, Role};
+use super::rows::{Sum, Verdict, apart};
+use crate::traffic::{Protocol, Role, Word};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use weir_wire::api::{Edge, EdgeEnd};
@@ -19,6 +19,11 @@ struct Moved {
 }
 
 impl Moved {
+    fn apart(self, other: Self) -> u64 {
+        let word = |moved: Self| Word { sent: moved.sent, recv: moved.recv };
+        self.connections.abs_diff(other.connections) + apart(word(self), word(other))
+    }
+
     fn sum(self) -> Sum {
         Sum { connections: self.connections, bytes: self.sent + self.recv }
     }
@@ -39,12 +44,18 @@ fn truth(ends: &[End]) -> BTreeMap<Key, (usize, Moved)> {
     let counterparts = counterparts(ends);
     let mut expected: BTreeMap<Key, (usize, Moved)> = BTreeMap::new();
     for (index, end) in ends.iter().enumerate().filter(|(_, end)| end.truth.role == Role::Client) {
-        let backend = counterparts.get(&index).map_or(end.truth.remote, |&server| ends[server].truth.local);
+        let server = counterparts.get(&index).map(|&server| &ends[server]);
+        let backend = server.map_or(end.truth.remote, |server| server.truth.local);
+        // Where no tracer sees the client, the server's view counts.
+        let since = match server {
+            Some(server) if !end.is_seen => Word { sent: server.since().recv, recv: server.since().sent },
+            _ => end.since(),
+        };
         let key = (end.truth.protocol, Some(end.truth.local.ip()), Some(backend.ip()), backend.port());
         let (_, moved) = expected.entry(key).or_insert((end.scenario, Moved::default()));
         moved.connections += 1;
-        moved.sent += end.since().sent;
-        moved.recv += end.since().recv;
+        moved.sent += since.sent;
+        moved.recv += since.recv;
     }
     expected
 }
@@ -72,11 +83,16 @@ pub fn check(ends: &[End], edges: &[Edge], watch: &Watch) -> Verdict {
     let keys: BTreeSet<Key> = expected.keys().chain(found.keys()).copied().collect();
     for key in keys {
         let (truth, weir) = (expected.get(&key), found.get(&key));
-        let scenario = truth.map(|(scenario, _)| *scenario).or_else(|| watch.scenario_of(key.0, key.3));
+        let scenario =
+            truth.map(|(scenario, _)| *scenario).or_else(|| watch.scenario_of(key.0, key.2.or(key.1), key.3));
         if let (Some(scenario), Some(moved)) = (scenario, weir) {
             let sum = verdict.found.entry(scenario).or_default();
             sum.connections += moved.sum().connections;
             sum.bytes += moved.sum().bytes;
+        }
+        if let Some(scenario) = scenario {
+            let (truth, weir) = (truth.map(|(_, truth)| *truth).unwrap_or_default(), weir.copied().unwrap_or_default());
+            *verdict.off.entry(scenario).or_default() += truth.apart(weir);
         }
         let kind = match (truth, weir) {
             (Some((_, truth)), Some(weir)) if truth == weir => continue,

@@ -13,12 +13,14 @@ pub struct End {
     pub scenario: usize,
     /// What it had moved before weir saw it first.
     pub before: Word,
+    /// Whether a tracer is where it is.
+    pub is_seen: bool,
 }
 
 impl End {
     /// The whole truth of an end in a scenario.
     pub fn new(truth: Truth, scenario: usize) -> Self {
-        Self { truth, scenario, before: Word::default() }
+        Self { truth, scenario, before: Word::default(), is_seen: true }
     }
 
     /// What weir has to say of its totals.
@@ -43,26 +45,40 @@ pub fn of(truth: &[Truth]) -> Vec<End> {
     truth.iter().map(|truth| End::new(truth.clone(), 0)).collect()
 }
 
-/// For each client's end the end of its server, where there is one: by the four-tuple, and where an address was
-/// translated on the way by the mirrored bytes within the scenario, which a script makes different for each connection.
+/// How sure it is that two ends belong together, best first.
+#[derive(Clone, Copy)]
+enum Match {
+    /// Each is the other's remote end.
+    Tuple,
+    /// The server sees the client's address; the client called another address than the server's.
+    Client,
+    /// Both addresses were translated: the bytes are mirrored, and a script makes them different for each connection.
+    Bytes,
+}
+
+/// For each client's end the end of its server, where there is one.
 pub fn counterparts(ends: &[End]) -> BTreeMap<usize, usize> {
     let mut found = BTreeMap::new();
     let mut free: BTreeSet<usize> = (0..ends.len()).filter(|&index| ends[index].truth.role == Role::Server).collect();
-    let clients: Vec<usize> = (0..ends.len()).filter(|&index| ends[index].truth.role == Role::Client).collect();
-    let meets = |client: &End, server: &End, exact: bool| {
+    let is_client = |end: &End| end.truth.role == Role::Client && end.truth.outcome.was_established();
+    let clients: Vec<usize> = (0..ends.len()).filter(|&index| is_client(&ends[index])).collect();
+    let meets = |client: &End, server: &End, by: Match| {
         let (here, there) = (&client.truth, &server.truth);
-        let mirrored = (here.sent, here.recv) == (there.recv, there.sent);
         here.protocol == there.protocol
             && client.scenario == server.scenario
-            && if exact { there.remote == here.local && there.local == here.remote } else { mirrored }
+            && match by {
+                Match::Tuple => there.remote == here.local && there.local == here.remote,
+                Match::Client => there.remote == here.local,
+                Match::Bytes => (here.sent, here.recv) == (there.recv, there.sent),
+            }
     };
-    // The same four-tuple may be used again: then the order in time decides.
-    for exact in [true, false] {
-        for &client in clients.iter().filter(|&&client| ends[client].truth.outcome.was_established()) {
+    for by in [Match::Tuple, Match::Client, Match::Bytes] {
+        for &client in &clients {
             if found.contains_key(&client) {
                 continue;
             }
-            let fitting = free.iter().copied().filter(|&server| meets(&ends[client], &ends[server], exact));
+            // The same four-tuple may be used again: the nearest in time.
+            let fitting = free.iter().copied().filter(|&server| meets(&ends[client], &ends[server], by));
             let nearest =
                 fitting.min_by_key(|&server| ends[server].truth.ended_ns.abs_diff(ends[client].truth.ended_ns));
             if let Some(server) = nearest {
@@ -79,8 +95,8 @@ pub fn counterparts(ends: &[End]) -> BTreeMap<usize, usize> {
 pub struct Watch {
     /// Namespaces in which nothing but the traffic runs.
     namespaces: BTreeSet<u32>,
-    /// The servers' ports and their scenarios.
-    ports: BTreeMap<(Protocol, u16), usize>,
+    /// The servers' ports by family, and their scenarios.
+    ports: BTreeMap<(Protocol, bool, u16), usize>,
     addresses: BTreeSet<IpAddr>,
 }
 
@@ -89,7 +105,9 @@ impl Watch {
     pub fn of(ends: &[End]) -> Self {
         let mut watch = Self::default();
         for end in ends {
-            watch.ports.insert((end.truth.protocol, end.server().port()), end.scenario);
+            let server = end.server();
+            watch.ports.insert((end.truth.protocol, server.is_ipv6(), server.port()), end.scenario);
+            // Of a client beyond the cluster no row may tell, but an edge has to.
             watch.addresses.extend([end.truth.local.ip(), end.truth.remote.ip()]);
         }
         watch
@@ -104,22 +122,23 @@ impl Watch {
 
     /// Whether a row between these ends belongs to the traffic.
     pub fn covers(&self, protocol: Protocol, net_ns: u32, local: SocketAddr, remote: SocketAddr) -> bool {
-        let is_port = |end: SocketAddr| self.ports.contains_key(&(protocol, end.port()));
+        let is_port = |end: SocketAddr| self.ports.contains_key(&(protocol, end.is_ipv6(), end.port()));
         let is_address = |end: SocketAddr| self.addresses.contains(&end.ip());
         self.namespaces.contains(&net_ns)
             || is_port(local) && (is_address(local) || is_address(remote))
             || is_port(remote) && is_address(remote)
     }
 
-    /// Whether an edge between these ends belongs to the traffic.
+    /// Whether an edge between these ends belongs to the traffic; an end without an address counts as one of its.
     pub fn covers_edge(&self, protocol: Protocol, client: Option<IpAddr>, server: Option<IpAddr>, port: u16) -> bool {
         let is_ours = |address: Option<IpAddr>| address.is_none_or(|address| self.addresses.contains(&address));
-        self.ports.contains_key(&(protocol, port)) && (is_ours(client) || is_ours(server))
+        self.scenario_of(protocol, server.or(client), port).is_some() && (is_ours(client) || is_ours(server))
     }
 
-    /// The scenario of a server's port.
-    pub fn scenario_of(&self, protocol: Protocol, port: u16) -> Option<usize> {
-        self.ports.get(&(protocol, port)).copied()
+    /// The scenario of a server's port; of either family where the address is not known.
+    pub fn scenario_of(&self, protocol: Protocol, address: Option<IpAddr>, port: u16) -> Option<usize> {
+        let of = |is_ipv6| self.ports.get(&(protocol, is_ipv6, port)).copied();
+        address.map_or_else(|| of(false).or_else(|| of(true)), |address| of(address.is_ipv6()))
     }
 }
 

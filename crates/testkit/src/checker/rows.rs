@@ -103,11 +103,18 @@ impl Sum {
     }
 }
 
+/// How far two counts of one thing differ.
+pub(super) fn apart(truth: Word, weir: Word) -> u64 {
+    truth.sent.abs_diff(weir.sent) + truth.recv.abs_diff(weir.recv)
+}
+
 /// What a view says, by scenario, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// What was found.
     pub found: BTreeMap<usize, Sum>,
+    /// Connections and bytes too many or too few, connection by connection.
+    pub off: BTreeMap<usize, u64>,
     /// TCP ends whose direction is right, and all.
     pub direction: BTreeMap<usize, (u64, u64)>,
     /// What is wrong.
@@ -120,7 +127,7 @@ type Key = (Protocol, u32, SocketAddr, SocketAddr);
 pub fn check(view: View, ends: &[End], rows: &[Row], watch: &Watch) -> Verdict {
     let mut verdict = Verdict::default();
     let mut expected: BTreeMap<Key, Vec<&End>> = BTreeMap::new();
-    for end in ends {
+    for end in ends.iter().filter(|end| end.is_seen) {
         let truth = &end.truth;
         expected.entry((truth.protocol, truth.net_ns, truth.local, truth.remote)).or_default().push(end);
     }
@@ -148,14 +155,16 @@ pub fn check(view: View, ends: &[End], rows: &[Row], watch: &Watch) -> Verdict {
             compare(view, end, row, &mut verdict);
         }
         for end in ends {
+            *verdict.off.entry(end.scenario).or_default() += 1 + apart(end.moved(), Word::default());
             let detail = format!("no row for {}", words(end));
             verdict.faults.push(Fault { view, kind: Kind::Missing, scenario: Some(end.scenario), detail });
         }
         for row in rows {
             let server = if row.role == Some(Role::Server) { row.local } else { row.remote };
-            let scenario = watch.scenario_of(row.protocol, server.port());
+            let scenario = watch.scenario_of(row.protocol, Some(server.ip()), server.port());
             if let Some(scenario) = scenario {
                 verdict.found.entry(scenario).or_default().add(row.moved);
+                *verdict.off.entry(scenario).or_default() += 1 + apart(row.moved, Word::default());
             }
             let detail = format!("a row that nobody played: {row:?}");
             verdict.faults.push(Fault { view, kind: Kind::Extra, scenario, detail });
@@ -185,6 +194,7 @@ fn compare(view: View, end: &End, row: &Row, verdict: &mut Verdict) {
         faults.push(Fault { view, kind, scenario: Some(end.scenario), detail });
     };
     verdict.found.entry(end.scenario).or_default().add(row.moved);
+    *verdict.off.entry(end.scenario).or_default() += apart(end.moved(), row.moved);
     if row.moved != end.moved() {
         wrong(Kind::Bytes, format!("{:?}", row.moved));
     }

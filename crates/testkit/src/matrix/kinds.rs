@@ -36,7 +36,7 @@ pub struct Case {
     pub extent: Extent,
 }
 
-const fn case(name: &'static str, args: &'static [&'static str], manners: &'static [Manner]) -> Case {
+pub(super) const fn case(name: &'static str, args: &'static [&'static str], manners: &'static [Manner]) -> Case {
     Case { name, args, against: Against::Ports(manners), family: Family::Both, extent: Extent::Short }
 }
 
@@ -48,7 +48,7 @@ const fn v4(case: Case) -> Case {
     Case { family: Family::V4, ..case }
 }
 
-const fn nobody(name: &'static str, args: &'static [&'static str]) -> Case {
+pub(super) const fn nobody(name: &'static str, args: &'static [&'static str]) -> Case {
     Case { name, args, against: Against::Nobody, family: Family::Both, extent: Extent::Short }
 }
 
@@ -99,10 +99,19 @@ pub const KINDS: &[Case] = &[
     ),
 ];
 
-/// What is played on every path through a cluster.
-pub const BASIC: &[Case] = &[
-    case("TCP, 1 byte", &["echo", "--bytes", "1"], &[Manner::Echo]),
+/// What is played on every path through a cluster. No two connections of it move the same bytes, so that both ends of one
+/// are found together also where both addresses were translated.
+pub const TCP_BASICS: &[Case] = &[
+    case("TCP, 5 kB", &["echo", "--bytes", "5000"], &[Manner::Echo]),
     case("TCP, 3 MB up", &["upload", "--bytes", "3000000"], &[Manner::Sink]),
-    case("TCP, 200 short connections", &["short", "--connections", "200"], &[Manner::Echo]),
-    case("UDP, 50 datagrams", &["datagrams", "--count", "50"], &[Manner::Answer]),
+    case("TCP, 100 short connections", &["short", "--connections", "100"], &[Manner::Echo]),
 ];
+
+/// The same for UDP.
+pub const UDP_BASICS: &[Case] = &[
+    case("UDP, unconnected", &["datagrams", "--count", "50"], &[Manner::Answer]),
+    case("UDP, connected", &["connected", "--count", "20"], &[Manner::Answer]),
+];
+
+/// The server's ports that [`TCP_BASICS`] and [`UDP_BASICS`] are played against.
+pub const BASIC_PORTS: [Manner; 3] = [Manner::Echo, Manner::Sink, Manner::Answer];

@@ -1,75 +1,91 @@
 //! Plays scenarios while weir watches, then compares what weir says with the truth until it agrees or time is over.
 
+use crate::answers::Answers;
 use crate::checker::rows::{Row, check};
 use crate::checker::table::{Expectation, Report};
 use crate::checker::watcher::Watcher;
 use crate::checker::{End, View, Watch, edges};
+use crate::cluster::Place;
 use crate::matrix::kinds::{Against, Case};
-use crate::played::{Prepare, Server, play};
+use crate::played::{Server, play};
 use crate::process::until;
-use crate::traffic::{Manner, Truth};
+use crate::traffic::{Manner, Role, Truth};
+use crate::weir::Weir;
 use anyhow::{Context, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use weir_wire::api::{Edge, Transaction};
 
 /// How long weir may take to say the truth: a few polls, the server's lateness, a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Every answer is asked for at one look in so many (20 ms each): a server that answers without pause does little else.
+const LOOKS_PER_ANSWER: u32 = 25;
 /// The first scenario's ports begin here, below the ephemeral ones; each scenario has its own.
 const FIRST_PORT: u16 = 10_000;
 
-/// What weir is asked.
-pub trait Watched {
-    /// Every stored counter.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    fn transactions(&self) -> Result<Vec<Transaction>>;
-    /// Every edge by address.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    fn edges(&self) -> Result<Vec<Edge>>;
+/// A weir that watches: what its server answers, and its tracers' sockets.
+#[derive(Debug)]
+pub struct Watching<'a> {
+    /// The server's answers.
+    pub answers: &'a Answers,
     /// The tracers' sockets.
-    fn tracers(&self) -> Vec<PathBuf>;
+    pub tracers: Vec<PathBuf>,
 }
 
-impl Watched for crate::weir::Weir {
-    fn transactions(&self) -> Result<Vec<Transaction>> {
-        (**self).transactions()
-    }
-
-    fn edges(&self) -> Result<Vec<Edge>> {
-        (**self).edges()
-    }
-
-    fn tracers(&self) -> Vec<PathBuf> {
-        vec![self.data().join("run/tracer.sock")]
-    }
-}
-
-impl Watched for crate::cluster::ClusterWeir {
-    fn transactions(&self) -> Result<Vec<Transaction>> {
-        (**self).transactions()
-    }
-
-    fn edges(&self) -> Result<Vec<Edge>> {
-        (**self).edges()
-    }
-
-    fn tracers(&self) -> Vec<PathBuf> {
-        self.feeds()
+impl<'a> Watching<'a> {
+    /// `weir up` on this machine.
+    pub fn up(weir: &'a Weir) -> Self {
+        Self { answers: weir, tracers: vec![weir.data().join("run/tracer.sock")] }
     }
 }
 
 /// Where processes run, and the address that others reach them at.
-#[derive(Clone, Copy)]
-pub struct Place<'a> {
-    /// Puts a command there.
-    pub prepare: Prepare<'a>,
+#[derive(Clone, Copy, Debug)]
+pub struct Spot<'a> {
+    /// A namespace and a cgroup of a cluster; here otherwise.
+    pub place: Option<&'a Place>,
     /// Its address.
     pub ip: IpAddr,
+}
+
+impl Spot<'_> {
+    /// Puts a command there.
+    ///
+    /// # Errors
+    /// When the place is gone.
+    pub fn prepare(&self, command: Command) -> Result<Command> {
+        match self.place {
+            Some(place) => place.prepare(command),
+            None => Ok(command),
+        }
+    }
+}
+
+/// How a client reaches servers.
+#[derive(Clone, Copy)]
+pub struct Path<'a> {
+    /// Where the client runs.
+    pub client: Spot<'a>,
+    /// Where servers run, all on the same ports.
+    pub servers: &'a [Spot<'a>],
+    /// The first of the servers' ports; one of the scenario's own otherwise.
+    pub first_port: Option<u16>,
+    /// What the client calls for a port of the servers.
+    pub called: &'a dyn Fn(u16) -> SocketAddr,
+    /// Whether weir is where the client is.
+    pub sight: Sight,
+}
+
+/// Which ends a tracer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Both.
+    Both,
+    /// Only the servers': the client is beyond the cluster.
+    Servers,
 }
 
 /// Scenarios as they are played.
@@ -87,7 +103,7 @@ impl Run {
     ///
     /// # Errors
     /// When a tracer does not answer.
-    pub fn begin(weir: &dyn Watched) -> Result<Self> {
+    pub fn begin(weir: &Watching<'_>) -> Result<Self> {
         let mut run = Self::default();
         run.watch(weir)?;
         Ok(run)
@@ -97,8 +113,8 @@ impl Run {
     ///
     /// # Errors
     /// When a tracer does not answer.
-    pub fn watch(&mut self, weir: &dyn Watched) -> Result<()> {
-        self.watchers = weir.tracers().iter().map(|socket| Watcher::begin(socket)).collect::<Result<_>>()?;
+    pub fn watch(&mut self, weir: &Watching<'_>) -> Result<()> {
+        self.watchers = weir.tracers.iter().map(|socket| Watcher::begin(socket)).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -112,10 +128,28 @@ impl Run {
         self.expectations.push(expectation);
     }
 
-    /// Begins a scenario; answers its number.
+    /// Begins a scenario, or goes on with the one of this name; answers its number.
     pub fn scenario(&mut self, name: &str) -> usize {
+        if let Some(known) = self.names.iter().position(|known| known == name) {
+            return known;
+        }
         self.names.push(name.to_owned());
         self.names.len() - 1
+    }
+
+    /// The scenarios' names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The addresses of the servers that a scenario's connections came to, by port.
+    pub fn backends(&self, scenario: &str) -> BTreeMap<u16, BTreeSet<IpAddr>> {
+        let mut backends: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+        let is_of = |end: &&End| self.names[end.scenario] == scenario && end.truth.role == Role::Server;
+        for end in self.ends.iter().filter(is_of) {
+            backends.entry(end.truth.local.port()).or_default().insert(end.truth.local.ip());
+        }
+        backends
     }
 
     /// The first of this scenario's own ports.
@@ -137,26 +171,43 @@ impl Run {
     ///
     /// # Errors
     /// When it does not go as it should.
-    pub fn play(&mut self, name: &str, case: &Case, client: Place<'_>, server: Place<'_>) -> Result<()> {
+    pub fn play(&mut self, name: &str, case: &Case, client: Spot<'_>, server: Spot<'_>) -> Result<()> {
+        let called = |port| SocketAddr::new(server.ip, port);
+        let path = Path { client, servers: &[server], first_port: None, called: &called, sight: Sight::Both };
+        self.play_on(name, std::slice::from_ref(case), &path)
+    }
+
+    /// Plays kinds of traffic on a path, one after the other, as one scenario.
+    ///
+    /// # Errors
+    /// When it does not go as it should.
+    pub fn play_on(&mut self, name: &str, cases: &[Case], path: &Path<'_>) -> Result<()> {
         let scenario = self.scenario(name);
-        let first = Self::ports(scenario);
-        let mut truth = Vec::new();
-        match case.against {
-            Against::Nobody => {
-                let target = SocketAddr::new(server.ip, first);
-                truth.extend(play(case.args, &[target], client.prepare).with_context(|| name.to_owned())?.truth);
-            }
-            Against::Ports(manners) => {
-                let playing = Server::open(&["--first-port", &first.to_string()], server.prepare)
-                    .with_context(|| format!("the server of {name}"))?;
-                let targets: Vec<_> =
-                    manners.iter().map(|manner| SocketAddr::new(server.ip, playing.port(*manner))).collect();
-                truth.extend(play(case.args, &targets, client.prepare).with_context(|| name.to_owned())?.truth);
-                truth.extend(playing.close().with_context(|| format!("the server of {name}"))?.truth);
-            }
+        let first = path.first_port.unwrap_or(Self::ports(scenario));
+        let mut client = Vec::new();
+        let mut servers = Vec::new();
+        let is_served = cases.iter().any(|case| case.against != Against::Nobody);
+        for server in path.servers.iter().filter(|_| is_served) {
+            let server = Server::open(&["--first-port", &first.to_string()], &|command| server.prepare(command));
+            servers.push(server.with_context(|| format!("the server of {name}"))?);
         }
-        ensure!(!truth.is_empty(), "{name}: nothing was told");
-        self.take(scenario, truth);
+        for case in cases {
+            let targets: Vec<_> = match case.against {
+                Against::Nobody => vec![(path.called)(first)],
+                Against::Ports(manners) => manners.iter().map(|one| (path.called)(first + one.offset())).collect(),
+            };
+            client.extend(
+                play(case.args, &targets, &|command| path.client.prepare(command))
+                    .with_context(|| name.to_owned())?
+                    .truth,
+            );
+        }
+        ensure!(!client.is_empty(), "{name}: nothing was told");
+        let is_seen = path.sight == Sight::Both;
+        self.ends.extend(client.into_iter().map(|truth| End { is_seen, ..End::new(truth, scenario) }));
+        for server in servers {
+            self.take(scenario, server.close().with_context(|| format!("the server of {name}"))?.truth);
+        }
         self.fetch()
     }
 
@@ -172,11 +223,16 @@ impl Run {
     ///
     /// # Errors
     /// When weir does not answer.
-    pub fn finish(mut self, weir: &dyn Watched) -> Result<Report> {
+    pub fn finish(mut self, weir: &Watching<'_>) -> Result<Report> {
         let mut report = Report::default();
+        let mut looks = 0_u32;
         let outcome = until(PATIENCE, || {
+            looks += 1;
+            if looks % LOOKS_PER_ANSWER != 1 {
+                return Ok(false);
+            }
             self.fetch()?;
-            report = self.report(&weir.transactions()?, &weir.edges()?);
+            report = self.report(&weir.answers.transactions()?, &weir.answers.edges()?);
             Ok(report.unexplained().is_empty())
         });
         // What is off is in the report; only an answer that never came is an error here.
