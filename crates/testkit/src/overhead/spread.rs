@@ -5,6 +5,9 @@ use crate::load::quantile;
 /// Resamples of a bootstrap: the ends of a 95 % interval are then the 50th from either side.
 const RESAMPLES: usize = 2_000;
 
+/// With fewer cycles a resample is too often the same one again, and the interval looks narrow.
+const CYCLES_MIN: usize = 3;
+
 /// A small generator of random numbers (SplitMix64), so that a seed gives the same run everywhere.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -52,10 +55,10 @@ pub struct Ratio {
 
 /// The ratio of the median of `values` to that of `base`, element by element from the same cycle. A resample takes
 /// whole cycles, so that what a cycle has in common (another process, a warmer processor) stays in common. `None` when
-/// there is nothing to compare.
+/// there are fewer than three.
 pub fn ratio(base: &[f64], values: &[f64], random: &mut Random) -> Option<Ratio> {
     let cycles = base.len().min(values.len());
-    if cycles == 0 {
+    if cycles < CYCLES_MIN {
         return None;
     }
     let of = |pick: &mut dyn FnMut(usize) -> usize| {
