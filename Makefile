@@ -66,6 +66,11 @@ accuracy: test-packages ## Every kind of traffic on every path against its truth
 	@$(MAKE) --no-print-directory ui/dist/index.html
 	@scripts/accuracy.sh
 
+.PHONY: bench-footprint
+bench-footprint: build test-packages ## What tracer and agent use: at rest, at 2,000 and 10,000 connects/s, with 200,000 rows (root, 5 minutes; BENCH_FLAGS=--quick: 2)
+	$(CARGO) build --release --locked --bins -p weir-testkit
+	@scripts/bench-footprint.sh $(BENCH_FLAGS)
+
 .PHONY: deny
 deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources

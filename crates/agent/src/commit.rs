@@ -9,7 +9,7 @@ use crate::attribute::{Key, Outcome, Poll, Previous, Stage, Table};
 use crate::facts::Facts;
 use crate::losses::{Losses, Lost};
 use crate::metrics::Metrics;
-use crate::observe::{Failure, Observed, SourceState};
+use crate::observe::{Acknowledged, Failure, Observed, SourceState};
 use crate::spool::format::{Position, Summary};
 use crate::spool::{Baselines, Drop, Recovered, Spool, SpoolError};
 use crate::window::{Part, Span, Window};
@@ -143,9 +143,9 @@ impl Committer {
         committer
     }
 
-    /// The cursor to acknowledge to the tracer, if it is still the same boot's.
-    pub fn cursor(&self) -> Option<u64> {
-        self.position.cursor
+    /// What to acknowledge to the tracer, if it is still the same boot's.
+    pub fn acknowledged(&self) -> Acknowledged {
+        Acknowledged { cursor: self.position.cursor, run: self.position.run }
     }
 
     /// Counters known.
@@ -256,6 +256,10 @@ impl Committer {
             _ => self.position.covered_to.min(to),
         };
 
+        if same_run && self.position.cursor.is_some() && envelope.cursor.is_some() {
+            self.table.acknowledged();
+        }
+        self.table.expect(stage.len());
         let superseded = self.table.counts().superseded;
         let mut moved: Vec<Key> = Vec::new();
         let mut part = Part::default();

@@ -203,7 +203,7 @@ impl Observer {
     async fn fetch(&mut self) -> anyhow::Result<Outcome> {
         let Some((committer, stage)) = &mut self.state else { bail!("the last commit did not end") };
         let began = self.clock.monotonic();
-        let observed = match self.feed.poll(committer.cursor(), stage, &*self.clock).await {
+        let observed = match self.feed.poll(committer.acknowledged(), stage, &*self.clock).await {
             Ok(observed) => observed,
             Err(failure) => {
                 // A reply that was too large must not leave its memory behind.

@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_KEEPER_GRACE", default_value = "60s", value_parser = humantime::parse_duration, hide = true)]
     pub keeper_grace: Duration,
 
-    /// The kernel maps' sizes.
+    /// The sizes of maps and tables.
     #[command(flatten)]
     pub sizes: SizeArgs,
 
@@ -104,7 +104,7 @@ fn default_socket() -> PathBuf {
     own.map_or(system, |folder| folder.join("weir/tracer.sock"))
 }
 
-/// The kernel maps' sizes, hidden: only tests choose others, to see what happens when one is full.
+/// The sizes of the kernel's maps and of the tables, hidden: only tests choose others, to see what happens when one is full.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct SizeArgs {
     /// Bytes of the ring of ended TCP connections, a power of two of at least a page.
@@ -142,6 +142,14 @@ pub struct SizeArgs {
     /// Bytes of the ring of new cgroups, a power of two of at least a page.
     #[arg(long, env = "WEIR_CGROUPS_RING_BYTES", hide = true)]
     pub cgroups_ring_bytes: Option<u32>,
+
+    /// Rows of the journal of ended connections.
+    #[arg(long, env = "WEIR_JOURNAL_ROWS_MAX", hide = true)]
+    pub journal_rows_max: Option<usize>,
+
+    /// Baselines of all clients together.
+    #[arg(long, env = "WEIR_CLIENT_BASELINES_MAX", hide = true)]
+    pub client_baselines_max: Option<usize>,
 }
 
 impl SizeArgs {

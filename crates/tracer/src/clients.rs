@@ -15,8 +15,9 @@ use std::hash::{Hash, Hasher};
 pub const CLIENTS_MAX: usize = 64;
 /// As long as an agent may be away before the rows it has not acknowledged may be let go.
 pub const EXPIRY_NS: u64 = 600_000_000_000;
-/// About 6 MB a client. Beyond, `last_*` is 0 and counted; the totals stay right.
-pub const BASELINES_MAX: usize = 131_072;
+/// Of all clients together, about 20 MB: two that read a node of 200,000 connections. Beyond, `last_*` is 0 and counted;
+/// the totals stay right. A client that does not want `last_*`, as weir's agent, has none.
+pub const BASELINES_MAX: usize = 458_752;
 /// Longer ids are refused.
 pub const ID_LENGTH_MAX: usize = 256;
 
@@ -27,13 +28,41 @@ pub struct Fetch {
     pub id: String,
     /// `ack`.
     pub ack: Option<u64>,
+    /// `run`: the run that `ack` is of.
+    pub run: Option<u64>,
+    /// `last`.
+    pub last: Wants,
+}
+
+/// Whether a client wants `last_*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wants {
+    /// As in 2019.
+    #[default]
+    Last,
+    /// Totals are enough (`last=no`): `last_*` is 0, and nothing is remembered for it.
+    TotalsOnly,
+}
+
+/// What the journal has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// The run.
+    pub run: u64,
+    /// The sequence before the first row.
+    pub floor: u64,
+    /// The last row's.
+    pub head: u64,
+    /// The last row's that had to go because the journal was full, and was counted then.
+    pub forced: u64,
 }
 
 /// The table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clients {
     known: HashMap<String, Client>,
     evicted: u64,
+    baselines_max: usize,
 }
 
 #[derive(Debug)]
@@ -93,12 +122,22 @@ pub struct Answer {
     pub is_new: bool,
     /// The reply before came through, as far as `ack` tells.
     came_through: bool,
+    /// Ended rows that were let go while the client was forgotten, and not counted yet.
+    pub let_go: u64,
+    last: Wants,
+    baselines_max: usize,
 }
 
 impl Clients {
-    /// Begins to answer. `floor` and `head` are the journal's.
-    pub fn begin(&mut self, fetch: &Fetch, floor: u64, head: u64, now_ns: u64) -> Answer {
+    /// No clients, and room for so many baselines of all that will come.
+    pub fn new(baselines_max: usize) -> Self {
+        Self { known: HashMap::new(), evicted: 0, baselines_max }
+    }
+
+    /// Begins to answer.
+    pub fn begin(&mut self, fetch: &Fetch, stock: Stock, now_ns: u64) -> Answer {
         self.expire(now_ns);
+        let Stock { run, floor, head, forced } = stock;
         if !self.known.contains_key(&fetch.id) && self.known.len() >= CLIENTS_MAX {
             let oldest = self.known.iter().min_by_key(|(_, client)| client.fetched_ns).map(|(id, _)| id.clone());
             if let Some(oldest) = oldest {
@@ -117,25 +156,38 @@ impl Clients {
             cursor: 0,
         });
         client.fetched_ns = now_ns;
+        let mut let_go = 0;
         let after = match fetch.ack {
             // Of this run: go on there. Of another run (cursors of a later run are higher, of an earlier boot any): all
             // that this run has is new to it.
             Some(ack) if (floor..=head).contains(&ack) => ack,
+            // Its rows were let go while it was forgotten.
+            Some(ack) if fetch.run == Some(run) && ack < floor => {
+                let_go = floor.saturating_sub(ack.max(forced));
+                floor
+            }
             Some(_) => floor,
             None => client.told.clamp(floor, head),
         };
         client.acknowledges = fetch.ack.is_some();
         client.settled = if client.acknowledges { after } else { head };
+        let (told, before) = (client.told.max(after), client.baselines.take());
+        let translations_after = client.translations[0];
+        let came_through = fetch.ack.is_none_or(|ack| ack >= client.cursor);
+        let others: usize = self.known.values().flat_map(|client| &client.baselines).map(HashMap::len).sum();
         Answer {
             id: fetch.id.clone(),
             after,
-            told: client.told.max(after),
-            before: client.baselines.take(),
+            told,
+            before,
             baselines: HashMap::new(),
             capped: 0,
-            translations_after: client.translations[0],
+            translations_after,
             is_new,
-            came_through: fetch.ack.is_none_or(|ack| ack >= client.cursor),
+            came_through,
+            let_go,
+            last: fetch.last,
+            baselines_max: self.baselines_max.saturating_sub(others),
         }
     }
 
@@ -148,7 +200,7 @@ impl Clients {
                 client.translations[0] = client.translations[1];
             }
             client.translations[1] = translations;
-            client.baselines = Some(answer.baselines);
+            client.baselines = (answer.last == Wants::Last).then_some(answer.baselines);
         }
     }
 
@@ -211,10 +263,13 @@ impl Clients {
 impl Answer {
     /// What came on a living connection since the last fetch; 0 on the client's first.
     pub fn open(&mut self, row: &Row) -> Last {
+        if self.last == Wants::TotalsOnly {
+            return Last::default();
+        }
         let key = Key::of(row);
         let now = Last { sent: row.sent, recv: row.recv, retransmits: u64::from(row.retransmits) };
         let known = self.before.as_ref().map(|before| before.get(&key).copied());
-        if self.baselines.len() >= BASELINES_MAX {
+        if self.baselines.len() >= self.baselines_max {
             self.capped += 1;
             return Last::default();
         }
@@ -253,52 +308,56 @@ mod tests {
     }
 
     fn fetch(ack: Option<u64>) -> Fetch {
-        Fetch { id: "a".to_owned(), ack }
+        Fetch { id: "a".to_owned(), ack, run: None, last: Wants::Last }
+    }
+
+    fn stock(floor: u64, head: u64) -> Stock {
+        Stock { run: 1, floor, head, forced: 0 }
     }
 
     #[test]
     fn without_ack_each_ended_row_comes_once_and_never_the_ones_before_registration() {
-        let mut clients = Clients::default();
-        let first = clients.begin(&fetch(None), 99, 105, 0);
+        let mut clients = Clients::new(BASELINES_MAX);
+        let first = clients.begin(&fetch(None), stock(99, 105), 0);
         assert_eq!(first.after, 105);
         clients.finish(first, 105, 0);
-        let second = clients.begin(&fetch(None), 99, 110, 1);
+        let second = clients.begin(&fetch(None), stock(99, 110), 1);
         assert_eq!(second.after, 105);
         clients.finish(second, 110, 0);
-        assert_eq!(clients.begin(&fetch(None), 99, 110, 2).after, 110);
+        assert_eq!(clients.begin(&fetch(None), stock(99, 110), 2).after, 110);
         assert_eq!(clients.settled(), Some(110));
     }
 
     #[test]
     fn with_ack_ended_rows_come_until_they_are_acknowledged() {
-        let mut clients = Clients::default();
-        let first = clients.begin(&fetch(None), 99, 105, 0);
+        let mut clients = Clients::new(BASELINES_MAX);
+        let first = clients.begin(&fetch(None), stock(99, 105), 0);
         clients.finish(first, 105, 0);
         for _ in 0..3 {
-            let again = clients.begin(&fetch(Some(105)), 99, 110, 1);
+            let again = clients.begin(&fetch(Some(105)), stock(99, 110), 1);
             assert_eq!(again.after, 105);
             clients.finish(again, 110, 0);
             assert_eq!(clients.settled(), Some(105));
         }
-        assert_eq!(clients.begin(&fetch(Some(110)), 99, 110, 1).after, 110);
+        assert_eq!(clients.begin(&fetch(Some(110)), stock(99, 110), 1).after, 110);
         assert_eq!(clients.settled(), Some(110));
     }
 
     #[test]
     fn an_unknown_client_goes_on_at_its_cursor_and_one_of_another_run_gets_all() {
-        let mut clients = Clients::default();
-        assert_eq!(clients.begin(&fetch(Some(103)), 99, 105, 0).after, 103);
-        assert_eq!(clients.begin(&fetch(Some(7)), 99, 105, 0).after, 99);
-        assert_eq!(clients.begin(&fetch(Some(1_000)), 99, 105, 0).after, 99);
+        let mut clients = Clients::new(BASELINES_MAX);
+        assert_eq!(clients.begin(&fetch(Some(103)), stock(99, 105), 0).after, 103);
+        assert_eq!(clients.begin(&fetch(Some(7)), stock(99, 105), 0).after, 99);
+        assert_eq!(clients.begin(&fetch(Some(1_000)), stock(99, 105), 0).after, 99);
     }
 
     #[test]
     fn last_is_zero_at_first_then_what_came_since() {
-        let mut clients = Clients::default();
-        let mut answer = clients.begin(&fetch(None), 99, 99, 0);
+        let mut clients = Clients::new(BASELINES_MAX);
+        let mut answer = clients.begin(&fetch(None), stock(99, 99), 0);
         assert_eq!(answer.open(&row(1, 10)).sent, 0);
         clients.finish(answer, 99, 0);
-        let mut answer = clients.begin(&fetch(None), 99, 102, 0);
+        let mut answer = clients.begin(&fetch(None), stock(99, 102), 0);
         assert_eq!(answer.open(&row(1, 15)).sent, 5);
         assert_eq!(answer.open(&row(2, 4)).sent, 4);
         // It ended after it was read alive; and one that opened and ended in between.
@@ -309,19 +368,19 @@ mod tests {
 
     #[test]
     fn a_repeated_ended_row_has_nothing_new() {
-        let mut clients = Clients::default();
-        let answer = clients.begin(&fetch(Some(99)), 99, 99, 0);
+        let mut clients = Clients::new(BASELINES_MAX);
+        let answer = clients.begin(&fetch(Some(99)), stock(99, 99), 0);
         clients.finish(answer, 99, 0);
-        let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
+        let mut answer = clients.begin(&fetch(Some(99)), stock(99, 100), 0);
         assert_eq!(answer.ended(100, &row(3, 8)).sent, 8);
         clients.finish(answer, 100, 0);
-        let mut answer = clients.begin(&fetch(Some(99)), 99, 100, 0);
+        let mut answer = clients.begin(&fetch(Some(99)), stock(99, 100), 0);
         assert_eq!(answer.ended(100, &row(3, 8)).sent, 0);
     }
 
     #[test]
     fn a_translation_is_told_in_two_replies_that_came_through() {
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(BASELINES_MAX);
         // Cursor acknowledged, ended rows so far, translations so far; what is told, and what all have.
         for (ack, head, translations, after, settled) in [
             (99, 100, 5, 0, 0),
@@ -332,7 +391,7 @@ mod tests {
             (102, 102, 9, 7, 9),
             (102, 102, 9, 9, 9),
         ] {
-            let answer = clients.begin(&fetch(Some(ack)), 99, head, 0);
+            let answer = clients.begin(&fetch(Some(ack)), stock(99, head), 0);
             assert_eq!(answer.translations_after, after);
             clients.finish(answer, head, translations);
             assert_eq!(clients.translations_settled(), Some(settled));
@@ -341,9 +400,9 @@ mod tests {
 
     #[test]
     fn clients_are_bounded_and_expire() {
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(BASELINES_MAX);
         for number in 0..=CLIENTS_MAX as u64 {
-            clients.begin(&Fetch { id: number.to_string(), ack: None }, 99, 99, number);
+            clients.begin(&Fetch { id: number.to_string(), ..fetch(None) }, stock(99, 99), number);
         }
         assert_eq!((clients.len(), clients.take_evicted()), (CLIENTS_MAX, 1));
         clients.expire(EXPIRY_NS + 2);
@@ -352,13 +411,45 @@ mod tests {
 
     #[test]
     fn who_acknowledges_is_kept_across_a_restart() {
-        let mut clients = Clients::default();
-        clients.begin(&fetch(Some(100)), 99, 105, 5);
-        clients.begin(&Fetch { id: "looks".to_owned(), ack: None }, 99, 105, 5);
-        let mut next = Clients::default();
+        let mut clients = Clients::new(BASELINES_MAX);
+        clients.begin(&fetch(Some(100)), stock(99, 105), 5);
+        clients.begin(&Fetch { id: "looks".to_owned(), ..fetch(None) }, stock(99, 105), 5);
+        let mut next = Clients::new(BASELINES_MAX);
         next.restore(clients.keep());
         assert_eq!((next.len(), next.settled()), (1, Some(100)));
-        let mut answer = next.begin(&fetch(Some(100)), 99, 105, 6);
+        let mut answer = next.begin(&fetch(Some(100)), stock(99, 105), 6);
         assert_eq!(answer.open(&row(1, 10)).sent, 0, "what was told before the restart is not known");
+    }
+
+    #[test]
+    fn what_was_let_go_is_counted_once_and_only_for_a_cursor_of_this_run() {
+        let mut clients = Clients::new(BASELINES_MAX);
+        let mut let_go = |run, ack, forced| {
+            let fetch = Fetch { run, ..fetch(Some(ack)) };
+            clients.begin(&fetch, Stock { forced, ..stock(50, 90) }, 0).let_go
+        };
+        assert_eq!(let_go(Some(1), 30, 0), 20);
+        // Those up to 45 were counted when the journal was full.
+        assert_eq!(let_go(Some(1), 30, 45), 5);
+        assert_eq!(let_go(Some(1), 50, 0), 0);
+        assert_eq!((let_go(Some(2), 30, 0), let_go(None, 30, 0)), (0, 0));
+    }
+
+    #[test]
+    fn baselines_are_bounded_over_all_clients_and_none_are_kept_for_who_wants_totals_only() {
+        let mut clients = Clients::new(3);
+        let mut ask = |id: &str, last| {
+            let fetch = Fetch { id: id.to_owned(), last, ..fetch(None) };
+            let mut answer = clients.begin(&fetch, stock(99, 99), 0);
+            for cookie in 0..2 {
+                answer.open(&row(cookie, 1));
+            }
+            let capped = answer.capped;
+            clients.finish(answer, 99, 0);
+            capped
+        };
+        assert_eq!(ask("lean", Wants::TotalsOnly), 0);
+        assert_eq!((ask("a", Wants::Last), ask("b", Wants::Last), ask("a", Wants::Last)), (0, 1, 0));
+        assert_eq!(ask("lean", Wants::TotalsOnly), 0);
     }
 }

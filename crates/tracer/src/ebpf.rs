@@ -135,6 +135,7 @@ impl Source for Ebpf {
             walk.rows.append(&mut mains.rows);
             walk.complete &= mains.complete;
         }
+        losses::add(&self.descriptors, Loss::WalksIncomplete, u64::from(!walk.complete));
         self.drain(now_ns, write)?;
         if let Some(udp) = &mut self.udp {
             let mut further = udp.further(&self.descriptors).map_err(kernel("read the UDP flows"))?;
@@ -163,12 +164,14 @@ impl Source for Ebpf {
     fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {
         let mut all = BTreeMap::new();
         let of_tcp = self.tcp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
-        all.extend(of_tcp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)));
+        for lost in of_tcp {
+            lost.tell(&mut all);
+        }
         if let Some(udp) = &self.udp {
             let of_udp = udp.losses(&self.descriptors).map_err(kernel("read what was lost"))?;
-            all.extend(
-                of_udp.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)),
-            );
+            for lost in of_udp {
+                lost.tell(&mut all);
+            }
         }
         losses::read(&self.descriptors, &mut all).map_err(kernel("read what was lost"))?;
         Ok(all)

@@ -56,6 +56,9 @@ pub struct Journal {
     offsets: VecDeque<u64>,
     end: u64,
     torn_tails: u64,
+    rows_max: usize,
+    /// The last sequence that had to go because there was no room.
+    forced: u64,
     /// What a killed tracer may have written without giving the ring its room back. Only until the first drain.
     already: HashSet<Identity>,
 }
@@ -110,12 +113,36 @@ impl Journal {
             offsets: VecDeque::new(),
             end: HEADER,
             torn_tails: 0,
+            rows_max: ROWS_MAX,
+            forced: 0,
             already: HashSet::new(),
         };
         if !journal.load().map_err(failed("read"))? {
             journal.begin().map_err(failed("begin"))?;
         }
         Ok(journal)
+    }
+
+    /// The same for at most so many rows.
+    #[must_use]
+    pub fn with_rows_max(mut self, rows_max: usize) -> Self {
+        self.rows_max = rows_max;
+        self
+    }
+
+    /// Rows that it holds at most.
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    /// The last sequence that had to go because there was no room, 0 when none had; those before it did, too.
+    pub fn forced(&self) -> u64 {
+        self.forced
+    }
+
+    /// Takes over what the tracer before this one answered to [`Journal::forced`].
+    pub fn set_forced(&mut self, forced: u64) {
+        self.forced = forced.min(self.floor());
     }
 
     /// The sequence before the first record: what a client that has seen nothing has seen.
@@ -158,8 +185,9 @@ impl Journal {
         self.already = HashSet::new();
     }
 
-    /// Appends; all or, when it fails, none. Returns how many old records had to go for it.
-    pub fn append(&mut self, ended: &[Ended]) -> Result<u64, JournalError> {
+    /// Appends; all or, when it fails, none. When there is no room, what is `settled` goes first: everybody has it.
+    /// Returns how many others had to go.
+    pub fn append(&mut self, ended: &[Ended], settled: u64) -> Result<u64, JournalError> {
         let mut bytes = Vec::with_capacity(ended.len() * (PREFIX + ROW + 64));
         let mut offsets = Vec::with_capacity(ended.len());
         for (sequence, ended) in (self.head() + 1..).zip(ended) {
@@ -173,14 +201,23 @@ impl Journal {
         }
         self.end += bytes.len() as u64;
         self.offsets.extend(offsets);
-        if self.offsets.len() <= ROWS_MAX && self.end <= BYTES_MAX {
+        if !self.is_full() {
+            return Ok(0);
+        }
+        self.drop_until(settled)?;
+        if !self.is_full() {
             return Ok(0);
         }
         // A tenth at once, so that a full journal is not rewritten at every append.
-        let keep = (ROWS_MAX - ROWS_MAX / 10).min(self.offsets.len() - self.offsets.len() / 10);
+        let keep = (self.rows_max - self.rows_max / 10).min(self.offsets.len() - self.offsets.len() / 10);
         let dropped = (self.offsets.len() - keep) as u64;
         self.drop_until(self.floor() + dropped)?;
+        self.forced = self.floor();
         Ok(dropped)
+    }
+
+    fn is_full(&self) -> bool {
+        self.offsets.len() > self.rows_max || self.end > BYTES_MAX
     }
 
     /// Drops every record up to `sequence`. A reader that is under way keeps its file.

@@ -21,14 +21,29 @@ pub struct Ledger {
     pub now_ns: u64,
     /// Translations that may have to be withdrawn.
     pub answered: Answered,
+    /// What every client has of the journal.
+    pub settled: u64,
     dropped: u64,
+    ownerless: u64,
+    pathless: u64,
     withdrawn: u64,
 }
 
 impl Ledger {
     /// A ledger of these.
     pub fn new(journal: Journal, places: Places, conntrack: Conntrack) -> Self {
-        Self { journal, places, conntrack, now_ns: 0, answered: Answered::default(), dropped: 0, withdrawn: 0 }
+        Self {
+            journal,
+            places,
+            conntrack,
+            now_ns: 0,
+            answered: Answered::default(),
+            settled: 0,
+            dropped: 0,
+            ownerless: 0,
+            pathless: 0,
+            withdrawn: 0,
+        }
     }
 
     /// Writes ended rows.
@@ -51,7 +66,11 @@ impl Ledger {
                 translation: translation.map(|(translation, _)| translation),
             })
             .collect();
-        self.dropped += self.journal.append(&ended)?;
+        self.dropped += self.journal.append(&ended, self.settled)?;
+        for Ended { row, place, .. } in &ended {
+            self.ownerless += u64::from(row.origin.pid == 0);
+            self.pathless += u64::from(row.origin.cgroup_id != 0 && place.is_none());
+        }
         for (sequence, (row, translation)) in (first..).zip(rows.iter().zip(translations)) {
             self.withdrawn += u64::from(self.answered.see(row));
             if let Some((_, Some(asked_ns))) = translation {
@@ -70,10 +89,12 @@ impl Ledger {
     }
 
     /// What was lost since the last call, by reason; zeros too.
-    pub fn take_losses(&mut self) -> [(Loss, u64); 6] {
+    pub fn take_losses(&mut self) -> [(Loss, u64); 8] {
         let unresolved = self.conntrack.take_unresolved();
         [
             (Loss::ClosedRowsDropped, std::mem::take(&mut self.dropped)),
+            (Loss::OwnerUnknown, std::mem::take(&mut self.ownerless)),
+            (Loss::CgroupUnresolved, std::mem::take(&mut self.pathless)),
             (Loss::ConntrackOverBudget, unresolved.over_budget),
             (Loss::ConntrackFailed, unresolved.failed),
             (Loss::ConntrackReused, unresolved.reused + std::mem::take(&mut self.withdrawn)),

@@ -69,12 +69,14 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     // Microseconds since boot: cursors of a later run of the same boot are higher than any of an earlier one, so that a
     // client's old cursor is not taken for one of this run.
     let first = clock.monotonic().0 / 1_000 + 1;
-    let journal = Journal::open(&folder.join("closed.journal"), run.journal, first)?;
+    let journal = Journal::open(&folder.join("closed.journal"), run.journal, first)?
+        .with_rows_max(args.sizes.journal_rows_max.unwrap_or(journal::ROWS_MAX));
     let settings = Settings {
         backfill_interval: args.backfill_interval,
         udp_idle: args.udp_idle,
         clients_file: folder.join("clients.json"),
         keeper_restarts: custody.as_ref().map(keeper::custody::Custody::restarts).unwrap_or_default(),
+        client_baselines_max: args.sizes.client_baselines_max.unwrap_or(clients::BASELINES_MAX),
         scope: scope.as_ref().map(|scope| scope.folder.display().to_string()),
     };
     let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);

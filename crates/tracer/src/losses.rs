@@ -5,9 +5,10 @@ use crate::probes::Descriptors;
 use crate::probes::tcp::{descriptor, read_number};
 use std::collections::BTreeMap;
 use std::io;
+use weir_wire::losses::{self as reasons, BYTES, Reason};
 use zerocopy::IntoBytes;
 
-/// A reason; its number is its index in the map `user_losses` (16 elements).
+/// A reason that the engine counts; its number is its index in the map `user_losses` (16 elements).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Loss {
@@ -31,25 +32,66 @@ pub enum Loss {
     ConntrackLate = 8,
     /// Forwarded translations that had to go before every client had them.
     TranslationsDropped = 9,
+    /// Replies that a living connection may be missing from.
+    WalksIncomplete = 10,
+    /// Ended connections whose process was never known.
+    OwnerUnknown = 11,
+    /// Ended connections whose cgroup had no path any more.
+    CgroupUnresolved = 12,
+    /// Ended connections that a client came back for too late.
+    ClosedRowsLetGo = 13,
 }
 
-const ALL: [(Loss, &str); 10] = [
-    (Loss::ClosedRowsDropped, "closed_rows_dropped"),
-    (Loss::ClientBaselinesCapped, "client_baselines_capped"),
-    (Loss::ClientsEvicted, "clients_evicted"),
-    (Loss::WalksFailed, "walks_failed"),
-    (Loss::BackfillsFailed, "backfills_failed"),
-    (Loss::ConntrackOverBudget, "conntrack_unresolved_over_budget"),
-    (Loss::ConntrackFailed, "conntrack_unresolved_failed"),
-    (Loss::ConntrackReused, "conntrack_unresolved_reused"),
-    (Loss::ConntrackLate, "conntrack_unresolved_late"),
-    (Loss::TranslationsDropped, "translations_dropped"),
+impl Loss {
+    /// As the feed tells it.
+    pub fn reason(self) -> &'static Reason {
+        let [first, ..] = ALL;
+        ALL.into_iter().find(|(loss, _)| *loss == self).map_or(first.1, |(_, reason)| reason)
+    }
+}
+
+const ALL: [(Loss, &Reason); 14] = [
+    (Loss::ClosedRowsDropped, reasons::CLOSED_ROWS_DROPPED),
+    (Loss::ClientBaselinesCapped, reasons::CLIENT_BASELINES_CAPPED),
+    (Loss::ClientsEvicted, reasons::CLIENTS_EVICTED),
+    (Loss::WalksFailed, reasons::WALKS_FAILED),
+    (Loss::BackfillsFailed, reasons::BACKFILLS_FAILED),
+    (Loss::ConntrackOverBudget, reasons::CONNTRACK_UNRESOLVED_OVER_BUDGET),
+    (Loss::ConntrackFailed, reasons::CONNTRACK_UNRESOLVED_FAILED),
+    (Loss::ConntrackReused, reasons::CONNTRACK_UNRESOLVED_REUSED),
+    (Loss::ConntrackLate, reasons::CONNTRACK_UNRESOLVED_LATE),
+    (Loss::TranslationsDropped, reasons::TRANSLATIONS_DROPPED),
+    (Loss::WalksIncomplete, reasons::WALKS_INCOMPLETE),
+    (Loss::OwnerUnknown, reasons::OWNER_UNKNOWN),
+    (Loss::CgroupUnresolved, reasons::CGROUP_UNRESOLVED),
+    (Loss::ClosedRowsLetGo, reasons::CLOSED_ROWS_LET_GO),
 ];
 
-impl Loss {
-    /// As the feed names it.
-    pub fn name(self) -> &'static str {
-        ALL.into_iter().find(|(loss, _)| *loss == self).map_or("unnamed", |(_, name)| name)
+/// What was lost, as the feed tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// Why.
+    pub reason: &'static Reason,
+    /// How many of what the reason counts.
+    pub count: u64,
+    /// Bytes in them, 0 where that is not known.
+    pub bytes: u64,
+}
+
+impl Lost {
+    /// So many, with bytes unknown.
+    pub fn of(reason: &'static Reason, count: u64) -> Self {
+        Self { reason, count, bytes: 0 }
+    }
+
+    /// Puts it among the feed's losses, unless nothing was lost.
+    pub fn tell(self, into: &mut BTreeMap<String, u64>) {
+        if self.count > 0 {
+            into.insert(self.reason.word.to_owned(), self.count);
+        }
+        if self.bytes > 0 {
+            into.insert(format!("{}{BYTES}", self.reason.word), self.bytes);
+        }
     }
 }
 
@@ -71,11 +113,8 @@ pub fn add(descriptors: &Descriptors, loss: Loss, count: u64) {
 /// Every loss that happened.
 pub fn read(descriptors: &Descriptors, into: &mut BTreeMap<String, u64>) -> io::Result<()> {
     let map = descriptor(descriptors, "user_losses")?;
-    for (loss, name) in ALL {
-        let value = read_number(map, loss as u32)?;
-        if value > 0 {
-            into.insert(name.to_owned(), value);
-        }
+    for (loss, reason) in ALL {
+        Lost::of(reason, read_number(map, loss as u32)?).tell(into);
     }
     Ok(())
 }

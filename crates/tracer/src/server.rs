@@ -3,11 +3,11 @@
 //! A reply to `GET /connections` is streamed in chunks as the client reads it: the rows lie in memory once, as the
 //! kernel gave them, and their JSON only a chunk at a time.
 
-use crate::clients::{Fetch, ID_LENGTH_MAX};
-use crate::engine::{Command, Open, Snapshot};
+use crate::clients::{Fetch, ID_LENGTH_MAX, Wants};
+use crate::engine::{Command, Open, Snapshot, take_last};
 use crate::journal::Record;
 use crate::places::Place;
-use crate::rows::{Life, to_feed};
+use crate::rows::{Last, Life, to_feed};
 use crate::scope::Scope;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
@@ -29,7 +29,7 @@ use weir_wire::feed::Processes;
 
 /// One agent, `weir up`, and people with curl; each connection costs some kilobytes.
 const CONNECTIONS_MAX: usize = 32;
-/// Each snapshot holds its rows (200 bytes a connection) until its reader has them.
+/// Each snapshot holds its rows (170 bytes a connection) until its reader has them.
 const SNAPSHOTS_MAX: usize = 4;
 /// A reader that takes nothing for so long has its connection closed.
 const WRITE_STALL: Duration = Duration::from_secs(30);
@@ -201,9 +201,9 @@ async fn ask<T, E: std::fmt::Display>(
         .map_err(Refusal::internal)
 }
 
-/// `client_id` and `ack`; other parameters are somebody else's and ignored.
+/// `client_id`, `ack`, `run` and `last`; other parameters are somebody else's and ignored.
 fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
-    let (mut id, mut ack) = (None, None);
+    let (mut id, mut ack, mut run, mut last) = (None, None, None, Wants::Last);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
@@ -213,6 +213,9 @@ fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
                     format!("ack must be the cursor of an earlier reply, an integer of 0 or more, not `{value}`")
                 })?);
             }
+            // Another tracer's run is no mistake, only not this one.
+            "run" => run = u64::from_str_radix(value, 16).ok(),
+            "last" if value == "no" => last = Wants::TotalsOnly,
             _ => {}
         }
     }
@@ -220,7 +223,7 @@ fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
         (Some(id), _) if id.is_empty() || id.len() > ID_LENGTH_MAX => {
             Err(format!("client_id must have 1 to {ID_LENGTH_MAX} bytes"))
         }
-        (Some(id), ack) => Ok(Some(Fetch { id, ack })),
+        (Some(id), ack) => Ok(Some(Fetch { id, ack, run, last })),
         (None, Some(_)) => Err("ack needs client_id".to_owned()),
         (None, None) => Ok(None),
     }
@@ -277,7 +280,7 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
         run_id,
         boot_id,
         monotonic_ns,
-        open,
+        mut open,
         ended,
         withdrawn,
         translations,
@@ -291,7 +294,8 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
     );
     out.buffer.extend_from_slice(head.as_bytes());
     let mut first = true;
-    for Open { row, place, translation, last } in open {
+    while let Some(Open { row, place, translation, last }) = take_last(&mut open) {
+        let last = last.map_or_else(Last::default, |last| *last);
         separate(&mut out.buffer, &mut first);
         serde_json::to_writer(
             &mut out.buffer,
@@ -390,10 +394,14 @@ mod tests {
 
     #[test]
     fn a_query_says_who_and_up_to_where() {
-        let fetch = |id: &str, ack| Ok(Some(Fetch { id: id.to_owned(), ack }));
+        let whole = |id: &str, ack, run, last| Ok(Some(Fetch { id: id.to_owned(), ack, run, last }));
+        let fetch = |id: &str, ack| whole(id, ack, None, Wants::Last);
         assert_eq!(parse_query(""), Ok(None));
         assert_eq!(parse_query("client_id=a%2Fb+c&x=1"), fetch("a/b c", None));
         assert_eq!(parse_query("ack=0&client_id=a"), fetch("a", Some(0)));
+        let lean = whole("a", Some(7), Some(0xab), Wants::TotalsOnly);
+        assert_eq!(parse_query("client_id=a&ack=7&run=00000000000000ab&last=no"), lean);
+        assert_eq!(parse_query("client_id=a&run=other&last=yes"), fetch("a", None));
         for wrong in ["client_id=", "ack=5", "client_id=a&ack=-1", "client_id=a&ack=", "client_id=%zz", "client_id=%"] {
             assert!(parse_query(wrong).is_err(), "{wrong}");
         }

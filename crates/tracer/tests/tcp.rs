@@ -96,7 +96,7 @@ fn every_byte_is_counted_once_in_each_direction() {
             assert!(row.close_epoch >= row.start_epoch);
         }
     }
-    assert!(agent.fetch(&tracer).losses.is_empty());
+    assert_eq!(support::lost_bytes(&agent.fetch(&tracer)), []);
 }
 
 #[test]

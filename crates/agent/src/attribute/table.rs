@@ -152,6 +152,31 @@ impl Table {
         }
     }
 
+    /// Makes room for `rows` of a reply at once, so that the table does not grow step by step beside its older self.
+    pub fn expect(&mut self, rows: usize) {
+        let wanted = rows.min(self.limit);
+        self.entries.reserve(wanted.saturating_sub(self.entries.len()));
+    }
+
+    /// The tracer has taken the acknowledgement of every closed row so far: none comes again. What it counts the same
+    /// way as the table (its generation goes on where this one ended) need not be remembered.
+    pub fn acknowledged(&mut self) {
+        for (key, at) in std::mem::take(&mut self.closed) {
+            let counts_alike = |entry: &Entry| {
+                entry.life.tracer_generation == Some(entry.life.generation)
+                    && entry.next_generation == entry.life.generation.saturating_add(1)
+                    && entry.older.is_none()
+            };
+            match self.entries.get(&key) {
+                Some(entry) if entry.close != 0 && counts_alike(entry) => {
+                    self.entries.remove(&key);
+                }
+                Some(_) => self.closed.push_back((key, at)),
+                None => {}
+            }
+        }
+    }
+
     /// Ends a poll: forgets what is too old. Called once all its rows are applied.
     pub fn finish(&mut self, poll: &Poll) {
         while let Some((key, at)) = self.closed.front().copied() {

@@ -30,6 +30,15 @@ pub struct Feed {
     pub timeouts: Timeouts,
 }
 
+/// Which closed rows are safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The cursor of the last durable reply of this boot.
+    pub cursor: Option<u64>,
+    /// The run that the cursor is of.
+    pub run: u64,
+}
+
 /// A whole reply; its rows are in the stage.
 #[derive(Debug)]
 pub struct Observed {
@@ -40,17 +49,23 @@ pub struct Observed {
 }
 
 impl Feed {
-    /// Fetches one reply. `ack` tells the tracer which closed rows are safe.
+    /// Fetches one reply. `acknowledged` tells the tracer which closed rows are safe.
     ///
     /// # Errors
     /// [`Failure`]: the stage then holds rows that mean nothing.
-    pub async fn poll(&self, ack: Option<u64>, stage: &mut Stage, clock: &dyn Clock) -> Result<Observed, Failure> {
+    pub async fn poll(
+        &self,
+        acknowledged: Acknowledged,
+        stage: &mut Stage,
+        clock: &dyn Clock,
+    ) -> Result<Observed, Failure> {
         stage.clear();
         let asked = clock.monotonic();
-        let mut target = format!("/connections?client_id={}", self.client_id);
-        if let Some(ack) = ack {
+        // Deltas come from totals (R2), so weir's tracer need not remember any for `last_*`.
+        let mut target = format!("/connections?client_id={}&last=no", self.client_id);
+        if let Some(cursor) = acknowledged.cursor {
             // Writing to a String cannot fail.
-            let _ = write!(target, "&ack={ack}");
+            let _ = write!(target, "&run={:016x}&ack={cursor}", acknowledged.run);
         }
         let envelope = self.fetch(&target, stage).await?;
         let now = clock.monotonic();

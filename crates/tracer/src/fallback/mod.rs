@@ -341,7 +341,7 @@ impl Source for Fallback {
 
     fn count(&mut self, loss: Loss, count: u64) {
         if count > 0 {
-            *self.losses.entry(loss.name()).or_default() += count;
+            *self.losses.entry(loss.reason().word).or_default() += count;
         }
     }
 

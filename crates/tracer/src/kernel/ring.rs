@@ -2,7 +2,9 @@
 //! it safe, and only then advances, so that a process killed in between finds the batch again.
 //!
 //! The layout is the kernel's contract with user space (`kernel/bpf/ringbuf.c`): a page with the consumer's position, a
-//! page with the producer's, then the data, mapped twice in a row so that a record never wraps.
+//! page with the producer's, then the data. The data could be mapped twice in a row, so that a record never wraps; here
+//! it is mapped once, because every mapped page counts as this process' memory, and the one record in a round that
+//! wraps is copied.
 
 #![expect(unsafe_code, reason = "the ring is memory shared with the kernel")]
 
@@ -74,7 +76,7 @@ impl Ring {
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         Ok(Self {
             consumer: Mapping::new(fd, libc::PROT_READ | libc::PROT_WRITE, 0, page)?,
-            producer: Mapping::new(fd, libc::PROT_READ, page, page + 2 * size)?,
+            producer: Mapping::new(fd, libc::PROT_READ, page, page + size)?,
             page,
             size,
         })
@@ -94,25 +96,37 @@ impl Ring {
         let begin = self.consumer_position().load(Ordering::Acquire);
         let end = self.producer_position().load(Ordering::Acquire);
         let mut at = begin;
+        let mut wrapped = Vec::new();
         while at < end && (at - begin) < limit_bytes as u64 {
-            let offset = self.page + (at as usize & (self.size - 1));
-            // SAFETY: `offset` lies within the doubly mapped data; the kernel aligns records to 8 bytes.
-            let header = unsafe { AtomicU32::from_ptr(self.producer.start.as_ptr().byte_add(offset).cast()) };
+            let offset = at as usize & (self.size - 1);
+            // SAFETY: `offset` lies within the mapped data, and the kernel aligns records to 8 bytes.
+            let header = unsafe { AtomicU32::from_ptr(self.data(offset).cast_mut().cast()) };
             let header = header.load(Ordering::Acquire);
             if header & BUSY != 0 {
                 break;
             }
             let length = (header & !DISCARDED) as usize;
+            if length > self.size - HEADER {
+                // Not a record that the kernel can have written: leave it to whoever looks at the ring's fullness.
+                break;
+            }
             if header & DISCARDED == 0 {
-                // SAFETY: the record is finished (not busy) and lies within the data, which is mapped twice; the kernel
+                // The data is a multiple of 8 bytes, so the header never wraps, only what follows it.
+                let start = (offset + HEADER) & (self.size - 1);
+                let until_end = length.min(self.size - start);
+                // SAFETY: the record is finished (not busy) and `until_end` of it lie before the data's end; the kernel
                 // does not write it again before the consumer's position has passed it.
-                let record = unsafe {
-                    std::slice::from_raw_parts(
-                        self.producer.start.as_ptr().byte_add(offset + HEADER).cast::<u8>(),
-                        length,
-                    )
+                let record = unsafe { std::slice::from_raw_parts(self.data(start), until_end) };
+                let goes_on = if until_end == length {
+                    each(record)
+                } else {
+                    wrapped.clear();
+                    wrapped.extend_from_slice(record);
+                    // SAFETY: as above; the rest lies at the data's beginning.
+                    wrapped.extend_from_slice(unsafe { std::slice::from_raw_parts(self.data(0), length - until_end) });
+                    each(&wrapped)
                 };
-                if !each(record) {
+                if !goes_on {
                     break;
                 }
             }
@@ -130,6 +144,12 @@ impl Ring {
     pub fn waiting_bytes(&self) -> u64 {
         let consumed = self.consumer_position().load(Ordering::Acquire);
         self.producer_position().load(Ordering::Acquire).saturating_sub(consumed)
+    }
+
+    /// Where the data at `offset` is mapped; `offset` must be below the ring's size.
+    fn data(&self, offset: usize) -> *const u8 {
+        // SAFETY: the producer's page and the data were mapped in a row.
+        unsafe { self.producer.start.as_ptr().byte_add(self.page + offset).cast::<u8>().cast_const() }
     }
 
     fn consumer_position(&self) -> &AtomicU64 {

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use weir_daemon::clock::{Clock, SystemClock};
 use weir_wire::feed::{Connection, Reply, Status};
+use weir_wire::losses::{Reason, Touches};
 
 /// How long anything may take; only a broken tracer needs it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -56,6 +57,7 @@ pub fn pause(duration: Duration) {
 pub struct Tracer {
     child: Child,
     folder: PathBuf,
+    args: Vec<String>,
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -67,13 +69,22 @@ impl Tracer {
         tracer
     }
 
+    /// Starts another one in its place, with the same arguments.
+    pub fn restart(&mut self) {
+        self.child =
+            Self::command(&self.folder, &self.args.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+        until("the tracer to answer again", || self.try_get("/status"));
+    }
+
     pub fn start_in(folder: &Path, args: &[&str]) -> Self {
-        Self::of(Self::command(folder, args).spawn().unwrap(), folder)
+        let mut tracer = Self::of(Self::command(folder, args).spawn().unwrap(), folder);
+        tracer.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        tracer
     }
 
     /// The tracer that `child` is, once it answers.
     pub fn of(child: Child, folder: &Path) -> Self {
-        let mut tracer = Self { child, folder: folder.into(), temporary: None };
+        let mut tracer = Self { child, folder: folder.into(), args: Vec::new(), temporary: None };
         until("the tracer to answer", || {
             if let Some(status) = tracer.child.try_wait().unwrap() {
                 panic!("the tracer ended at its start: {status}: {}", tracer.log());
@@ -194,6 +205,15 @@ fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
         whole.extend_from_slice(body.get(end + 2..end + 2 + length)?);
         body = body.get(end + 2 + length + 2..)?;
     }
+}
+
+/// The losses that cost bytes. Others of this machine may have connections without an owner.
+pub fn lost_bytes(reply: &Reply) -> Vec<(&str, u64)> {
+    let touches = |word: &str| {
+        let word = word.strip_suffix(weir_wire::losses::BYTES).unwrap_or(word);
+        Reason::find("tracer", word).is_none_or(|reason| reason.touches == Touches::Bytes)
+    };
+    reply.losses.iter().map(|(word, count)| (word.as_str(), *count)).filter(|(word, _)| touches(word)).collect()
 }
 
 /// The rows of one connection end.

@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::FromRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -23,7 +24,7 @@ impl Player {
         let mut child = Command::new("bash")
             .args([
                 "-c",
-                r#"[ -z "$1" ] || echo $$ >"$1/cgroup.procs" || exit 1; exec "$2" --exact player --nocapture"#,
+                r#"ulimit -n $(ulimit -Hn); [ -z "$1" ] || echo $$ >"$1/cgroup.procs" || exit 1; exec "$2" --exact player --nocapture"#,
             ])
             .arg("player")
             .arg(cgroup.unwrap_or(Path::new("")))
@@ -82,6 +83,7 @@ struct Stage {
     listener: Option<TcpListener>,
     streams: Vec<TcpStream>,
     udp: Option<UdpSocket>,
+    udps: Vec<UdpSocket>,
 }
 
 impl Stage {
@@ -125,6 +127,48 @@ impl Stage {
                 self.streams.pop().map_or(0, |_| 1)
             }
             ("close", []) => self.streams.pop().map_or(0, |_| 1),
+            // A network namespace of its own, so that its ports and its limits are nobody else's.
+            ("netns", []) => {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+                // An inode is more than 16 bits: what it has above the first, which every namespace's has.
+                (std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino() - 0xf000_0000) as u16
+            }
+            // How much memory a socket may have beside its queues; 1 when the namespace has no such limit of its own.
+            ("optmem", [bytes]) => {
+                u16::from(std::fs::write("/proc/sys/net/core/optmem_max", bytes.to_string()).is_err())
+            }
+            ("churn", [count]) => {
+                let listener = self.listener.as_ref().unwrap();
+                for _ in 0..*count {
+                    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                    drop(stream);
+                    let (mut accepted, _) = listener.accept().unwrap();
+                    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+                }
+                *count
+            }
+            // So many connections that stay; the n-th sends n modulo 7 bytes.
+            ("hold", [count]) => {
+                for number in 0..*count {
+                    let listener = self.listener.as_ref().unwrap();
+                    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                    client.write_all(&vec![0; usize::from(number % 7)]).unwrap();
+                    self.streams.push(client);
+                    self.streams.push(listener.accept().unwrap().0);
+                }
+                *count
+            }
+            // So many sockets that send one datagram each to nobody.
+            ("udp-hold", [sockets, bytes]) => {
+                for _ in 0..*sockets {
+                    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                    socket.send_to(&vec![0; usize::from(*bytes)], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+                    self.udps.push(socket);
+                }
+                *sockets
+            }
+            ("udp-drop", []) => self.udps.drain(..).count() as u16,
             ("udp", []) => {
                 let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 self.udp.insert(socket).local_addr().unwrap().port()

@@ -1,6 +1,7 @@
 //! The feed: what a tracer serves on its unix socket, as JSON over HTTP.
 //!
-//! `GET /connections?client_id=ID[&ack=CURSOR]` answers [`Reply`]. The first seventeen fields of a [`Connection`] are
+//! `GET /connections?client_id=ID[&ack=CURSOR][&run=RUN][&last=no]` answers [`Reply`]; `run` says which run the cursor
+//! is of, `last=no` that `last_*` is not wanted. The first seventeen fields of a [`Connection`] are
 //! those of the 2019 network tracer; the optional ones after them are weir's. A consumer ignores what it does not know
 //! and lives without what is missing. [`decode`] reads a reply of any size row by row. `GET /processes` answers [`Processes`], `GET /status` answers [`Status`].
 

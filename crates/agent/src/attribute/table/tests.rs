@@ -362,3 +362,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_acknowledged_is_forgotten_unless_its_generation_would_be_taken_again() {
+    let mut agent = Agent::new();
+    let counted = |generation, start, sent, close| StagedRow {
+        tracer_generation: Some(generation),
+        ..closed(1, start * SECOND, sent, close * SECOND)
+    };
+    // The second is not told by the tracer: its next life could get the same number.
+    agent.poll(10, &[counted(0, 1, 5, 2), closed(2, SECOND, 5, 2 * SECOND)]);
+    assert_eq!((agent.table.len(), agent.table.closed()), (2, 2));
+    agent.table.acknowledged();
+    assert_eq!((agent.table.len(), agent.table.closed()), (1, 1));
+    assert!(agent.table.get(&Key::Socket { cookie: 2 }).is_some());
+    // The socket is used again: its life goes on where the tracer's count is.
+    let outcomes = agent.poll(20, &[counted(1, 15, 7, 16)]);
+    let Outcome::Changed(change) = outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!((change.life.generation, change.delta), (1, [7, 0, 0]));
+}

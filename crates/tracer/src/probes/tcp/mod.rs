@@ -5,9 +5,11 @@ use super::walk::Walker;
 use super::{Attach, Descriptors, Loaded, ProbeError, ProbeReport, ProbeState};
 use crate::kernel::ring::Ring;
 use crate::kernel::sys;
+use crate::losses::Lost;
 use crate::source::Walk;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use weir_wire::losses as reasons;
 use zerocopy::IntoBytes;
 
 /// The folder's name.
@@ -66,11 +68,11 @@ impl Tcp {
     }
 
     /// What the kernel side lost, by reason.
-    pub fn losses(&self, descriptors: &Descriptors) -> io::Result<[(&'static str, u64); 2]> {
+    pub fn losses(&self, descriptors: &Descriptors) -> io::Result<[Lost; 2]> {
         let numbers = descriptor(descriptors, "tcp_numbers")?;
         Ok([
-            ("tcp_closed_ring_full", read_number(numbers, LOST_RING_FULL)?),
-            ("tcp_no_socket_storage", read_number(numbers, LOST_NO_STORAGE)?),
+            Lost::of(reasons::TCP_CLOSED_RING_FULL, read_number(numbers, LOST_RING_FULL)?),
+            Lost::of(reasons::TCP_NO_SOCKET_STORAGE, read_number(numbers, LOST_NO_STORAGE)?),
         ])
     }
 }

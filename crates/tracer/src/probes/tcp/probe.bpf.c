@@ -64,7 +64,7 @@ static __always_inline void listening(const struct sock *sk)
 	bool user = is_user_task(task);
 	if (!is_opener_in_scope(sk, task, user))
 		return;
-	struct tcp_socket *socket = socket_of(sk);
+	struct tcp_socket *socket = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
 		return;
 
@@ -358,7 +358,10 @@ int weir_tcp_fill(struct bpf_iter__task_file *ctx)
 		return 0;
 	}
 	tcp = bpf_skc_to_tcp_sock(sk);
-	socket = tcp ? socket_of(sk) : NULL;
+	socket = tcp ? bpf_sk_storage_get(&tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	/* Older than the probe: counted in the first pair of passes, once. */
+	if (tcp && !socket && pass == 3 && state != TCP_LISTEN)
+		count(TCP_LOST_NO_STORAGE);
 	if (!socket || socket->flags)
 		return 0;
 	set_place(&socket->origin, sk, task);

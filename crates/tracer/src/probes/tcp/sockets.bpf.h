@@ -62,7 +62,7 @@ struct {
 enum tcp_number {
 	/* Ends that found the ring full. */
 	TCP_LOST_RING_FULL,
-	/* Sockets that could not be given storage (out of memory, or over net.core.optmem_max). */
+	/* Connections whose socket could not be given storage (out of memory, or over net.core.optmem_max). */
 	TCP_LOST_NO_STORAGE,
 	/* The back-fill's pass, written by user space before each. */
 	TCP_BACKFILL_PASS,

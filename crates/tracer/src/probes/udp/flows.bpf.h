@@ -144,7 +144,7 @@ enum udp_number {
 	UDP_LOST_BYTES,
 	/* Sockets whose end found a ring full: their flows end by expiry instead. */
 	UDP_GONE_RING_FULL,
-	/* Sockets that could not be given storage. */
+	/* Datagrams of sockets that could not be given storage: not counted. */
 	UDP_NO_STORAGE,
 	/* Datagrams that the receiving application was too slow for: not received. */
 	UDP_QUEUE_FULL,
@@ -156,6 +156,7 @@ enum udp_number {
 	UDP_BACKFILL_PASS,
 	/* A walk ends main flows that have not changed since then; 0: it tells those that live. */
 	UDP_IDLE_SINCE,
+	UDP_NO_STORAGE_BYTES,
 	UDP_NUMBERS,
 };
 struct {

@@ -3,6 +3,7 @@
 use super::{FILL, WALK};
 use crate::kernel::ring::{Position, Ring};
 use crate::kernel::sys::{self, BatchPosition};
+use crate::losses::Lost;
 use crate::probes::layout::{IDLE, Origin, Row, UDP};
 use crate::probes::tcp::{descriptor, read_number};
 use crate::probes::walk::Walker;
@@ -11,6 +12,7 @@ use crate::source::Walk;
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
+use weir_wire::losses as reasons;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `enum udp_number`: the indices of `udp_numbers`.
@@ -25,6 +27,7 @@ const MAINS_ENDED: u32 = 7;
 const FLOWS_DELETED: u32 = 8;
 const BACKFILL_PASS: u32 = 9;
 const IDLE_SINCE: u32 = 10;
+const NO_STORAGE_BYTES: u32 = 11;
 
 /// A socket's end is dealt with once it is this old: a program that found the flow just before runs microseconds, and
 /// must not add to memory that belongs to another flow by then.
@@ -239,14 +242,16 @@ impl Udp {
 
     /// What the kernel side lost, by reason. `udp_peers_capped` is meant: those bytes are counted, their peer is not
     /// known (R9).
-    pub fn losses(&self, descriptors: &Descriptors) -> io::Result<[(&'static str, u64); 5]> {
+    pub fn losses(&self, descriptors: &Descriptors) -> io::Result<[Lost; 4]> {
         let numbers = descriptor(descriptors, "udp_numbers")?;
+        let with_bytes = |reason, count, bytes| -> io::Result<Lost> {
+            Ok(Lost { reason, count: read_number(numbers, count)?, bytes: read_number(numbers, bytes)? })
+        };
         Ok([
-            ("udp_peers_capped", read_number(numbers, PEERS_CAPPED)?),
-            ("udp_flows_full_datagrams", read_number(numbers, LOST_DATAGRAMS)?),
-            ("udp_flows_full_bytes", read_number(numbers, LOST_BYTES)?),
-            ("udp_gone_ring_full", read_number(numbers, GONE_RING_FULL)?),
-            ("udp_no_socket_storage", read_number(numbers, NO_STORAGE)?),
+            Lost::of(reasons::UDP_PEERS_CAPPED, read_number(numbers, PEERS_CAPPED)?),
+            with_bytes(reasons::UDP_FLOWS_FULL, LOST_DATAGRAMS, LOST_BYTES)?,
+            Lost::of(reasons::UDP_GONE_RING_FULL, read_number(numbers, GONE_RING_FULL)?),
+            with_bytes(reasons::UDP_NO_SOCKET_STORAGE, NO_STORAGE, NO_STORAGE_BYTES)?,
         ])
     }
 

@@ -74,8 +74,11 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 	struct udp_socket *socket;
 	struct udp_flow *flow;
 	__u32 payload = 0;
+	__u64 datagrams = skb->gso_segs ? skb->gso_segs : 1;
 	__u64 now;
 
+	/* Read here: the verifier takes the context's fields only by constant offsets, not where two paths have met. */
+	asm volatile("" : "+r"(datagrams));
 	if (!sk)
 		return;
 	sk = bpf_sk_fullsock(sk);
@@ -83,7 +86,8 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 		return;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket) {
-		add(UDP_NO_STORAGE, 1);
+		add(UDP_NO_STORAGE, datagrams);
+		add(UDP_NO_STORAGE_BYTES, payload);
 		return;
 	}
 	if (is_main(&socket->main, &key)) {
@@ -105,14 +109,15 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 		flow = make_flow(socket, &key, outgoing, 0, now);
 	}
 	if (!flow) {
-		add(UDP_PEERS_CAPPED, skb->gso_segs ? skb->gso_segs : 1);
 		to_other(&key);
 		flow = bpf_map_lookup_elem(&udp_flows, &key);
 		if (!flow)
 			flow = make_flow(socket, &key, outgoing, OTHER_PEER, now);
+		if (flow)
+			add(UDP_PEERS_CAPPED, datagrams);
 	}
 	if (!flow) {
-		add(UDP_LOST_DATAGRAMS, skb->gso_segs ? skb->gso_segs : 1);
+		add(UDP_LOST_DATAGRAMS, datagrams);
 		add(UDP_LOST_BYTES, payload);
 		return;
 	}
@@ -151,10 +156,9 @@ int weir_udp_open(struct bpf_sock *sk)
 	if (!is_user_task(task))
 		return 1;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket) {
-		add(UDP_NO_STORAGE, 1);
+	/* Without storage its datagrams are lost, and counted then. */
+	if (!socket)
 		return 1;
-	}
 	set_process(&socket->origin, task);
 	socket->origin.netns = task->nsproxy->net_ns->ns.inum;
 	set_cgroup(&socket->origin, 0, task);
@@ -193,6 +197,8 @@ static __always_inline void end_main(struct udp_socket *socket)
 	if (!bpf_map_update_elem(&udp_flows, &main->key, &spilled, BPF_NOEXIST))
 		return;
 	add(UDP_MAINS_ENDED, 1);
+	/* How many datagrams that were is not known. */
+	add(UDP_LOST_DATAGRAMS, 1);
 	add(UDP_LOST_BYTES, main->sent + main->recv);
 }
 
@@ -355,10 +361,8 @@ int weir_udp_fill(struct bpf_iter__task_file *ctx)
 	if (!is_task_in_scope(task))
 		return 0;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket) {
-		add(UDP_NO_STORAGE, 1);
+	if (!socket)
 		return 0;
-	}
 	pass = number_of(key);
 	if (!socket->origin.pid) {
 		set_place(&socket->origin, sk, task);
