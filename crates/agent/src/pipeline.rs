@@ -304,8 +304,13 @@ impl Observer {
 /// What is missing from a tracer, in words.
 fn degraded(status: &weir_wire::feed::Status) -> String {
     if let Some(degraded) = &status.degraded {
-        let blind: Vec<&str> = degraded.cannot_see.iter().map(|blind| blind.what.as_str()).collect();
-        return format!("{} instead of eBPF: {}; not seen: {}", degraded.mode, degraded.reason, blind.join(", "));
+        // The first is what is missed most; a line of a terminal has no room for all.
+        let first = degraded.cannot_see.first().map_or("", |blind| blind.what.as_str());
+        let more = degraded.cannot_see.len().saturating_sub(1);
+        return format!(
+            "{} instead of eBPF: {}; not seen: {first} and {more} kinds more, see weir doctor",
+            degraded.mode, degraded.reason
+        );
     }
     let missing: Vec<String> = status
         .probes

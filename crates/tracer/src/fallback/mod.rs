@@ -91,6 +91,9 @@ impl Fallback {
     /// # Errors
     /// When not even this process' own namespace can be asked.
     pub fn new(reason: String, now_ns: u64) -> Result<Self, EngineError> {
+        if let Err(error) = netlink::raise_descriptor_limit() {
+            tracing::warn!(%error, "failed to raise the limit on open files: it may be too low for many namespaces");
+        }
         let proc = PathBuf::from("/proc");
         let mut fallback = Self {
             reason,

@@ -1,7 +1,10 @@
 //! One sock_diag socket: bound to the network namespace that its thread was in when it was made, and to nothing of the
 //! thread's since. It holds that namespace alive, so it must go when the namespace is nobody's any more.
 
-#![expect(unsafe_code, reason = "joining a multicast group is a socket option without a wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "a multicast group is joined, and the limit on descriptors raised, by plain system calls"
+)]
 
 use super::diag::{self, Answer, Detail, Ends, Message, Request};
 use nix::libc;
@@ -137,6 +140,19 @@ impl AsFd for Diag {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Lets this process open as many descriptors as it may: the usual soft limit is below three a namespace.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit of ours during the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads one rlimit of ours during the call.
+    let outcome = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn outcome(errno: i32) -> io::Result<()> {
