@@ -7,10 +7,13 @@
 use super::{Ends, Key, Row, ends};
 use std::collections::{BTreeSet, HashMap};
 
-/// A successor's start may lie so long after its first packet: the accepting end's is when it was established.
+/// An accepting end's start may lie so long after its first packet: it is when the connection was established.
 const HANDSHAKE_NS: u64 = 1_000_000_000;
 /// Answers that a successor can still disprove: two seconds of 10,000 short connections a second, both ends, with room.
 const RECENT_MAX: usize = 65_536;
+
+/// [`Row::direction`]: its start is its first packet.
+const OUTGOING: u8 = 2;
 
 type Tuple = (u32, u8, Ends);
 
@@ -54,7 +57,8 @@ impl Answered {
         }
         let tuple = tuple(row);
         let Some(answer) = self.recent.get(&tuple).copied() else { return false };
-        if answer.key == Key::of(row) || row.start_ns > answer.asked_ns.saturating_add(HANDSHAKE_NS) {
+        let handshake = if row.direction == OUTGOING { 0 } else { HANDSHAKE_NS };
+        if answer.key == Key::of(row) || row.start_ns > answer.asked_ns.saturating_add(handshake) {
             return false;
         }
         self.recent.remove(&tuple);
@@ -91,6 +95,8 @@ mod tests {
         assert!(!answered.see(&row(1, 5 * SECOND)), "it is the connection itself");
         assert!(!answered.see(&Row { local_port: 1, ..row(2, 9 * SECOND) }));
         assert!(!answered.see(&row(2, 12 * SECOND)), "it began long after");
+        let opened = |start_ns| Row { direction: OUTGOING, ..row(2, start_ns) };
+        assert!(!answered.see(&opened(10 * SECOND + 1)), "its first packet came after the question");
         assert!(answered.see(&row(2, 10 * SECOND)));
         assert!(!answered.see(&row(3, 10 * SECOND)), "once");
         assert_eq!(answered.withdrawn(), BTreeSet::from([100]));
