@@ -145,7 +145,7 @@ impl Committer {
 
     /// What to acknowledge to the tracer, if it is still the same boot's.
     pub fn acknowledged(&self) -> Acknowledged {
-        Acknowledged { cursor: self.position.cursor, run: self.position.run }
+        Acknowledged { cursor: self.position.cursor, run: self.position.run, dns: self.position.dns_cursor }
     }
 
     /// Counters known.
@@ -291,6 +291,16 @@ impl Committer {
                 moved.clear();
             }
         }
+        // All of them in the batch that moves their cursor: a row is durable with the word that it is, or not at all.
+        let window = Window {
+            clock: &*self.clock,
+            inventory: self.facts.inventory(),
+            stage,
+            span,
+            at: weir_model::MonotonicNanos(poll.at),
+        };
+        let dns_refused = window.add_dns(&mut part, &envelope.dns);
+        self.lose(losses::ROWS_REFUSED, Lost::count(dns_refused));
         self.table.finish(&poll);
         let unseen =
             if polled.is_weir && envelope.complete != Some(false) { self.table.ended_unseen(&poll) } else { 0 };
@@ -306,6 +316,7 @@ impl Committer {
             previous_complete: envelope.complete.unwrap_or(true),
             covered_to: to,
             losses: if envelope.losses.is_empty() { BTreeMap::new() } else { envelope.losses.clone() },
+            dns_cursor: envelope.dns_cursor,
         };
         let mut batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
         batch.0.translations =
@@ -315,6 +326,7 @@ impl Committer {
         self.metrics.rows.inc_by(envelope.rows);
         self.metrics.feed_bytes.inc_by(envelope.bytes);
         self.metrics.count(&self.metrics.rows_refused, "not_a_connection", envelope.refused);
+        self.metrics.count(&self.metrics.rows_refused, "not_a_dns_row", dns_refused);
         self.metrics.set_ready();
         Ok(sequence)
     }
@@ -398,6 +410,7 @@ impl Committer {
             tombstone: None,
             monotonic_ns: at,
             translations: Vec::new(),
+            dns: part.dns,
         };
         (batch, summary)
     }

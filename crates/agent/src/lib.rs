@@ -24,6 +24,7 @@
 pub mod args;
 pub mod attribute;
 pub mod commit;
+pub mod dns;
 pub mod export;
 pub mod facts;
 pub mod losses;

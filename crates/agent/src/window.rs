@@ -12,7 +12,7 @@ use weir_daemon::clock::Clock;
 use weir_inventory::{Inventory, SocketView};
 use weir_model::{Certainty, Direction, MonotonicNanos};
 use weir_wire::agent::record::InstanceKind;
-use weir_wire::agent::{Address, LocalEnd, Record};
+use weir_wire::agent::{Address, Dns, LocalEnd, Record};
 
 /// Records of one batch: about 4 MiB encoded, a quarter of that compressed, well under a server's limit.
 pub const MAX_RECORDS: usize = 20_000;
@@ -33,6 +33,8 @@ pub struct Part {
     pub records: Vec<Record>,
     /// The local ends that they refer to.
     pub local_ends: Vec<LocalEnd>,
+    /// What was asked of DNS servers ([`crate::dns`]).
+    pub dns: Vec<Dns>,
     /// Sums of the deltas.
     pub sent_bytes: u64,
     /// Sums of the deltas.
@@ -64,6 +66,7 @@ impl Default for Part {
         Self {
             records: Vec::new(),
             local_ends: Vec::new(),
+            dns: Vec::new(),
             sent_bytes: 0,
             recv_bytes: 0,
             connections: 0,
@@ -172,7 +175,7 @@ impl Window<'_> {
     }
 
     /// A kernel time as wall time, 0 for unknown. What a lying tracer puts into the future happened now at the latest.
-    fn wall(&self, monotonic: u64) -> i64 {
+    pub(crate) fn wall(&self, monotonic: u64) -> i64 {
         if monotonic == 0 {
             return 0;
         }
@@ -197,7 +200,7 @@ impl Window<'_> {
         }
     }
 
-    fn resolve(&self, raw: &RawEnd, at: MonotonicNanos) -> LocalEnd {
+    pub(crate) fn resolve(&self, raw: &RawEnd, at: MonotonicNanos) -> LocalEnd {
         let text = |text: &'_ str| (!text.is_empty()).then_some(text.to_owned());
         let view = SocketView {
             pid: raw.pid,

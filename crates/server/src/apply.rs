@@ -52,6 +52,11 @@ const FACTS_NS: i64 = 24 * 3600 * 1_000_000_000;
 /// A busy build machine starts some 100,000 processes a day.
 const FACTS_MAX: u64 = 200_000;
 
+/// About 150 MB of SQLite: half an hour of 50 clients that each ask for 50 names every 10 s; most ask far less.
+const DNS_MAX: u64 = 500_000;
+/// About 20 MB of SQLite, and 0.1 s of every answer that names ends.
+const DNS_NAMES_MAX: u64 = 100_000;
+
 /// The applier's state.
 pub(crate) struct Applier {
     pub(crate) store: Arc<Embedded>,
@@ -167,7 +172,8 @@ impl Applier {
                 }
             }
         };
-        let Some(Converted { transactions, facts, translations, report, rows, records_refused }) = converted else {
+        let Some(Converted { transactions, facts, translations, report, rows, records_refused, dns }) = converted
+        else {
             return;
         };
         self.applied.insert(
@@ -185,6 +191,7 @@ impl Applier {
         group.changes.facts.extend(facts);
         group.changes.translations.extend(translations);
         group.changes.reports.push(report);
+        group.changes.dns.extend(dns);
         group.rows.extend(rows);
     }
 
@@ -267,9 +274,17 @@ impl Applier {
             translations_max: TRANSLATIONS_MAX,
             reports_ns: history_ns,
             join_coverage_ns: JOIN_COVERAGE_NS,
+            dns_max: DNS_MAX,
+            dns_names_max: DNS_NAMES_MAX,
         };
         match self.store.retain(&retention) {
-            Ok(removed) if removed.transactions_evicted + removed.facts_evicted + removed.translations_evicted > 0 => {
+            Ok(removed)
+                if removed.transactions_evicted
+                    + removed.facts_evicted
+                    + removed.translations_evicted
+                    + removed.dns_evicted
+                    > 0 =>
+            {
                 tracing::warn!(?removed, "evicted rows beyond the caps");
             }
             Ok(_) => {}
@@ -338,5 +353,6 @@ fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
         report,
         rows: Vec::new(),
         records_refused: 0,
+        dns: Vec::new(),
     }
 }

@@ -125,6 +125,12 @@ impl Names {
         })
     }
 
+    /// Whether an address is the cluster's own: a node, pod or container holds it, or has held it.
+    pub(crate) fn is_held(&self, address: IpAddr) -> bool {
+        let own = |thing: &Thing| matches!(thing.kind.as_str(), "node" | "pod" | "container");
+        self.holders.get(&address).is_some_and(|holders| holders.iter().any(own))
+    }
+
     /// The node that owns an address.
     pub(crate) fn node_of(&self, address: IpAddr, at: UnixNanos) -> Option<&str> {
         self.holder(address, at).map(|thing| thing.node.as_str())

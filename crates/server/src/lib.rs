@@ -16,6 +16,7 @@ mod live;
 mod pairing;
 mod query;
 mod server;
+mod told;
 mod translations;
 
 pub use args::Args;

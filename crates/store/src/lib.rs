@@ -1,11 +1,12 @@
 //! Current state and history, behind two traits.
 //!
-//! - [`StateStore`]: transactions (the merged state of every counter), metadata, and what the batches reported.
+//! - [`StateStore`]: transactions (the merged state of every counter), metadata, DNS, and what the batches reported.
 //! - [`HistoryStore`]: rows of what moved, in immutable segments that are named by their range of the log.
 //! - [`embedded`]: the backend in one folder, with the log that makes acknowledged batches durable (R8).
 //!
 //! One contract suite (`tests/contract`) holds every backend to the same promises.
 
+mod dns;
 pub mod embedded;
 mod error;
 mod fact;
@@ -15,6 +16,7 @@ mod state;
 pub mod transaction;
 mod translation;
 
+pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
 pub use fact::Fact;
 pub use history::{Endpoint, HistoryRow, HistoryStore, HistorySummary, SegmentId};

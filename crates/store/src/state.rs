@@ -3,6 +3,7 @@
 //! Writers are one: the server's applier. Readers take a [`StateView`], a snapshot that no writer moves. Calls block;
 //! the server makes them on blocking threads.
 
+use crate::dns::{DnsCount, DnsName};
 use crate::error::StoreError;
 use crate::fact::Fact;
 use crate::report::{BatchReport, Coverage, Loss, StreamSummary};
@@ -22,6 +23,8 @@ pub struct StateChanges {
     pub translations: Vec<Translation>,
     /// The batches' reports; applying one again changes nothing.
     pub reports: Vec<BatchReport>,
+    /// What was asked of DNS servers; applying it again changes nothing.
+    pub dns: Vec<DnsCount>,
 }
 
 /// What to forget.
@@ -43,6 +46,10 @@ pub struct Retention {
     pub translations_max: u64,
     /// Coverage and losses leave after so long, nanoseconds.
     pub reports_ns: i64,
+    /// At most so many counts of DNS queries are kept; they leave with the reports.
+    pub dns_max: u64,
+    /// At most so many names of DNS answers are kept; they leave with the reports.
+    pub dns_names_max: u64,
     /// Spans of coverage that ended so long ago and follow each other become one, nanoseconds.
     pub join_coverage_ns: i64,
 }
@@ -60,6 +67,8 @@ pub struct Removed {
     pub facts_evicted: u64,
     /// Translations beyond the cap.
     pub translations_evicted: u64,
+    /// Counts of DNS queries, and names, beyond the cap.
+    pub dns_evicted: u64,
 }
 
 /// Which transactions to read.
@@ -79,8 +88,8 @@ pub trait StateStore: Send + Sync {
     /// When they cannot be stored; then nothing of them is.
     fn apply(&self, changes: &StateChanges) -> Result<(), StoreError>;
 
-    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted`,
-    /// `facts_evicted` and `translations_evicted`.
+    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted`, `facts_evicted`,
+    /// `translations_evicted`, `dns_evicted` and `dns_names_evicted`.
     ///
     /// # Errors
     /// When the state cannot be changed.
@@ -136,6 +145,18 @@ pub trait StateView {
     /// # Errors
     /// When the state cannot be read.
     fn losses(&self, since: UnixNanos, until: UnixNanos) -> Result<Vec<Loss>, StoreError>;
+
+    /// Every count of DNS queries whose last query was over in `[since, until)`, in no particular order.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn dns(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(DnsCount)) -> Result<(), StoreError>;
+
+    /// Every name whose answers may have been kept at or after `since` and whose first answer came before `until`.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    fn dns_names(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(DnsName)) -> Result<(), StoreError>;
 
     /// The store's own counters and sizes by name: `transactions`, `facts`, `transactions_evicted`, ...
     ///

@@ -222,9 +222,9 @@ pub struct ConnectionRow {
 pub struct MetadataRow {
     /// The thing's address; empty where it has none.
     pub key: String,
-    /// `node`, `process`, `container`, `pod` or `service`.
+    /// `node`, `process`, `container`, `pod`, `service`, or `name`: a DNS name and the addresses that one client was told.
     pub kind: String,
-    /// `proc`, `tracer`, `kubelet`, `cri`, `docker` or `api`.
+    /// `proc`, `tracer`, `kubelet`, `cri`, `docker`, `api` or `dns`.
     pub source: String,
     /// The node that said it.
     pub node: String,
@@ -246,6 +246,37 @@ pub struct MetadataRow {
     pub valid_to: Option<String>,
     /// Everything else that was collected.
     pub attributes: BTreeMap<String, String>,
+}
+
+/// What one client asked one DNS server for one name: over UDP, as seen at the client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DnsRow {
+    /// Who asked.
+    pub client: EdgeEnd,
+    /// Who was asked.
+    pub server: EdgeEnd,
+    /// The name, in lower case without the final dot; empty for every name beyond the tracer's cap.
+    pub name: String,
+    /// `A`, `AAAA`, `PTR`, ...; empty for every name beyond the tracer's cap.
+    pub query_type: String,
+    /// Queries that were over within the span: answered, or without an answer for 15 s.
+    pub queries: u64,
+    /// Those whose outcome was not `noerror`.
+    pub failures: u64,
+    /// Queries by their outcome: `noerror`, `nxdomain`, `servfail`, ..., `timeout`.
+    pub rcodes: BTreeMap<String, u64>,
+    /// The mean time from a query to its answer, microseconds; absent without an answer.
+    pub latency_us: Option<u64>,
+    /// The longest.
+    pub latency_max_us: Option<u64>,
+    /// Datagrams that asked again.
+    pub retransmits: u64,
+    /// Answers that were cut (TC): the client then asks over TCP, which is not seen.
+    pub truncated: u64,
+    /// The addresses of the newest answer that had some.
+    pub addresses: Vec<String>,
+    /// When the last of these queries was over, RFC 3339.
+    pub last_seen: String,
 }
 
 /// A part's state: a node's agent and source, or the server's store.

@@ -108,6 +108,18 @@ reasons! {
     ENDS_LAST_SEEN = "tracer" "ends_last_seen" Bytes;
     /// Ended connections that may have received one byte more.
     ENDS_RECV_ONE_SHORT = "tracer" "ends_recv_one_short" Detail;
+    /// DNS messages that found the ring full.
+    DNS_RING_FULL = "tracer" "dns_ring_full" Names;
+    /// DNS messages behind the first one of a buffer with many.
+    DNS_SEGMENTED = "tracer" "dns_segmented" Names;
+    /// DNS queries whose name found no room: counted under no name.
+    DNS_NAMES_CAPPED = "tracer" "dns_names_capped" Names intended;
+    /// DNS queries that found no room under any name.
+    DNS_ROWS_DROPPED = "tracer" "dns_rows_dropped" Names intended;
+    /// DNS queries beyond those that can be waited for.
+    DNS_QUERIES_CAPPED = "tracer" "dns_queries_capped" Names intended;
+    /// DNS queries that a killed tracer held and had not handed on.
+    DNS_LOST_IN_RESTART = "tracer" "dns_lost_in_restart" Names;
     /// Open connections that vanished without their last row.
     CLOSED_UNSEEN = "tracer" "closed_unseen" Bytes;
     /// The tracer's counters began anew: UDP since the last poll, and connections that ended, are lost.
@@ -146,6 +158,10 @@ reasons! {
     FACTS_EVICTED = "store" "facts_evicted" Names intended;
     /// Translations beyond the cap: clients behind nodes that are not found any more.
     TRANSLATIONS_EVICTED = "store" "translations_evicted" Names intended;
+    /// Counts of DNS queries beyond the cap.
+    DNS_EVICTED = "store" "dns_evicted" Names intended;
+    /// Names of DNS answers beyond the cap.
+    DNS_NAMES_EVICTED = "store" "dns_names_evicted" Names intended;
 }
 
 #[cfg(test)]

@@ -30,13 +30,15 @@ pub struct Feed {
     pub timeouts: Timeouts,
 }
 
-/// Which closed rows are safe.
+/// What the tracer may let go of: what is durable here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
     /// The cursor of the last durable reply of this boot.
     pub cursor: Option<u64>,
     /// The run that the cursor is of.
     pub run: u64,
+    /// The cursor of DNS rows.
+    pub dns: Option<u64>,
 }
 
 /// A whole reply; its rows are in the stage.
@@ -49,7 +51,7 @@ pub struct Observed {
 }
 
 impl Feed {
-    /// Fetches one reply. `acknowledged` tells the tracer which closed rows are safe.
+    /// Fetches one reply. `acknowledged` tells the tracer what it may let go of.
     ///
     /// # Errors
     /// [`Failure`]: the stage then holds rows that mean nothing.
@@ -66,6 +68,9 @@ impl Feed {
         if let Some(cursor) = acknowledged.cursor {
             // Writing to a String cannot fail.
             let _ = write!(target, "&run={:016x}&ack={cursor}", acknowledged.run);
+        }
+        if let Some(cursor) = acknowledged.dns {
+            let _ = write!(target, "&dns_ack={cursor}");
         }
         let envelope = self.fetch(&target, stage).await?;
         let now = clock.monotonic();

@@ -163,6 +163,9 @@ pub struct Position {
     /// The tracer's losses as last told, of run `run`.
     #[prost(btree_map = "string, uint64", tag = "8")]
     pub losses: BTreeMap<String, u64>,
+    /// The cursor of DNS rows to acknowledge to the tracer.
+    #[prost(uint64, optional, tag = "9")]
+    pub dns_cursor: Option<u64>,
 }
 
 /// A record's bytes.

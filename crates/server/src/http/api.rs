@@ -2,33 +2,34 @@
 
 use super::{App, problem};
 use crate::query::params::{Asked, Question, parse};
-use crate::query::{Sources, edges, records, status};
+use crate::query::{Sources, dns, edges, records, status};
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::IntoParams;
 use weir_store::StoreError;
-use weir_wire::api::{Answer, ConnectionRow, Edge, MetadataRow, Problem, StatusRow, Transaction};
+use weir_wire::api::{Answer, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, StatusRow, Transaction};
 
 /// The span, and names.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
 pub(crate) struct CommonParameters {
-    /// The span's start: a duration back from now (`5m`, `2h`, `7d`) or an RFC 3339 time. Default: 5m for edges and
-    /// connections, everything kept for transactions and metadata.
+    /// The span's start: a duration back from now (`5m`, `2h`, `7d`) or an RFC 3339 time. Default: 5m for edges,
+    /// connections and dns, everything kept for transactions and metadata.
     since: Option<String>,
     /// The span's end, which it does not contain; same forms. Default: now.
     until: Option<String>,
-    /// A name of either end, `*` for any characters: pod, container, process, container id, or address.
+    /// A name of either end, `*` for any characters: pod, container, process, container id, or address; of dns also the
+    /// name that was asked for.
     name: Option<String>,
     /// The Kubernetes namespace of either end; `*` allowed.
     namespace: Option<String>,
     /// `key=value`: an attribute collected about either end (`process`, `container_id`, `cgroup_path`, or a collected
     /// label); `*` allowed in the value.
     label: Option<String>,
-    /// A network or an address that holds either end, for example `10.0.0.0/8`.
+    /// A network or an address that holds either end (of dns: the server), for example `10.0.0.0/8`.
     cidr: Option<String>,
     /// The node; `*` allowed.
     node: Option<String>,
@@ -51,6 +52,17 @@ pub(crate) struct TrafficParameters {
     protocol: Option<String>,
 }
 
+/// Who asked whom.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct DnsParameters {
+    /// The client's name, as `name`.
+    from: Option<String>,
+    /// The server's name, as `name`.
+    to: Option<String>,
+}
+
 /// How edges are grouped.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -58,7 +70,8 @@ pub(crate) struct TrafficParameters {
 pub(crate) struct GroupingParameters {
     /// `workload` (default), `service`, `namespace`, `node`, `zone`, `process` or `address`. Where an end has no value
     /// under a grouping: service and workload fall back to pod, container, process; process to the workload; zone and
-    /// namespace to the node; an end beyond every known node stays `external` with its address.
+    /// namespace to the node; an end beyond every known node stays `external`, with the name
+    /// that its client was told for its address by DNS, else with its address.
     by: Option<String>,
 }
 
@@ -127,6 +140,18 @@ pub(crate) async fn transactions(State(app): State<App>, RawQuery(query): RawQue
 ))]
 pub(crate) async fn metadata(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     answer(app, Asked::Metadata, query, records::metadata).await
+}
+
+/// What clients asked of DNS servers over UDP: queries, failures, latency. Over TCP, TLS and HTTPS nothing is seen.
+#[utoipa::path(get, path = "/api/v1/dns", tag = "api",
+    params(CommonParameters, DnsParameters, GroupingParameters), responses(
+    (status = 200, description = "One row a client, server, name and type, most queries first", body = Answer<DnsRow>),
+    (status = 400, description = "A parameter is wrong", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn dns(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Dns, query, dns::answer).await
 }
 
 async fn answer<T: Serialize + 'static>(

@@ -51,6 +51,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/connections", get(api::connections))
         .route("/api/v1/transactions", get(api::transactions))
         .route("/api/v1/metadata", get(api::metadata))
+        .route("/api/v1/dns", get(api::dns))
         .route("/metrics", get(metrics::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), authorize));
     Router::new()

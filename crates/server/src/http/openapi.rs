@@ -16,6 +16,7 @@ use utoipa::OpenApi;
         super::api::connections,
         super::api::transactions,
         super::api::metadata,
+        super::api::dns,
         super::metrics::metrics,
         super::healthz,
         super::readyz,
@@ -48,14 +49,16 @@ mod tests {
     #[test]
     fn every_path_is_described_with_its_schemas_and_errors() {
         let text = serde_json::to_value(openapi()).unwrap();
-        for path in ["status", "edges", "connections", "transactions", "metadata"] {
+        for path in ["status", "edges", "connections", "transactions", "metadata", "dns"] {
             let responses = &text["paths"][format!("/api/v1/{path}")]["get"]["responses"];
             for status in ["200", "400", "401", "500"] {
                 let schema = &responses[status]["content"]["application/json"]["schema"];
                 assert!(schema.is_object(), "{path} {status}: {responses}");
             }
         }
-        for schema in ["Edge", "EdgeEnd", "Completeness", "NodeCoverage", "LossTotal", "Problem", "Transaction"] {
+        for schema in
+            ["Edge", "EdgeEnd", "Completeness", "NodeCoverage", "LossTotal", "Problem", "Transaction", "DnsRow"]
+        {
             assert!(text["components"]["schemas"][schema].is_object(), "{schema}");
         }
     }
@@ -69,6 +72,7 @@ mod tests {
             ("connections", Asked::Connections),
             ("transactions", Asked::Transactions),
             ("metadata", Asked::Metadata),
+            ("dns", Asked::Dns),
         ] {
             let described = text["paths"][format!("/api/v1/{path}")]["get"]["parameters"].as_array().unwrap();
             let mut names: Vec<&str> = described.iter().map(|one| one["name"].as_str().unwrap()).collect();

@@ -11,8 +11,8 @@ use weir_model::{
     UnixNanos,
 };
 use weir_store::{
-    BatchReport, Before, Claim, Condition, Coverage, Fact, HistoryRow, Loss, Owner, Rtt, SourceState, StreamId,
-    Transaction, Translation,
+    BatchReport, Before, Claim, Condition, Coverage, DnsCount, Fact, HistoryRow, Loss, Owner, Rtt, SourceState,
+    StreamId, Transaction, Translation,
 };
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Batch, LocalEnd, Record};
@@ -32,6 +32,7 @@ pub(crate) struct Converted {
     pub(crate) report: BatchReport,
     pub(crate) rows: Vec<HistoryRow>,
     pub(crate) records_refused: u64,
+    pub(crate) dns: Vec<DnsCount>,
 }
 
 /// Converts a batch of `stream`. `names` say who a local end is.
@@ -75,8 +76,10 @@ pub(crate) fn convert(
     let translations: Vec<Translation> =
         batch.translations.iter().filter_map(|told| to_translation(told, &node)).collect();
     refused += (told - translations.len()) as u64;
+    let (dns, dns_refused) = super::dns::convert(stream, batch, &node);
+    refused += dns_refused;
     let report = to_report(stream, batch, &node, boot, received, clock_offset_ns, refused);
-    Converted { transactions, facts, translations, report, rows, records_refused: refused }
+    Converted { transactions, facts, translations, report, rows, records_refused: refused, dns }
 }
 
 fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 16]) -> Option<Transaction> {
@@ -268,6 +271,9 @@ fn to_report(
         ("records".to_owned(), batch.records.len() as u64),
         ("records_refused".to_owned(), refused),
     ]);
+    if !batch.dns.is_empty() {
+        counts.insert("dns_queries".to_owned(), batch.dns.iter().fold(0, |sum, row| row.count.saturating_add(sum)));
+    }
     if let Some(source) = &batch.source {
         counts.insert("rows".to_owned(), source.rows);
         counts.insert("rows_refused".to_owned(), source.rows_refused);
@@ -406,7 +412,7 @@ pub(crate) fn sixteen(bytes: &[u8]) -> [u8; 16] {
     bytes.try_into().unwrap_or_default()
 }
 
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -9,6 +9,7 @@
 //! opens a frame, [`convert`] turns a batch into what is stored, [`writer`] makes batches durable.
 
 pub(crate) mod convert;
+mod dns;
 pub(crate) mod frame;
 pub(crate) mod service;
 pub(crate) mod streams;

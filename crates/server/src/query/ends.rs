@@ -2,8 +2,9 @@
 //!
 //! Where a grouping has no value for an end, it falls back: `service` and `workload` to pod, container, process;
 //! `process` to the workload; `namespace` to the node's name, `zone` to the node's; an end outside every known node
-//! stays `external` with its address under every grouping. A client that only a node's address tells of is `unknown`,
-//! `behind NODE`: the node speaks for whomever it masquerades.
+//! stays `external` under every grouping, with the name that its client was told for its address by DNS, else with its
+//! address. A client that only a node's address tells of is `unknown`, `behind NODE`: the node speaks for whomever it
+//! masquerades.
 
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
@@ -76,7 +77,11 @@ impl<'a> EndTable<'a> {
             // A socket that is connected to itself.
             None if subject.flow.local == subject.flow.remote => own,
             None => {
-                let end = self.selection.end_by_address(subject);
+                let is_client = verdict.is_none_or(|verdict| verdict.side == Side::Client);
+                let mut end = self.selection.end_by_address(subject);
+                if is_client {
+                    self.selection.name_by_dns(subject, &mut end);
+                }
                 self.add(end)
             }
         };
@@ -175,7 +180,20 @@ impl Selection {
         }
     }
 
-    fn zone(&self, node: &str) -> Option<String> {
+    /// A server beyond every known node by the name that its client had last been told for its address when it connected.
+    /// Never one whose address is the cluster's own, whoever holds it now.
+    fn name_by_dns(&self, subject: &Subject, end: &mut End) {
+        if self.told.is_empty() || end.endpoint.kind != "external" || self.names.is_held(end.address) {
+            return;
+        }
+        let Some(client) = &subject.client_key else { return };
+        if let Some(name) = self.told.name(&subject.node, client, end.address, subject.from) {
+            name.clone_into(&mut end.endpoint.name);
+            end.certainty = Certainty::Inferred;
+        }
+    }
+
+    pub(crate) fn zone(&self, node: &str) -> Option<String> {
         self.names.node(node)?.attributes.get(ZONE).cloned()
     }
 

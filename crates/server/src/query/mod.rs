@@ -1,9 +1,10 @@
 //! Answers: what was asked, from one snapshot of state, pending rows and segments.
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`ends`] names the ends,
-//! [`edges`] and [`records`] build the rows, [`completeness`] says how complete they are, [`status`] how the parts do.
+//! [`edges`], [`records`] and [`dns`] build the rows, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
+pub(crate) mod dns;
 pub(crate) mod edges;
 pub(crate) mod ends;
 pub(crate) mod params;

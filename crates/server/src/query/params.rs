@@ -98,6 +98,7 @@ pub(crate) enum Asked {
     Connections,
     Transactions,
     Metadata,
+    Dns,
     /// Takes no parameters.
     Status,
 }
@@ -135,6 +136,7 @@ impl Asked {
                 "state",
                 "limit",
             ],
+            Self::Dns => &["since", "until", "by", "from", "to", "name", "namespace", "label", "cidr", "node", "limit"],
             Self::Metadata => &["since", "until", "name", "namespace", "label", "cidr", "node", "limit"],
             Self::Status => &[],
         }
@@ -146,7 +148,7 @@ impl Asked {
 /// # Errors
 /// The text of the problem: which parameter, its value, what is allowed.
 pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) -> Result<Question, String> {
-    let default_since = matches!(asked, Asked::Edges | Asked::Connections).then(|| now.plus(-SPAN_NS));
+    let default_since = matches!(asked, Asked::Edges | Asked::Connections | Asked::Dns).then(|| now.plus(-SPAN_NS));
     let mut question = Question {
         since: None,
         until: None,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use weir_model::{Certainty, Direction, Instance, UnixNanos};
 use weir_store::{Fact, Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
-use weir_wire::losses::{FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
+use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
 
 /// Answers `/api/v1/transactions`.
 pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Answer<Transaction>, StoreError> {
@@ -58,16 +58,20 @@ pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answ
 pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<MetadataRow>, StoreError> {
     let (view, _) = sources.live.read(&*sources.store)?;
     let mut found: Vec<Fact> = Vec::new();
-    view.facts(&[], &mut |fact| {
+    let mut take = |fact: Fact| {
         if fact_passes(&fact, question) {
             found.push(fact);
         }
-    })?;
+    };
+    view.facts(&[], &mut take)?;
+    super::dns::facts(&*view, &mut take)?;
     found.sort_unstable_by(|a, b| {
         (&a.node, &a.kind, &a.name, &a.id, &a.source, a.from)
             .cmp(&(&b.node, &b.kind, &b.name, &b.id, &b.source, b.from))
     });
-    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), evicted(&*view, FACTS_EVICTED)?)?;
+    let mut losses = evicted(&*view, FACTS_EVICTED)?;
+    losses.extend(evicted(&*view, DNS_NAMES_EVICTED)?);
+    let mut completeness = completeness::of(&*view, question, sources.clock.wall(), losses)?;
     completeness.omitted = cut(&mut found, question.limit);
     Ok(Answer { items: found.into_iter().map(metadata_row).collect(), completeness })
 }

@@ -8,12 +8,14 @@ use super::completeness::Covered;
 use super::params::{OpenOrClosed, Question};
 use crate::identity::{NAMING, Names};
 use crate::pairing::{self, Verdict, View};
+use crate::told::Told;
 use crate::translations::HOPS_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
-    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, transaction,
+    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, client_key,
+    transaction,
 };
 
 /// A connection's view without its stored form: from the state or, if it has left that, from history.
@@ -37,6 +39,8 @@ pub(crate) struct Subject {
     pub(crate) close_reason: String,
     pub(crate) process: String,
     pub(crate) container_id: String,
+    /// The owner as the one that DNS answers were told to ([`weir_store::client_key`]).
+    pub(crate) client_key: Option<String>,
     pub(crate) cgroup_path: String,
     pub(crate) rtt_us: Option<u32>,
     /// The stored form.
@@ -61,6 +65,7 @@ pub(crate) struct Selection {
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
     translations: BTreeSet<Translation>,
     pub(crate) names: Names,
+    pub(crate) told: Told,
     pub(crate) covered: Covered,
 }
 
@@ -83,8 +88,10 @@ impl Selection {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
-        let mut names = Names::default();
-        view.facts(&NAMING, &mut |fact| names.learn(&fact))?;
+        let names = names(view)?;
+        let mut told = Told::default();
+        // A connection that is open in the span may have begun long before it.
+        view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
         let boots = current_boots(view)?;
         let mut subjects = HashMap::new();
         view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {
@@ -98,6 +105,7 @@ impl Selection {
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
             names,
+            told,
             covered: Covered::of(&view.coverage(since, until)?),
         };
         if depth == Depth::History {
@@ -105,6 +113,19 @@ impl Selection {
         }
         selection.find_counterparts(view, &boots)?;
         Ok(selection)
+    }
+
+    /// Nothing but names: for ends that are no connection's.
+    pub(crate) fn of_names(view: &dyn StateView) -> Result<Self, StoreError> {
+        Ok(Self {
+            subjects: HashMap::new(),
+            moved: HashMap::new(),
+            verdicts: HashMap::new(),
+            translations: BTreeSet::new(),
+            names: names(view)?,
+            told: Told::default(),
+            covered: Covered::default(),
+        })
     }
 
     fn add_history(
@@ -205,6 +226,12 @@ impl Selection {
     }
 }
 
+fn names(view: &dyn StateView) -> Result<Names, StoreError> {
+    let mut names = Names::default();
+    view.facts(&NAMING, &mut |fact| names.learn(&fact))?;
+    Ok(names)
+}
+
 trait InsertIfNew {
     fn insert_if_new(&mut self, subject: Subject) -> bool;
 }
@@ -273,6 +300,7 @@ impl Subject {
             last: transaction.last,
             ended: transaction.closed().is_some() || !same_boot,
             close_reason: transaction.condition.close_reason.clone().unwrap_or_default(),
+            client_key: client_key(&owner.container_id, owner.pid, owner.process_start_ns),
             process: owner.process,
             container_id: owner.container_id,
             cgroup_path: owner.cgroup_path,
@@ -301,6 +329,8 @@ impl Subject {
             close_reason: row.failure.to_string(),
             process: row.process.to_string(),
             container_id: row.container_id.to_string(),
+            // Without a container it would take the process' start, which history has not.
+            client_key: client_key(&row.container_id, 0, 0),
             cgroup_path: String::new(),
             rtt_us: row.rtt_us,
             transaction: None,

@@ -5,9 +5,9 @@
 //!   lock        flock(2)ed by the one server; its text is the holder's process id
 //!   VERSION     "weir-data 1": raised only when an older build must not open the folder
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
-//!   state.db    SQLite in WAL mode: transactions, translations, metadata, streams, coverage, losses, and the catalogue
-//!               (endpoints, edges, segments, watermark); `user_version` is the schema's, the table `migrations`
-//!               says which build raised it when                                      (schema 2, see `schema`)
+//!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
+//!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table
+//!               `migrations` says which build raised it when                         (schema 3, see `schema`)
 //!   segments/   FIRST-LAST.parquet: immutable history, named by its range of the log (format 1, see `segment`)
 //! ```
 //!
@@ -20,6 +20,7 @@
 //! transaction: the log is cut behind it. Both are in one WAL, so a durable watermark makes every earlier merge durable.
 
 mod catalogue;
+mod dns;
 mod folder;
 pub mod log;
 mod reading;

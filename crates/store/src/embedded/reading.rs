@@ -1,10 +1,11 @@
 //! A snapshot of the state: one read transaction on a connection of its own, which the writer does not disturb.
 
-use super::Embedded;
 use super::rows::{
     FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMNS, TRANSLATION_COLUMNS, fact, stream_summary, transaction,
     translation,
 };
+use super::{Embedded, dns};
+use crate::dns::{DnsCount, DnsName};
 use crate::error::StoreError;
 use crate::fact::Fact;
 use crate::report::{Coverage, Loss, StreamSummary};
@@ -159,13 +160,25 @@ impl StateView for View<'_> {
         Ok(rows)
     }
 
+    fn dns(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(DnsCount)) -> Result<(), StoreError> {
+        let sql = format!("SELECT {} FROM dns WHERE last >= ?1 AND last < ?2", dns::COUNT_COLUMNS);
+        self.each(&sql, params![since.0, until.0], dns::count, visit)
+    }
+
+    fn dns_names(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(DnsName)) -> Result<(), StoreError> {
+        let sql = format!("SELECT {} FROM dns_names WHERE until_ns >= ?1 AND from_ns < ?2", dns::NAME_COLUMNS);
+        self.each(&sql, params![since.0, until.0], dns::name, visit)
+    }
+
     fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let mut counters = BTreeMap::new();
         self.each(
             "SELECT name, value FROM counters
              UNION ALL SELECT 'transactions', count(*) FROM transactions
              UNION ALL SELECT 'facts', count(*) FROM metadata
-             UNION ALL SELECT 'translations', count(*) FROM translations",
+             UNION ALL SELECT 'translations', count(*) FROM translations
+             UNION ALL SELECT 'dns', count(*) FROM dns
+             UNION ALL SELECT 'dns_names', count(*) FROM dns_names",
             [],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)),
             &mut |(name, value)| {

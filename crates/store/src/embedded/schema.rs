@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -140,6 +140,34 @@ CREATE TABLE translations (
 ) WITHOUT ROWID;
 CREATE INDEX translations_link ON translations (translated_link);
 CREATE INDEX translations_seen ON translations (seen);
+";
+
+/// DNS.
+const SCHEMA_3: &str = "
+-- What clients asked of DNS servers, as each batch told it.
+CREATE TABLE dns (
+    stream BLOB NOT NULL, sequence INTEGER NOT NULL, number INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    pid INTEGER NOT NULL, process_start INTEGER NOT NULL, process TEXT NOT NULL, cgroup_path TEXT NOT NULL,
+    container_id TEXT NOT NULL, netns INTEGER NOT NULL,
+    server BLOB NOT NULL,
+    name TEXT NOT NULL, query_type TEXT NOT NULL, rcode TEXT NOT NULL,
+    count INTEGER NOT NULL, latency_sum_us INTEGER NOT NULL, latency_max_us INTEGER NOT NULL,
+    retransmits INTEGER NOT NULL, truncated INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL,
+    answers TEXT NOT NULL,             -- JSON list of [address, seconds]
+    PRIMARY KEY (stream, sequence, number)
+) WITHOUT ROWID;
+CREATE INDEX dns_last ON dns (last);
+
+-- Which name each client was told for an address, from its first answer to its last, and how long that may be kept.
+CREATE TABLE dns_names (
+    stream BLOB NOT NULL, client TEXT NOT NULL, address BLOB NOT NULL, from_ns INTEGER NOT NULL, name TEXT NOT NULL,
+    node TEXT NOT NULL, netns INTEGER NOT NULL,
+    last INTEGER NOT NULL, until_ns INTEGER NOT NULL,
+    PRIMARY KEY (stream, client, address, from_ns, name)
+) WITHOUT ROWID;
+CREATE INDEX dns_names_until ON dns_names (until_ns);
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -15,6 +15,7 @@ pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Resu
     merge_transactions(&step, changes)?;
     merge_facts(&step, changes)?;
     add_translations(&step, changes)?;
+    super::dns::merge(&step, &changes.dns)?;
     for report in &changes.reports {
         add_report(&step, report)?;
     }
@@ -227,6 +228,7 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
         "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
          (SELECT node, source, kind, id, valid_from FROM metadata ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)",
     )?;
+    removed.dns_evicted = super::dns::retain(&step, retention)?;
     removed.translations_evicted = evict(
         &step,
         "translations",
@@ -284,7 +286,7 @@ fn join_coverage(step: &Step<'_>, before: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn evict(step: &Step<'_>, table: &str, rows_max: u64, delete: &str) -> Result<u64, StoreError> {
+pub(super) fn evict(step: &Step<'_>, table: &str, rows_max: u64, delete: &str) -> Result<u64, StoreError> {
     let sql = || StoreError::sql("forget what is beyond the cap");
     let rows: i64 = step.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).map_err(sql())?;
     let beyond = (rows as u64).saturating_sub(rows_max);

@@ -7,9 +7,9 @@ use weir_model::{
     Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, Endpoint, Fact, HistoryRow, HistoryStore, Loss, Lsn,
-    Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView, StreamId, Transaction,
-    TransactionSpan, Translation,
+    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, Endpoint, Fact,
+    HistoryRow, HistoryStore, Loss, Lsn, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore,
+    StateView, StreamId, Transaction, TransactionSpan, Translation,
 };
 
 pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
@@ -153,6 +153,7 @@ pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
     assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
     what_is_past_its_time_leaves(&open());
     coverage_that_is_long_past_is_joined(&open());
+    dns_counts_once_and_its_names_follow_the_answers(&open());
 }
 
 fn coverage_that_is_long_past_is_joined(store: &dyn StateStore) {
@@ -179,6 +180,8 @@ fn coverage_that_is_long_past_is_joined(store: &dyn StateStore) {
         translations_max: u64::MAX,
         reports_ns: 950,
         join_coverage_ns: 500,
+        dns_max: 1_000_000,
+        dns_names_max: 1_000_000,
     };
     for again in [false, true] {
         if again {
@@ -338,12 +341,101 @@ fn translations_are_a_set(store: &dyn StateStore) {
         translations_max: 1,
         reports_ns: 7_000,
         join_coverage_ns: 7_000,
+        dns_max: 1_000_000,
+        dns_names_max: 1_000_000,
     };
     assert_eq!(store.retain(&retention).unwrap().translations_evicted, 0);
     assert_eq!(translations(store, &all[0].links()), all[1..2]);
     store.apply(&StateChanges { translations: vec![translation(3, 6_500, true)], ..StateChanges::default() }).unwrap();
     assert_eq!(store.retain(&retention).unwrap().translations_evicted, 1);
     assert!(translations(store, &all[1].links()).is_empty(), "the one seen longest ago goes");
+}
+
+fn query(sequence: u64, number: u32, name: &str, at: i64, address: [u8; 4]) -> DnsCount {
+    DnsCount {
+        stream: StreamId([9; 16]),
+        sequence,
+        number,
+        node: NodeName("a".into()),
+        client: DnsClient {
+            pid: 7,
+            process_start_ns: u64::MAX,
+            process: "curl".into(),
+            cgroup_path: "/a".into(),
+            container_id: String::new(),
+            netns: 4_026_531_840,
+        },
+        server: "10.0.0.10".parse().unwrap(),
+        name: name.into(),
+        query_type: "A".into(),
+        rcode: "noerror".into(),
+        count: 3,
+        latency_sum_us: 30,
+        latency_max_us: 20,
+        retransmits: 1,
+        truncated: 2,
+        first: UnixNanos(at),
+        last: UnixNanos(at),
+        answers: vec![(address.into(), 60), ("fd00::9".parse().unwrap(), 30)],
+    }
+}
+
+fn counts(store: &dyn StateStore, since: i64, until: i64) -> Vec<DnsCount> {
+    let mut found = Vec::new();
+    store.view().unwrap().dns(UnixNanos(since), UnixNanos(until), &mut |row| found.push(row)).unwrap();
+    found.sort_by_key(|row| (row.sequence, row.number));
+    found
+}
+
+fn told(store: &dyn StateStore) -> Vec<DnsName> {
+    let mut found = Vec::new();
+    let view = store.view().unwrap();
+    view.dns_names(UnixNanos(i64::MIN), UnixNanos(i64::MAX), &mut |row| found.push(row)).unwrap();
+    found.retain(|row| row.address == std::net::IpAddr::from([192, 0, 2, 7]));
+    found.sort_by_key(|row| row.from);
+    found
+}
+
+fn dns_counts_once_and_its_names_follow_the_answers(store: &dyn StateStore) {
+    let address = [192, 0, 2, 7];
+    let batches = [
+        vec![query(1, 0, "b.example", 2_000, address), query(1, 1, "a.example", 1_000, address)],
+        vec![query(2, 0, "b.example", 3_000, address), query(2, 1, "a.example", 4_000, address)],
+    ];
+    // As at a restart: what was applied comes again, in order.
+    for index in [0, 0, 1, 0, 1] {
+        store.apply(&StateChanges { dns: batches[index].clone(), ..StateChanges::default() }).unwrap();
+    }
+    assert_eq!(counts(store, 0, 5_000), batches.concat());
+    assert_eq!(counts(store, 1_000, 2_000), [batches[0][1].clone()]);
+    let spans: Vec<(String, i64, i64)> =
+        told(store).into_iter().map(|row| (row.name, row.from.0, row.last.0)).collect();
+    let span = |name: &str, from, last| (name.to_owned(), from, last);
+    assert_eq!(
+        spans,
+        [span("a.example", 1_000, 1_000), span("b.example", 2_000, 3_000), span("a.example", 4_000, 4_000)]
+    );
+    let newest = told(store).remove(2);
+    assert_eq!((newest.until, newest.netns), (UnixNanos(4_000 + 60_000_000_000), 4_026_531_840));
+    assert_eq!(newest.client, weir_store::client_key("", 7, u64::MAX).unwrap());
+    // The cap: the oldest go first, and are counted.
+    let retention = Retention {
+        now: UnixNanos(6_000),
+        closed_ns: i64::MAX,
+        transactions_max: u64::MAX,
+        facts_ns: i64::MAX,
+        facts_max: u64::MAX,
+        translations_ns: i64::MAX,
+        translations_max: u64::MAX,
+        reports_ns: i64::MAX / 2,
+        join_coverage_ns: 0,
+        dns_max: 3,
+        dns_names_max: 3,
+    };
+    let removed = store.retain(&retention).unwrap();
+    assert_eq!(removed.dns_evicted, 1 + 3, "one count; of six names, three");
+    assert_eq!(counts(store, 0, 5_000).len(), 3);
+    assert_eq!(store.view().unwrap().counters().unwrap()["dns_evicted"], 1);
 }
 
 fn what_is_past_its_time_leaves(store: &dyn StateStore) {
@@ -360,6 +452,8 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
         translations_max: 1_000_000,
         reports_ns: 2_000,
         join_coverage_ns: 500,
+        dns_max: 1_000_000,
+        dns_names_max: 1_000_000,
     };
     let removed = store.retain(&retention).unwrap();
     assert!(removed.transactions_expired >= 1 && removed.transactions_evicted == 0);

@@ -1,7 +1,7 @@
 //! The feed: what a tracer serves on its unix socket, as JSON over HTTP.
 //!
-//! `GET /connections?client_id=ID[&ack=CURSOR][&run=RUN][&last=no]` answers [`Reply`]; `run` says which run the cursor
-//! is of, `last=no` that `last_*` is not wanted. The first seventeen fields of a [`Connection`] are
+//! `GET /connections?client_id=ID[&ack=CURSOR][&run=RUN][&dns_ack=CURSOR][&last=no]` answers [`Reply`]; `run` says which
+//! run the cursor is of, `last=no` that `last_*` is not wanted. The first seventeen fields of a [`Connection`] are
 //! those of the 2019 network tracer; the optional ones after them are weir's. A consumer ignores what it does not know
 //! and lives without what is missing. [`decode`] reads a reply of any size row by row. `GET /processes` answers [`Processes`], `GET /status` answers [`Status`].
 
@@ -41,6 +41,15 @@ pub struct Reply {
     /// Present when the rows do not come from eBPF: what that leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
+    /// What clients of this node asked of DNS servers over UDP: with `client_id` what is new to that client (R3),
+    /// without it what the tracer holds. A tracer that does not watch DNS has no such list; another tracer's `dns` that
+    /// is no list is ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list_or_nothing")]
+    pub dns: Vec<Dns>,
+    /// What to pass as `dns_ack` once this reply's `dns` is safe: a client that passes it is told the rows again until
+    /// then, one that does not is told each row once. Absent without `client_id`, and where DNS is not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_cursor: Option<u64>,
 }
 
 /// Another source of rows than eBPF.
@@ -66,6 +75,97 @@ pub struct Blind {
     /// Why, and what it means for the rows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
+}
+
+fn list_or_nothing<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Vec<Dns>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        List(Vec<Dns>),
+        Other(serde::de::IgnoredAny),
+    }
+    Ok(match Value::deserialize(value)? {
+        Value::List(rows) => rows,
+        Value::Other(_) => Vec::new(),
+    })
+}
+
+/// What one process asked one server for one name, with one outcome: so many queries, each counted in one row of one
+/// reply. DNS over TCP, TLS or HTTPS is not seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// The asking process in the initial pid namespace, 0 unknown.
+    #[serde(default)]
+    pub pid: u32,
+    /// The network namespace's inode, 0 unknown.
+    #[serde(default)]
+    pub net_ns: u32,
+    /// As in [`Connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_name: Option<String>,
+    /// As in [`Connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_start: Option<u64>,
+    /// As in [`Connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
+    /// As in [`Connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<String>,
+    /// As in [`Connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The server's address as the client sees it; its port is 53.
+    pub server: String,
+    /// The name that was asked for, in lower case without the final dot; a byte that is not printable stands as `\DDD`
+    /// (RFC 1035 5.1). `.` for the root, empty with `other_names`.
+    pub name: String,
+    /// `A`, `AAAA`, `PTR`, ..., else `TYPE` and the number (RFC 3597); empty with `other_names`.
+    pub query_type: String,
+    /// `noerror`, `nxdomain`, `servfail`, `refused`, `formerr`, `notimp`, else `rcode` and the number; `timeout` for
+    /// queries that got no answer within 15 s.
+    pub rcode: String,
+    /// Queries.
+    #[serde(default)]
+    pub count: u64,
+    /// From a query's first datagram to its answer's arrival at the socket, microseconds, summed over `count`; 0 for
+    /// `timeout`.
+    #[serde(default)]
+    pub latency_sum_us: u64,
+    /// The largest of those.
+    #[serde(default)]
+    pub latency_max_us: u64,
+    /// Datagrams that asked again what was not answered yet: same socket, id, name, type and server.
+    #[serde(default)]
+    pub retransmits: u64,
+    /// Answers that said that they were cut (TC), so that the client asks again over TCP, which is not seen.
+    #[serde(default)]
+    pub truncated: u64,
+    /// When the first of these queries was over, `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    pub first_epoch: u64,
+    /// When the last one was.
+    #[serde(default)]
+    pub last_epoch: u64,
+    /// The addresses of the last answer, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<DnsAnswer>,
+    /// The names that the last answer led over (CNAME), in order, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The row stands for every name beyond the cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_names: Option<bool>,
+}
+
+/// An address that a name has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsAnswer {
+    /// The address.
+    pub address: String,
+    /// For how many seconds it may be kept: the smallest along the way from the name to the address.
+    #[serde(default)]
+    pub ttl: u32,
 }
 
 /// One connection as its local end sees it.

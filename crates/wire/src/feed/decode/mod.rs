@@ -13,7 +13,7 @@
 
 pub mod row;
 
-use super::Reply;
+use super::{Dns, Reply};
 pub use row::{ReplyTuple, Row, Translated};
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -29,11 +29,13 @@ pub struct Limits {
     pub body: u64,
     /// Translations; more are refused.
     pub translations: usize,
+    /// Bytes of the rows of `dns`; what is beyond is refused. weir's tracer has at most 8,704 of them.
+    pub dns: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { row: 64 << 10, envelope: 1 << 20, body: 160 << 20, translations: 65_536 }
+        Self { row: 64 << 10, envelope: 1 << 20, body: 160 << 20, translations: 65_536, dns: 16 << 20 }
     }
 }
 
@@ -95,9 +97,13 @@ pub struct Envelope {
     pub losses: BTreeMap<String, u64>,
     /// Connections that the node translates at both ends.
     pub translations: Vec<Translated>,
+    /// As in [`Reply`].
+    pub dns: Vec<Dns>,
+    /// As in [`Reply`].
+    pub dns_cursor: Option<u64>,
     /// Rows that were handed on.
     pub rows: u64,
-    /// Rows and translations that were refused.
+    /// Rows, translations and rows of `dns` that were refused.
     pub refused: u64,
     /// Length of the body in bytes.
     pub bytes: u64,
@@ -155,6 +161,8 @@ pub struct Decoder {
     /// the body.
     lists_at: Vec<(usize, u64, u64)>,
     translations: Vec<Translated>,
+    dns: Vec<Dns>,
+    dns_bytes: usize,
     rows: u64,
     refused: u64,
 }
@@ -164,13 +172,16 @@ pub struct Decoder {
 enum List {
     Connections,
     Translations,
+    Dns,
 }
 
 impl List {
-    fn named(key: &[u8]) -> Option<Self> {
+    /// The list under `key` whose value begins with `byte`. Another tracer's `dns` may be something else.
+    fn named(key: &[u8], byte: u8) -> Option<Self> {
         match key {
             b"connections" => Some(Self::Connections),
             b"translations" => Some(Self::Translations),
+            b"dns" if byte == b'[' => Some(Self::Dns),
             _ => None,
         }
     }
@@ -179,6 +190,7 @@ impl List {
         match self {
             Self::Connections => "`connections` is not a list",
             Self::Translations => "`translations` is not a list",
+            Self::Dns => "`dns` is not a list",
         }
     }
 }
@@ -199,6 +211,8 @@ impl Decoder {
             list: List::Connections,
             lists_at: Vec::new(),
             translations: Vec::new(),
+            dns: Vec::new(),
+            dns_bytes: 0,
             rows: 0,
             refused: 0,
         }
@@ -262,6 +276,8 @@ impl Decoder {
             complete: reply.complete,
             losses: reply.losses,
             translations: self.translations,
+            dns: self.dns,
+            dns_cursor: reply.dns_cursor,
             rows: self.rows,
             refused: self.refused,
             bytes: self.offset,
@@ -301,7 +317,7 @@ impl Decoder {
                 _ => return Err(self.wrong("`:` is expected", at)),
             },
             State::Value => {
-                if let Some(list) = List::named(&self.key) {
+                if let Some(list) = List::named(&self.key, byte) {
                     return self.begin_list(list, byte, at);
                 }
                 self.splitter = Splitter::default();
@@ -408,6 +424,7 @@ impl Decoder {
             let taken = match self.list {
                 List::Connections => self.take_row(each),
                 List::Translations => self.take_translation(),
+                List::Dns => self.take_dns(),
             };
             if !taken {
                 if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.carry) {
@@ -440,6 +457,17 @@ impl Decoder {
         let translated = told.as_ref().and_then(Translated::of);
         self.translations.extend(translated);
         translated.is_some()
+    }
+
+    fn take_dns(&mut self) -> bool {
+        let bytes = self.dns_bytes + self.carry.len();
+        if bytes > self.limits.dns {
+            return false;
+        }
+        let Ok(row) = serde_json::from_slice::<Dns>(&self.carry) else { return false };
+        self.dns_bytes = bytes;
+        self.dns.push(row);
+        true
     }
 
     fn keep(&mut self, byte: u8) -> Result<(), DecodeError> {

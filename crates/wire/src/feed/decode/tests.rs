@@ -147,7 +147,7 @@ fn a_tracer_without_connections_may_say_null() {
 
 #[test]
 fn every_bound_holds() {
-    let limits = Limits { row: 100, envelope: 50, body: 1000, translations: 0 };
+    let limits = Limits { row: 100, envelope: 50, body: 1000, translations: 0, ..Limits::default() };
     let long_row = format!(r#"{{"connections":[{{"x":"{}"}}]}}"#, "y".repeat(100));
     let long_envelope = format!(r#"{{"x":"{}","connections":[]}}"#, "y".repeat(100));
     let long_body = format!(r#"{{"connections":[{}]}}"#, " ".repeat(1000));
@@ -156,6 +156,62 @@ fn every_bound_holds() {
         assert_eq!(outcome(&long_row), DecodeError::RowTooLong { at: 16, limit: 100 });
         assert_eq!(outcome(&long_envelope), DecodeError::EnvelopeTooLong { limit: 50 });
         assert_eq!(outcome(&long_body), DecodeError::BodyTooLong { limit: 1000 });
+    }
+}
+
+fn dns(name: &str) -> Dns {
+    let answers = vec![crate::feed::DnsAnswer { address: "192.0.2.7".into(), ttl: 30 }];
+    Dns {
+        pid: 7,
+        server: "10.0.0.10".into(),
+        name: name.into(),
+        query_type: "A".into(),
+        rcode: "noerror".into(),
+        count: 1,
+        answers,
+        ..Dns::default()
+    }
+}
+
+#[test]
+fn dns_rows_are_taken_beside_the_connections_however_they_are_cut() {
+    let rows = vec![dns("one.example"), dns("two.example")];
+    let list = serde_json::to_string(&rows).unwrap();
+    let connection = r#"{"type":1,"source":"1.2.3.4","dest":"1.2.3.5","sport":1,"dport":2}"#;
+    for body in [
+        format!(r#"{{"connections":[{connection}],"cursor":5,"dns":{list},"dns_cursor":9}}"#),
+        format!(r#"{{"dns": {list} ,"dns_cursor":9,"connections":[{connection}],"cursor":5}}"#),
+    ] {
+        for sizes in [&[][..], &[1], &[7, 30]] {
+            let (seen, outcome) = decode(body.as_bytes(), sizes);
+            let envelope = outcome.unwrap();
+            assert_eq!((seen.len(), &envelope.dns), (1, &rows));
+            assert_eq!((envelope.cursor, envelope.dns_cursor, envelope.refused), (Some(5), Some(9), 0));
+        }
+    }
+}
+
+#[test]
+fn dns_rows_that_are_none_or_too_many_are_refused_and_counted() {
+    let row = serde_json::to_string(&dns("one.example")).unwrap();
+    let body = format!(r#"{{"connections":[],"dns":[{{"server":5}},{row},{row}]}}"#);
+    let limits = Limits { dns: row.len() + 1, ..Limits::default() };
+    let envelope = decode_within(body.as_bytes(), &[], limits).1.unwrap();
+    assert_eq!((envelope.dns.len(), envelope.refused), (1, 2));
+    let torn = format!(r#"{{"connections":[],"dns":[{row},{{"server":}}]}}"#);
+    let at = torn.find(":}").unwrap() as u64 + 1;
+    assert!(matches!(decode(torn.as_bytes(), &[]).1, Err(DecodeError::NotTheFeed { at: told, .. }) if told == at));
+    let after = format!(r#"{{"connections":[],"dns":[{row}],"cursor":"x"}}"#);
+    let at = after.find("\"x\"").unwrap() as u64;
+    let told = decode(after.as_bytes(), &[]).1.unwrap_err();
+    assert!(matches!(told, DecodeError::NotTheFeed { at: told, .. } if told.abs_diff(at) <= 3), "{told:?} {at}");
+}
+
+#[test]
+fn another_tracers_dns_of_another_shape_is_no_hindrance() {
+    for other in [r#"{"10.0.0.1":{"names":["a"]}}"#, "null", "5"] {
+        let body = format!(r#"{{"connections":[],"dns":{other}}}"#);
+        assert_eq!(decode(body.as_bytes(), &[]).1.unwrap().dns, Vec::new(), "{other}");
     }
 }
 

@@ -1,0 +1,192 @@
+//! What clients asked of DNS servers, summed by client, server, name and type.
+
+use super::ends::{End, Ends};
+use super::params::{Grouping, Question};
+use super::selection::Selection;
+use super::{Sources, completeness, cut, records, rfc3339};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use weir_model::{Certainty, NodeName, UnixNanos};
+use weir_store::{DnsClient, DnsCount, Fact, StateView, StoreError};
+use weir_wire::api::{Answer, DnsRow, EdgeEnd};
+use weir_wire::losses::DNS_EVICTED;
+
+/// What a row is about.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    client: EdgeEnd,
+    server: EdgeEnd,
+    name: String,
+    query_type: String,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    queries: u64,
+    rcodes: BTreeMap<String, u64>,
+    latency_sum_us: u64,
+    latency_max_us: u64,
+    retransmits: u64,
+    truncated: u64,
+    addresses: (UnixNanos, Vec<IpAddr>),
+    last: UnixNanos,
+}
+
+/// The ends of a count under the question's grouping.
+type Named = (EdgeEnd, EdgeEnd);
+
+/// Answers `/api/v1/dns`.
+pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<DnsRow>, StoreError> {
+    let (view, _) = sources.live.read(&*sources.store)?;
+    let naming = Selection::of_names(&*view)?;
+    let since = question.since.unwrap_or(UnixNanos(i64::MIN));
+    let until = question.until.unwrap_or(UnixNanos(i64::MAX));
+    let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
+    // `None`: the question's filters do not let these ends through.
+    let mut known: HashMap<(NodeName, DnsClient, IpAddr, String), Option<Named>> = HashMap::new();
+    view.dns(since, until, &mut |count| {
+        let ends = known
+            .entry((count.node.clone(), count.client.clone(), count.server, count.name.clone()))
+            .or_insert_with(|| name_ends(&naming, &count, question));
+        let Some((client, server)) = ends else { return };
+        let key = Key {
+            client: client.clone(),
+            server: server.clone(),
+            name: count.name.clone(),
+            query_type: count.query_type.clone(),
+        };
+        sums.entry(key).or_default().add(&count);
+    })?;
+    let mut items: Vec<DnsRow> = sums.into_iter().map(|(key, sum)| sum.into_row(key)).collect();
+    // Stable: rows of as many queries stay in the order of their names.
+    items.sort_by_key(|row| std::cmp::Reverse(row.queries));
+    let mut completeness =
+        completeness::of(&*view, question, sources.clock.wall(), records::evicted(&*view, DNS_EVICTED)?)?;
+    completeness.omitted = cut(&mut items, question.limit);
+    Ok(Answer { items, completeness })
+}
+
+fn name_ends(naming: &Selection, count: &DnsCount, question: &Question) -> Option<Named> {
+    let (client, server) = (client_end(naming, count), server_end(naming, count));
+    let ends = Ends { client: &client, server: &server };
+    // `name` is the queried name's or an end's; the other filters are about the ends.
+    let named = question.name.as_ref().is_some_and(|glob| glob.matches(&count.name));
+    let question = &Question { name: question.name.clone().filter(|_| !named), ..question.clone() };
+    let passes = question.node.as_ref().is_none_or(|glob| glob.matches(&count.node.0))
+        && question.cidr.is_none_or(|network| network.contains(&count.server))
+        && naming.ends_pass(ends, question);
+    passes.then(|| {
+        let mut client = client.grouped(question.by);
+        // A socket that asks has no address worth a word.
+        client.address = None;
+        (client, server.grouped(if question.by == Grouping::Process { Grouping::Workload } else { question.by }))
+    })
+}
+
+fn client_end(naming: &Selection, count: &DnsCount) -> End {
+    let DnsClient { process, container_id, cgroup_path, .. } = &count.client;
+    let nowhere = IpAddr::from([0; 4]);
+    let mut endpoint = naming.names.own(process, container_id, nowhere);
+    let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
+    if certainty == Certainty::Unknown {
+        "unknown".clone_into(&mut endpoint.name);
+    }
+    End {
+        endpoint,
+        process: process.clone(),
+        container_id: container_id.clone(),
+        cgroup_path: cgroup_path.clone(),
+        node: Some(count.node.0.clone()),
+        zone: naming.zone(&count.node.0),
+        address: nowhere,
+        certainty,
+    }
+}
+
+fn server_end(naming: &Selection, count: &DnsCount) -> End {
+    let (endpoint, certainty) = naming.names.by_address(count.server, count.last);
+    let node = if count.server.is_loopback() {
+        Some(count.node.0.clone())
+    } else {
+        naming.names.node_of(count.server, count.last).map(str::to_owned)
+    };
+    End {
+        endpoint,
+        process: String::new(),
+        container_id: String::new(),
+        cgroup_path: String::new(),
+        zone: node.as_deref().and_then(|node| naming.zone(node)),
+        node,
+        address: count.server,
+        certainty,
+    }
+}
+
+/// The names that clients were told, as metadata: one fact a client and name, with every address.
+pub(crate) fn facts(view: &dyn StateView, mut each: impl FnMut(Fact)) -> Result<(), StoreError> {
+    let mut facts: BTreeMap<(NodeName, String, String), Fact> = BTreeMap::new();
+    view.dns_names(UnixNanos(i64::MIN), UnixNanos(i64::MAX), &mut |told| {
+        let key = (told.node.clone(), told.client.clone(), told.name.clone());
+        let fact = facts.entry(key).or_insert_with(|| Fact {
+            node: told.node,
+            source: "dns".into(),
+            kind: "name".into(),
+            id: told.name.clone(),
+            from: told.from,
+            said: told.last,
+            to: Some(told.until),
+            name: told.name,
+            namespace: String::new(),
+            parent: told.client,
+            netns: told.netns,
+            addresses: Vec::new(),
+            attributes: BTreeMap::new(),
+        });
+        fact.from = fact.from.min(told.from);
+        fact.said = fact.said.max(told.last);
+        fact.to = fact.to.max(Some(told.until));
+        let address = told.address.to_string();
+        if let Err(place) = fact.addresses.binary_search(&address) {
+            fact.addresses.insert(place, address);
+        }
+    })?;
+    facts.into_values().for_each(&mut each);
+    Ok(())
+}
+
+impl Sum {
+    fn add(&mut self, count: &DnsCount) {
+        let add = |to: &mut u64, by: u64| *to = to.saturating_add(by);
+        add(&mut self.queries, count.count);
+        add(self.rcodes.entry(count.rcode.clone()).or_default(), count.count);
+        add(&mut self.latency_sum_us, count.latency_sum_us);
+        add(&mut self.retransmits, count.retransmits);
+        add(&mut self.truncated, count.truncated);
+        self.latency_max_us = self.latency_max_us.max(count.latency_max_us);
+        self.last = self.last.max(count.last);
+        if !count.answers.is_empty() {
+            let addresses = (count.last, count.answers.iter().map(|(address, _)| *address).collect());
+            self.addresses = std::mem::take(&mut self.addresses).max(addresses);
+        }
+    }
+
+    fn into_row(self, key: Key) -> DnsRow {
+        let of = |rcode: &str| self.rcodes.get(rcode).copied().unwrap_or(0);
+        let answered = self.queries - of("timeout");
+        DnsRow {
+            client: key.client,
+            server: key.server,
+            name: key.name,
+            query_type: key.query_type,
+            queries: self.queries,
+            failures: self.queries - of("noerror"),
+            latency_us: self.latency_sum_us.checked_div(answered),
+            latency_max_us: (answered > 0).then_some(self.latency_max_us),
+            retransmits: self.retransmits,
+            truncated: self.truncated,
+            addresses: self.addresses.1.iter().map(ToString::to_string).collect(),
+            last_seen: rfc3339(self.last),
+            rcodes: self.rcodes,
+        }
+    }
+}
