@@ -28,15 +28,10 @@ impl Window<'_> {
                 continue;
             };
             let raw = raw_end(row);
-            let local_end = match ends.get(&raw) {
-                Some(index) => *index,
-                None => {
-                    let index = part.local_ends.len() as u32;
-                    part.local_ends.push(self.resolve(&raw, MonotonicNanos(row.last_epoch)));
-                    ends.insert(raw, index);
-                    index
-                }
-            };
+            let local_end = *ends.entry(raw).or_insert_with_key(|raw| {
+                part.local_ends.push(self.resolve(raw, MonotonicNanos(row.last_epoch)));
+                part.local_ends.len() as u32 - 1
+            });
             let answers = row.answers.iter().take(ANSWERS_MAX);
             part.dns.push(Dns {
                 local_end,

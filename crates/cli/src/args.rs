@@ -45,6 +45,9 @@ pub enum Command {
     /// Shows who is who: nodes, processes, containers, pods.
     #[command(after_help = METADATA_HELP)]
     Metadata(MetadataArgs),
+    /// Shows what was asked of DNS servers, by whom, how often it failed and how long it took.
+    #[command(after_help = DNS_HELP)]
+    Dns(DnsArgs),
     /// Checks what this machine allows, which parts run, and says how to mend the rest.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
@@ -80,6 +83,11 @@ const TRANSACTIONS_HELP: &str = "Examples:\n  weir transactions --cidr 10.0.0.0/
     BEFORE is the part that lies before weir's first sight; it belongs to no edge.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const METADATA_HELP: &str = "Examples:\n  weir metadata --name 'nginx*'\n  weir metadata -o json\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
+const DNS_HELP: &str = "Examples:\n  weir dns --since 1h\n  weir dns --from 'cart*' --name '*.svc.cluster.local'\n  \
+    weir dns -o jsonl | jq 'select(.failures > 0)'\n\n\
+    FAIL counts every outcome but noerror; a query without an answer for 15 s is a timeout. DNS over UDP port 53 is seen,\n\
+    over TCP, TLS and HTTPS it is not.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const DOCTOR_HELP: &str = "Examples:\n  sudo weir doctor\n  weir doctor --data ./data -o json\n\n\
     Exit codes: 0 nothing failed (degraded is told), 1 the doctor itself failed, 2 wrong usage, 3 a check failed.";
@@ -244,6 +252,26 @@ pub struct MetadataArgs {
     pub filters: FilterArgs,
 }
 
+/// `weir dns`.
+#[derive(Clone, Debug, Args)]
+pub struct DnsArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// What an end is summed to.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<Grouping>,
+    /// Only what this client asked, by name; `*` stands for anything.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub from: Option<String>,
+    /// Only what this server was asked, by name or address; `*` stands for anything.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub to: Option<String>,
+    /// Which rows; `--name` is the name that was asked for, or an end's.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+}
+
 /// What an edge's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Grouping {
@@ -363,6 +391,9 @@ pub struct UpArgs {
     /// The data folder. Default: /var/lib/weir for root, else $XDG_DATA_HOME/weir or ~/.local/share/weir.
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Leaves DNS out: no names, outcomes and latencies of queries are recorded.
+    #[arg(long, env = "WEIR_NO_DNS")]
+    pub no_dns: bool,
     /// Reads this tracer instead of starting our own.
     #[arg(long, env = "WEIR_FEED", value_name = "unix:PATH")]
     pub feed: Option<Feed>,

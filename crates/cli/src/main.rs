@@ -8,7 +8,7 @@ use weir_cli::exit::{Failure, Verdict, conclude};
 use weir_cli::read::query::Query;
 use weir_cli::read::{self, Question};
 use weir_cli::{doctor, settings, up};
-use weir_wire::api::{ConnectionRow, Edge, MetadataRow, Transaction};
+use weir_wire::api::{ConnectionRow, DnsRow, Edge, MetadataRow, Transaction};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -66,6 +66,9 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
             Command::Metadata(args) => {
                 let question = Question { command: "metadata", query: Query::from(&args) };
                 read::run::<MetadataRow>(&args.read, &question).await
+            }
+            Command::Dns(args) => {
+                read::run::<DnsRow>(&args.read, &Question { command: "dns", query: Query::from(&args) }).await
             }
             Command::Doctor(args) => doctor::run(&args).await,
             Command::Up(_) | Command::Server(_) | Command::Completions { .. } => Ok(Verdict::Done),

@@ -78,6 +78,7 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
         ("connections", [&every[..], &traffic, &["--state", "open"]].concat()),
         ("transactions", [&every[..], &traffic, &["--state", "closed"]].concat()),
         ("metadata", every.to_vec()),
+        ("dns", [&every[..], &["--from", "a b", "--to", "c", "--by", "process"]].concat()),
         ("status", Vec::new()),
     ] {
         for form in ["table", "json", "jsonl", "csv"] {

@@ -4,7 +4,8 @@ mod stand_in;
 
 use insta::assert_snapshot;
 use stand_in::{
-    StandIn, body, command, complete, connection, edges, lossy, metadata, status, stderr, stdout, transaction, weir,
+    StandIn, body, command, complete, connection, dns, edges, lossy, metadata, status, stderr, stdout, transaction,
+    weir,
 };
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -22,6 +23,8 @@ fn tables_show_rows_and_completeness() {
     assert_snapshot!("connections", stdout(&connections));
     let metadata = StandIn::answering(200, body(vec![metadata()], complete())).weir(&["metadata"]);
     assert_snapshot!("metadata", stdout(&metadata));
+    let dns = StandIn::answering(200, body(vec![dns()], complete())).weir(&["dns"]);
+    assert_snapshot!("dns", stdout(&dns));
 }
 
 #[test]

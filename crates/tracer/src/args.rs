@@ -39,13 +39,18 @@ pub struct Args {
     #[arg(long = "cgroup", env = "WEIR_TRACER_CGROUP", value_name = "PATH")]
     pub scope: Option<PathBuf>,
 
-    /// Leave UDP out (its programs run for every datagram and every TCP segment: 4 to 7 % of a small exchange).
+    /// Leave UDP out (its programs run for every datagram and every TCP segment: 4 to 7 % of a small exchange; they stay
+    /// for DNS, with `--no-dns` they are not there at all).
     #[arg(long, env = "WEIR_NO_UDP")]
     pub no_udp: bool,
 
     /// Do not ask the kernel's conntrack how connections are translated (Services are then told by their own addresses).
     #[arg(long, env = "WEIR_NO_CONNTRACK")]
     pub no_conntrack: bool,
+
+    /// Leave DNS out: no names, outcomes and latencies of queries to port 53 over UDP.
+    #[arg(long, env = "WEIR_NO_DNS")]
+    pub no_dns: bool,
 
     /// How often owners of sockets are looked up anew.
     #[arg(long, env = "WEIR_BACKFILL_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -150,6 +155,10 @@ pub struct SizeArgs {
     /// Baselines of all clients together.
     #[arg(long, env = "WEIR_CLIENT_BASELINES_MAX", hide = true)]
     pub client_baselines_max: Option<usize>,
+
+    /// Bytes of the ring of DNS messages, a power of two of at least a page.
+    #[arg(long, env = "WEIR_DNS_RING_BYTES", hide = true)]
+    pub dns_ring_bytes: Option<u32>,
 }
 
 impl SizeArgs {
@@ -165,6 +174,7 @@ impl SizeArgs {
             udp_live_ring_bytes: self.udp_live_ring_bytes.unwrap_or(usual.udp_live_ring_bytes),
             cgroups_ring_bytes: self.cgroups_ring_bytes.unwrap_or(usual.cgroups_ring_bytes),
             udp_gone_ring_bytes: self.udp_gone_ring_bytes.unwrap_or(usual.udp_gone_ring_bytes),
+            dns_ring_bytes: self.dns_ring_bytes.unwrap_or(usual.dns_ring_bytes),
         }
     }
 }
@@ -176,7 +186,7 @@ impl Args {
     /// When the scope is no cgroup.
     pub fn setup(&self, cgroup_root: Option<&Path>) -> Result<Setup, ScopeError> {
         let scope = self.scope.as_deref().map(|given| Scope::find(given, cgroup_root)).transpose()?;
-        Ok(Setup { udp: !self.no_udp, scope, sizes: self.sizes.sizes() })
+        Ok(Setup { udp: !self.no_udp, dns: !self.no_dns, scope, sizes: self.sizes.sizes() })
     }
 
     /// The state folder.

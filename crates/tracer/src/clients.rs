@@ -32,6 +32,8 @@ pub struct Fetch {
     pub run: Option<u64>,
     /// `last`.
     pub last: Wants,
+    /// `dns_ack`.
+    pub dns_ack: Option<u64>,
 }
 
 /// Whether a client wants `last_*`.
@@ -308,7 +310,7 @@ mod tests {
     }
 
     fn fetch(ack: Option<u64>) -> Fetch {
-        Fetch { id: "a".to_owned(), ack, run: None, last: Wants::Last }
+        Fetch { id: "a".to_owned(), ack, run: None, last: Wants::Last, dns_ack: None }
     }
 
     fn stock(floor: u64, head: u64) -> Stock {

@@ -14,7 +14,8 @@ use crate::losses::{self, Loss};
 use crate::probes::cgroups;
 use crate::probes::layout::{OWNER_UNSURE, Row};
 use crate::probes::tcp::Tcp;
-use crate::probes::udp::Udp;
+use crate::probes::udp::dns::{self, Dns};
+use crate::probes::udp::{self, Udp};
 use crate::probes::{Descriptors, ProbeReport, ProbeState};
 use crate::source::{Drained, Source, Walk, Write};
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub struct Ebpf {
     reports: Vec<ProbeReport>,
     tcp: Tcp,
     udp: Option<Udp>,
+    dns: Option<Dns>,
     costs: Costs,
     owners_asked_ns: u64,
 }
@@ -50,8 +52,19 @@ impl Ebpf {
     /// When a ring cannot be mapped.
     pub fn new(descriptors: Arc<Descriptors>, reports: Vec<ProbeReport>, costs: Costs) -> Result<Self, EngineError> {
         let tcp = Tcp::open(&descriptors).map_err(kernel("map the rings of probe tcp"))?;
-        let udp = Udp::open(&descriptors).map_err(kernel("map the ring of probe udp"))?;
-        Ok(Self { descriptors, reports, tcp, udp, costs, owners_asked_ns: 0 })
+        let runs = |name: &str| {
+            reports.iter().any(|report| {
+                report.name == name && matches!(report.state, ProbeState::Running | ProbeState::Partly(_))
+            })
+        };
+        let udp = Udp::open(&descriptors, runs(udp::NAME)).map_err(kernel("map the ring of probe udp"))?;
+        let dns = Dns::open(&descriptors, runs(dns::NAME)).map_err(kernel("map the ring of probe dns"))?;
+        if dns.is_some() {
+            // A tracer that stops in the usual way ends the run: these were a killed one's.
+            let held = Dns::held(&descriptors).map_err(kernel("read the numbers of probe dns"))?;
+            losses::add(&descriptors, Loss::DnsLostInRestart, held);
+        }
+        Ok(Self { descriptors, reports, tcp, udp, dns, costs, owners_asked_ns: 0 })
     }
 
     fn drain_udp(&mut self, now_ns: u64, write: Write<'_>) -> Result<Drained, EngineError> {
@@ -145,7 +158,7 @@ impl Source for Ebpf {
     }
 
     fn backfill(&mut self) -> std::io::Result<()> {
-        let of_udp = if self.udp.is_some() { Udp::backfill(&self.descriptors) } else { Ok(()) };
+        let of_udp = if self.udp.is_some() || self.dns.is_some() { Udp::backfill(&self.descriptors) } else { Ok(()) };
         self.tcp.backfill(&self.descriptors).and(of_udp)
     }
 
@@ -155,6 +168,20 @@ impl Source for Ebpf {
         let Some(udp) = &mut self.udp else { return Ok(()) };
         let rows = udp.expire(&self.descriptors, now_ns, idle).map_err(kernel("take the UDP flows that are idle"))?;
         write(rows)
+    }
+
+    fn watches_dns(&self) -> bool {
+        self.dns.is_some()
+    }
+
+    fn read_dns(&mut self, each: &mut dyn FnMut(&dns::Head, &[u8])) {
+        if let Some(dns) = &mut self.dns {
+            dns.read(each);
+        }
+    }
+
+    fn taken_dns(&mut self, held: u64) -> std::io::Result<()> {
+        self.dns.as_mut().map_or(Ok(()), |dns| dns.taken(&self.descriptors, held))
     }
 
     fn count(&mut self, loss: Loss, count: u64) {
@@ -172,6 +199,12 @@ impl Source for Ebpf {
             for lost in of_udp {
                 lost.tell(&mut all);
             }
+        }
+        if self.dns.is_some() {
+            let of_dns = Dns::losses(&self.descriptors).map_err(kernel("read what was lost"))?;
+            all.extend(
+                of_dns.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)),
+            );
         }
         losses::read(&self.descriptors, &mut all).map_err(kernel("read what was lost"))?;
         Ok(all)
@@ -200,6 +233,9 @@ impl Source for Ebpf {
         }
         let missed = cgroups::missed(&self.descriptors).map_err(kernel("read the numbers of probe cgroups"))?;
         gauges.extend(missed.map(|missed| ("cgroups_missed".to_owned(), missed)));
+        if let Some(dns) = &self.dns {
+            gauges.insert("dns_ring_waiting_bytes".to_owned(), dns.waiting_bytes());
+        }
         Ok(gauges)
     }
 

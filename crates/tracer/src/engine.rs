@@ -4,6 +4,7 @@
 //! source ──drain──▶ journal ─────────┐
 //! source ──walk──────────────────────┼──▶ Snapshot ──▶ server (streams it)
 //! conntrack ──translations───────────┤
+//! source ──DNS──▶ dns ───────────────┤
 //! requests ──Command (16)──▶ engine ─┘
 //! ```
 //! The source is drained every 100 ms and around every walk, so that nothing falls through between the living and the
@@ -12,6 +13,8 @@
 use crate::clients::{Answer, Clients, Fetch, Kept, Stock};
 use crate::conntrack::Translation;
 use crate::conntrack::forwarded::Seen;
+use crate::dns::Dns;
+use crate::dns::queue::Told;
 use crate::journal::{JournalError, Reader, Record};
 use crate::ledger::Ledger;
 use crate::losses::Loss;
@@ -111,6 +114,8 @@ pub struct Snapshot {
     pub losses: BTreeMap<String, u64>,
     /// What is not eBPF.
     pub degraded: Option<Degraded>,
+    /// What was asked of DNS servers; `None` where that is not watched.
+    pub dns: Option<Told>,
 }
 
 /// One life of the kernel's maps.
@@ -148,6 +153,8 @@ pub struct Engine<C> {
     run: Run,
     source: Box<dyn Source>,
     ledger: Ledger,
+    /// `None`: not watched.
+    dns: Option<Dns>,
     clients: Clients,
     settings: Settings,
     clock: C,
@@ -162,11 +169,14 @@ impl<C: Clock> Engine<C> {
     /// Takes everything over.
     pub fn new(run: Run, source: Box<dyn Source>, ledger: Ledger, settings: Settings, clock: C) -> Self {
         let now = clock.monotonic().0;
+        // Microseconds since boot, as the journal's first sequence.
+        let dns = source.watches_dns().then(|| Dns::new(now / 1_000 + 1));
         let mut engine = Self {
             run,
             source,
             ledger,
             clients: Clients::new(settings.client_baselines_max),
+            dns,
             settings,
             clock,
             since_ns: now,
@@ -245,7 +255,17 @@ impl<C: Clock> Engine<C> {
             self.ledger.journal.forget_already();
         }
         self.ledger.conntrack.listen();
-        Ok(())
+        self.drain_dns(now)
+    }
+
+    fn drain_dns(&mut self, now: u64) -> Result<(), EngineError> {
+        let Some(dns) = &mut self.dns else { return Ok(()) };
+        let places = &mut self.ledger.places;
+        self.source.read_dns(&mut |head, bytes| dns.take(head, bytes, |origin| places.find(origin, now)));
+        for (loss, count) in dns.expire(now) {
+            self.source.count(loss, count);
+        }
+        self.source.taken_dns(dns.held()).map_err(kernel("take the DNS messages"))
     }
 
     /// Gives the source the way into the journal, and counts what the journal had to let go for it.
@@ -304,6 +324,7 @@ impl<C: Clock> Engine<C> {
             self.settle()?;
         }
         self.count_losses();
+        let dns = self.dns.as_mut().map(|dns| dns.fetch(fetch, now));
         Ok(Snapshot {
             run_id: self.run_id(),
             boot_id: self.run.boot_id.clone(),
@@ -316,6 +337,7 @@ impl<C: Clock> Engine<C> {
             complete,
             losses: self.source.losses()?,
             degraded: self.source.degraded(),
+            dns,
         })
     }
 
@@ -405,6 +427,8 @@ impl<C: Clock> Engine<C> {
             gauges.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         gauges.append(&mut self.source.gauges()?);
         gauges.extend(self.ledger.conntrack.gauges().map(|(name, value)| (name.to_owned(), value)));
+        let of_dns = self.dns.as_ref().map(Dns::gauges).into_iter().flatten();
+        gauges.extend(of_dns.map(|(name, value)| (name.to_owned(), value)));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: self.run_id(),

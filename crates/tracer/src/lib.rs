@@ -10,6 +10,7 @@
 pub mod args;
 pub mod clients;
 pub mod conntrack;
+pub mod dns;
 pub mod ebpf;
 pub mod engine;
 pub mod fallback;

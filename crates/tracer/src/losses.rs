@@ -8,8 +8,8 @@ use std::io;
 use weir_wire::losses::{self as reasons, BYTES, Reason};
 use zerocopy::IntoBytes;
 
-/// A reason that the engine counts; its number is its index in the map `user_losses` (16 elements).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A reason that the engine counts; its number is its index in the map `user_losses` (32 elements).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Loss {
     /// Ended connections that no client had acknowledged when the journal was full.
@@ -40,6 +40,14 @@ pub enum Loss {
     CgroupUnresolved = 12,
     /// Ended connections that a client came back for too late.
     ClosedRowsLetGo = 13,
+    /// DNS queries whose name found no room: counted, under no name.
+    DnsNamesCapped = 14,
+    /// DNS queries that found no room under any name: not counted.
+    DnsRowsDropped = 15,
+    /// DNS queries that could not be waited for because too many were: not counted.
+    DnsQueriesCapped = 16,
+    /// DNS queries that a killed tracer had seen and no client had acknowledged.
+    DnsLostInRestart = 17,
 }
 
 impl Loss {
@@ -50,7 +58,7 @@ impl Loss {
     }
 }
 
-const ALL: [(Loss, &Reason); 14] = [
+const ALL: [(Loss, &Reason); 18] = [
     (Loss::ClosedRowsDropped, reasons::CLOSED_ROWS_DROPPED),
     (Loss::ClientBaselinesCapped, reasons::CLIENT_BASELINES_CAPPED),
     (Loss::ClientsEvicted, reasons::CLIENTS_EVICTED),
@@ -65,6 +73,10 @@ const ALL: [(Loss, &Reason); 14] = [
     (Loss::OwnerUnknown, reasons::OWNER_UNKNOWN),
     (Loss::CgroupUnresolved, reasons::CGROUP_UNRESOLVED),
     (Loss::ClosedRowsLetGo, reasons::CLOSED_ROWS_LET_GO),
+    (Loss::DnsNamesCapped, reasons::DNS_NAMES_CAPPED),
+    (Loss::DnsRowsDropped, reasons::DNS_ROWS_DROPPED),
+    (Loss::DnsQueriesCapped, reasons::DNS_QUERIES_CAPPED),
+    (Loss::DnsLostInRestart, reasons::DNS_LOST_IN_RESTART),
 ];
 
 /// What was lost, as the feed tells it.

@@ -4,6 +4,7 @@
 //! kernel gave them, and their JSON only a chunk at a time.
 
 use crate::clients::{Fetch, ID_LENGTH_MAX, Wants};
+use crate::dns::queue::Told;
 use crate::engine::{Command, Open, Snapshot, take_last};
 use crate::journal::Record;
 use crate::places::Place;
@@ -201,32 +202,35 @@ async fn ask<T, E: std::fmt::Display>(
         .map_err(Refusal::internal)
 }
 
-/// `client_id`, `ack`, `run` and `last`; other parameters are somebody else's and ignored.
+/// `client_id`, `ack`, `run`, `dns_ack` and `last`; other parameters are somebody else's and ignored.
 fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
-    let (mut id, mut ack, mut run, mut last) = (None, None, None, Wants::Last);
+    let (mut id, mut ack, mut run, mut dns_ack, mut last) = (None, None, None, None, Wants::Last);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
             "client_id" => id = Some(decode(value).ok_or("client_id is not percent-encoded UTF-8")?),
-            "ack" => {
-                ack = Some(value.parse().map_err(|_not_a_number| {
-                    format!("ack must be the cursor of an earlier reply, an integer of 0 or more, not `{value}`")
-                })?);
-            }
+            "ack" => ack = Some(cursor(key, value)?),
+            "dns_ack" => dns_ack = Some(cursor(key, value)?),
             // Another tracer's run is no mistake, only not this one.
             "run" => run = u64::from_str_radix(value, 16).ok(),
             "last" if value == "no" => last = Wants::TotalsOnly,
             _ => {}
         }
     }
-    match (id, ack) {
+    match (id, ack.or(dns_ack)) {
         (Some(id), _) if id.is_empty() || id.len() > ID_LENGTH_MAX => {
             Err(format!("client_id must have 1 to {ID_LENGTH_MAX} bytes"))
         }
-        (Some(id), ack) => Ok(Some(Fetch { id, ack, run, last })),
-        (None, Some(_)) => Err("ack needs client_id".to_owned()),
+        (Some(id), _) => Ok(Some(Fetch { id, ack, run, last, dns_ack })),
+        (None, Some(_)) => Err("ack and dns_ack need client_id".to_owned()),
         (None, None) => Ok(None),
     }
+}
+
+fn cursor(name: &str, value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_not_a_number| {
+        format!("{name} must be the cursor of an earlier reply, an integer of 0 or more, not `{value}`")
+    })
 }
 
 fn decode(text: &str) -> Option<String> {
@@ -288,6 +292,7 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
         complete,
         losses,
         degraded,
+        dns,
     } = snapshot;
     let head = format!(
         "{{\"run_id\":\"{run_id}\",\"boot_id\":\"{boot_id}\",\"monotonic_ns\":{monotonic_ns},\"connections\":["
@@ -337,6 +342,19 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
         degraded.cannot_see.iter_mut().for_each(|blind| blind.why.clear());
         out.buffer.extend_from_slice(b",\"degraded\":");
         serde_json::to_writer(&mut out.buffer, &degraded)?;
+    }
+    if let Some(Told { parts, cursor }) = dns {
+        out.buffer.extend_from_slice(b",\"dns\":[");
+        let mut first = true;
+        for row in parts.iter().flat_map(|part| part.iter()) {
+            separate(&mut out.buffer, &mut first);
+            serde_json::to_writer(&mut out.buffer, row)?;
+            out.send_full()?;
+        }
+        out.buffer.push(b']');
+        if let Some(cursor) = cursor {
+            out.buffer.extend_from_slice(format!(",\"dns_cursor\":{cursor}").as_bytes());
+        }
     }
     out.buffer.extend_from_slice(b"}\n");
     out.send()
@@ -394,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_query_says_who_and_up_to_where() {
-        let whole = |id: &str, ack, run, last| Ok(Some(Fetch { id: id.to_owned(), ack, run, last }));
+        let whole = |id: &str, ack, run, last| Ok(Some(Fetch { id: id.to_owned(), ack, run, last, dns_ack: None }));
         let fetch = |id: &str, ack| whole(id, ack, None, Wants::Last);
         assert_eq!(parse_query(""), Ok(None));
         assert_eq!(parse_query("client_id=a%2Fb+c&x=1"), fetch("a/b c", None));
@@ -402,7 +420,10 @@ mod tests {
         let lean = whole("a", Some(7), Some(0xab), Wants::TotalsOnly);
         assert_eq!(parse_query("client_id=a&ack=7&run=00000000000000ab&last=no"), lean);
         assert_eq!(parse_query("client_id=a&run=other&last=yes"), fetch("a", None));
-        for wrong in ["client_id=", "ack=5", "client_id=a&ack=-1", "client_id=a&ack=", "client_id=%zz", "client_id=%"] {
+        let both = parse_query("dns_ack=2&client_id=a&ack=1").unwrap().unwrap();
+        assert_eq!((both.ack, both.dns_ack), (Some(1), Some(2)));
+        let wrong = ["client_id=", "ack=5", "client_id=a&ack=-1", "client_id=a&ack=", "client_id=%zz", "client_id=%"];
+        for wrong in wrong.into_iter().chain(["client_id=a&dns_ack=x", "dns_ack=5"]) {
             assert!(parse_query(wrong).is_err(), "{wrong}");
         }
     }

@@ -7,6 +7,7 @@
 use crate::engine::EngineError;
 use crate::losses::Loss;
 use crate::probes::layout::Row;
+use crate::probes::udp::dns::Head;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_wire::feed::{Degraded, Probe};
@@ -57,6 +58,22 @@ pub trait Source: Send {
     /// # Errors
     /// The kernel's or `write`'s.
     fn expire(&mut self, now_ns: u64, idle: Duration, write: Write<'_>) -> Result<(), EngineError>;
+
+    /// Whether DNS is watched.
+    fn watches_dns(&self) -> bool {
+        false
+    }
+
+    /// Hands every DNS message since the last [`Source::taken_dns`] to `each`, oldest first.
+    fn read_dns(&mut self, _each: &mut dyn FnMut(&Head, &[u8])) {}
+
+    /// Lets go of the messages that were read; `held` queries are now in user space.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn taken_dns(&mut self, _held: u64) -> std::io::Result<()> {
+        Ok(())
+    }
 
     /// Counts a loss.
     fn count(&mut self, loss: Loss, count: u64);

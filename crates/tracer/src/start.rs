@@ -165,19 +165,14 @@ fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, D
         "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, and no lockdown in mode \
          confidentiality); --log weir_tracer=debug shows its words",
     )?;
-    let may_see_packets = Held::effective().has(NET_ADMIN);
-    let udp_report = if setup.udp && !may_see_packets {
-        let state = ProbeState::Unsupported(format!("the process lacks {}", NET_ADMIN.name));
-        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
-    } else if setup.udp {
+    let [udp, dns] = if Held::effective().has(NET_ADMIN) {
         probes::udp::load(&mut descriptors, &setup, cgroup_root)
     } else {
-        let state = ProbeState::Disabled("--no-udp".to_owned());
-        ProbeReport { name: probes::udp::NAME.to_owned(), state, links: Vec::new() }
+        probes::udp::unsupported(&setup, &format!("the process lacks {}", NET_ADMIN.name))
     };
     let run_id = draw_run_id()?;
     let cgroups = probes::cgroups::load(&mut descriptors, &setup);
-    let probes = vec![tcp, udp_report, cgroups];
+    let probes = vec![tcp, udp, dns, cgroups];
     let manifest = Manifest { abi: ABI.to_owned(), run_id, setup, takeovers: 0, probes, names: Vec::new() };
     Ok((manifest, descriptors))
 }

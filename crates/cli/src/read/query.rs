@@ -1,6 +1,6 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
-use crate::args::{EdgesArgs, FilterArgs, Grouping, MetadataArgs, RowState, RowsArgs, TrafficArgs};
+use crate::args::{DnsArgs, EdgesArgs, FilterArgs, Grouping, MetadataArgs, RowState, RowsArgs, TrafficArgs};
 
 /// The parameters of one question, in the order of the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,16 @@ impl From<&EdgesArgs> for Query {
 impl From<&RowsArgs> for Query {
     fn from(args: &RowsArgs) -> Self {
         Self::new().with("state", args.state.map(RowState::as_str)).traffic(&args.traffic)
+    }
+}
+
+impl From<&DnsArgs> for Query {
+    fn from(args: &DnsArgs) -> Self {
+        Self::new()
+            .with("by", args.by.map(Grouping::as_str))
+            .with("from", args.from.as_ref())
+            .with("to", args.to.as_ref())
+            .filtered(&args.filters)
     }
 }
 

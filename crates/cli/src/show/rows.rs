@@ -6,7 +6,7 @@ use super::terminal::Paint;
 use super::units;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
-use weir_wire::api::{ConnectionRow, Edge, EdgeEnd, MetadataRow, StatusRow, Transaction};
+use weir_wire::api::{ConnectionRow, DnsRow, Edge, EdgeEnd, MetadataRow, StatusRow, Transaction};
 
 /// How numbers and times are written in a table.
 #[derive(Clone, Debug)]
@@ -75,6 +75,18 @@ fn end_cell(end: &EdgeEnd) -> Cell {
     if end.kind == "unknown" { cell.painted(Paint::Dim) } else { cell }
 }
 
+/// An end's fields, in the order of its names.
+fn end_fields(end: &EdgeEnd) -> [Field; 6] {
+    [
+        Field::from(&end.kind),
+        Field::from(&end.namespace),
+        Field::from(&end.name),
+        Field::from(&end.node),
+        Field::from(&end.zone),
+        Field::from(&end.address),
+    ]
+}
+
 impl Row for Edge {
     const COLUMNS: &'static [Column] = &[
         Column::text("CLIENT", 7),
@@ -116,17 +128,7 @@ impl Row for Edge {
     }
 
     fn fields(&self) -> Vec<Field> {
-        let end = |end: &EdgeEnd| {
-            [
-                Field::from(&end.kind),
-                Field::from(&end.namespace),
-                Field::from(&end.name),
-                Field::from(&end.node),
-                Field::from(&end.zone),
-                Field::from(&end.address),
-            ]
-        };
-        let mut fields: Vec<Field> = end(&self.client).into_iter().chain(end(&self.server)).collect();
+        let mut fields: Vec<Field> = end_fields(&self.client).into_iter().chain(end_fields(&self.server)).collect();
         fields.extend([
             Field::from(&self.service),
             self.port.into(),
@@ -368,6 +370,75 @@ impl Row for MetadataRow {
     }
 }
 
+/// Outcomes other than `noerror`: `nxdomain 3, timeout 1`.
+fn outcomes(row: &DnsRow) -> Cell {
+    let bad = row.rcodes.iter().filter(|(rcode, _)| *rcode != "noerror");
+    let words: Vec<String> = bad.map(|(rcode, count)| format!("{rcode} {count}")).collect();
+    Cell::new(words.join(", ")).painted(Paint::Warn)
+}
+
+impl Row for DnsRow {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("CLIENT", 7),
+        Column::text("NAME", 12),
+        Column::word("TYPE").goes(3),
+        Column::number("QUERIES"),
+        Column::number("FAIL"),
+        Column::text("OUTCOMES", 8).goes(2),
+        Column::number("LATENCY"),
+        Column::number("MAX").goes(4),
+        Column::number("AGAIN").goes(5),
+        Column::number("CUT").goes(7),
+        Column::text("SERVER", 7).goes(1),
+        Column::text("ADDRESSES", 9).goes(6),
+    ];
+
+    fn names() -> Vec<&'static str> {
+        "client_kind client_namespace client_name client_node client_zone client_address server_kind \
+             server_namespace server_name server_node server_zone server_address name query_type queries failures \
+             rcodes latency_us latency_max_us retransmits truncated addresses last_seen"
+            .split(' ')
+            .collect()
+    }
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        let micros = |value: Option<u64>| Cell::new(value.map(units::micros).unwrap_or_default());
+        let name = if self.name.is_empty() { "(other names)" } else { &self.name };
+        vec![
+            end_cell(&self.client),
+            Cell::new(name),
+            Cell::new(&self.query_type),
+            style.count(self.queries),
+            style.faults(self.failures),
+            outcomes(self),
+            micros(self.latency_us),
+            micros(self.latency_max_us),
+            style.faults(self.retransmits),
+            style.faults(self.truncated),
+            end_cell(&self.server),
+            Cell::new(self.addresses.join(" ")),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let mut fields: Vec<Field> = end_fields(&self.client).into_iter().chain(end_fields(&self.server)).collect();
+        fields.extend([
+            Field::from(&self.name),
+            Field::from(&self.query_type),
+            self.queries.into(),
+            self.failures.into(),
+            map(&self.rcodes),
+            Field::from(&self.latency_us),
+            Field::from(&self.latency_max_us),
+            self.retransmits.into(),
+            self.truncated.into(),
+            Field::Text(self.addresses.join(" ")),
+            Field::from(&self.last_seen),
+        ]);
+        fields
+    }
+}
+
 /// A state's colour.
 pub fn health(word: &str) -> Cell {
     Cell::new(word).painted(match word {
@@ -451,6 +522,7 @@ mod tests {
         holds::<Transaction>();
         holds::<ConnectionRow>();
         holds::<MetadataRow>();
+        holds::<DnsRow>();
         holds::<StatusRow>();
     }
 

@@ -104,6 +104,9 @@ impl Recipe<'_> {
         if self.args.insecure && part != Part::Tracer {
             words.push("--insecure".into());
         }
+        if self.args.no_dns && part == Part::Tracer {
+            words.push("--no-dns".into());
+        }
         if part == Part::Server {
             words.insert(0, "server".into());
         }
@@ -256,6 +259,10 @@ mod tests {
         assert!(
             line(Part::Tracer).starts_with("--socket /f/tracer.sock --state-dir DATA/run/tracer-state --socket-group ")
         );
-        assert!(!line(Part::Tracer).contains("token"));
+        assert!(!line(Part::Tracer).contains("token") && !line(Part::Tracer).contains("dns"));
+        let args = up(&["--no-dns"]);
+        let recipe = Recipe { args: &args, token_file: None, feed: "/f/tracer.sock".into(), ..recipe };
+        let words = recipe.arguments(Part::Tracer, addresses);
+        assert!(words.contains(&"--no-dns".into()), "{words:?}");
     }
 }

@@ -11,7 +11,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weir_wire::api::{
-    Answer, Completeness, ConnectionRow, Edge, EdgeEnd, LossTotal, MetadataRow, NodeCoverage, StatusRow, Transaction,
+    Answer, Completeness, ConnectionRow, DnsRow, Edge, EdgeEnd, LossTotal, MetadataRow, NodeCoverage, StatusRow,
+    Transaction,
 };
 
 pub(crate) struct StandIn {
@@ -236,6 +237,25 @@ pub(crate) fn metadata() -> MetadataRow {
         valid_from: "2026-01-30T09:00:00Z".into(),
         attributes: [("app".to_owned(), "cart".to_owned())].into(),
         ..MetadataRow::default()
+    }
+}
+
+pub(crate) fn dns() -> DnsRow {
+    let end = |kind: &str, name: &str| EdgeEnd { kind: kind.into(), name: name.into(), ..EdgeEnd::default() };
+    DnsRow {
+        client: end("process", "curl"),
+        server: end("external", "10.0.0.10"),
+        name: "shop.example".into(),
+        query_type: "AAAA".into(),
+        queries: 1_234,
+        failures: 4,
+        rcodes: [("noerror".to_owned(), 1_230), ("nxdomain".to_owned(), 3), ("timeout".to_owned(), 1)].into(),
+        latency_us: Some(850),
+        latency_max_us: Some(12_345),
+        retransmits: 2,
+        addresses: vec!["2001:db8::7".into(), "2001:db8::8".into()],
+        last_seen: "2026-01-31T10:04:58Z".into(),
+        ..DnsRow::default()
     }
 }
 

@@ -4,8 +4,9 @@
 use weir_wire::feed::Blind;
 
 /// Always.
-pub const ALWAYS: [(&str, &str); 7] = [
+pub const ALWAYS: [(&str, &str); 8] = [
     ("udp", "outside of eBPF the kernel keeps no byte counts of UDP: its flows are left out, not told as 0"),
+    ("dns", "queries and their answers are read where eBPF sees datagrams, and nowhere else"),
     (
         "failed_connects",
         "a blocking connect that failed leaves nothing in its socket: such connections are not in the feed, and of those \

@@ -118,7 +118,8 @@ impl Origin {
     }
 }
 
-fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+/// The address in 16 bytes of the kernel's structs.
+pub(crate) fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
     if family == INET6 {
         return IpAddr::V6(Ipv6Addr::from(bytes));
     }

@@ -143,7 +143,7 @@ impl Loaded {
             let name = map.name().to_string_lossy().into_owned();
             if name == SETTINGS {
                 map.set_initial_value(Settings::from(setup).as_bytes()).map_err(refused("set up the programs"))?;
-            } else if let Some(size) = setup.sizes.of_map(&name) {
+            } else if let Some(size) = setup.size_of_map(&name) {
                 map.set_max_entries(size).map_err(refused("size the maps"))?;
             }
         }

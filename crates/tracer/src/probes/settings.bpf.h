@@ -15,7 +15,11 @@ struct settings {
 	__u32 udp_flows_max;
 	/* UDP peers of one socket: a noisy one cannot take the whole table. */
 	__u32 udp_peers_max;
-	__u32 pad;
+	/* Whether datagrams are counted. */
+	__u8 udp;
+	/* Whether DNS is watched. */
+	__u8 dns;
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct settings) == 24, "probes/setup.rs has the same");
 

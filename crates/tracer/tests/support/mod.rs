@@ -8,6 +8,8 @@ pub mod netns;
 pub mod player;
 pub mod user;
 
+pub mod dns;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -78,7 +78,7 @@ struct {
 /* What user space counts, kept here so that it outlives the process (`Loss` in losses.rs has the indices). */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16);
+	__uint(max_entries, 32);
 	__type(key, __u32);
 	__type(value, __u64);
 } user_losses SEC(".maps");

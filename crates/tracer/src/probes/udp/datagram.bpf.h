@@ -49,8 +49,9 @@ static __always_inline bool is_extension(__u8 next)
 	return next == 0 || next == 43 || next == 44 || next == 60;
 }
 
-/* Headers of any shape, copied out. `key` must be zero and keeps its cookie. */
-static __always_inline bool parse(struct __sk_buff *skb, bool outgoing, struct udp_key *key, __u32 *payload)
+/* Headers of any shape, copied out. `key` must be zero and keeps its cookie. The payload begins at `payload_at`. */
+static __always_inline bool parse(struct __sk_buff *skb, bool outgoing, struct udp_key *key, __u32 *payload,
+				  __u32 *payload_at)
 {
 	struct udp_header udp;
 	__u32 offset;
@@ -90,6 +91,7 @@ static __always_inline bool parse(struct __sk_buff *skb, bool outgoing, struct u
 	key->local_port = bpf_ntohs(outgoing ? udp.source : udp.destination);
 	key->remote_port = bpf_ntohs(outgoing ? udp.destination : udp.source);
 	*payload = payload_of(skb, offset, udp.length);
+	*payload_at = offset + sizeof(udp);
 	return *payload <= skb->len;
 }
 

@@ -98,9 +98,9 @@ pub struct Endings {
 }
 
 impl Udp {
-    /// Maps the ring; `None` when the probe does not run.
-    pub fn open(descriptors: &Descriptors) -> io::Result<Option<Self>> {
-        if !descriptors.contains_key("udp_flows") {
+    /// Maps the rings; `None` when nothing is counted.
+    pub fn open(descriptors: &Descriptors, counted: bool) -> io::Result<Option<Self>> {
+        if !counted || !descriptors.contains_key("udp_flows") {
             return Ok(None);
         }
         let closed = Ring::map(descriptor(descriptors, "udp_closed")?)?;

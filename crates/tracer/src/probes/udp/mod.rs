@@ -1,6 +1,7 @@
 //! The UDP probe: what it needs from the kernel. See `probe.bpf.c` for what it traces; [`flows`] reads and empties its
 //! maps.
 
+pub mod dns;
 pub mod flows;
 
 pub use flows::Udp;
@@ -24,11 +25,41 @@ const WALK: &str = "weir_udp_walk";
 /// Without these there is nothing to count. In the order in which they are attached: owners first, so that the first
 /// datagrams of old sockets find them, and ends before beginnings, so that no flow's end is missed.
 const NEEDED: [&str; 6] = [FILL, WALK, GONE, OPEN, OUT, IN];
+/// And without these, where only DNS is watched, nobody could be named.
+const NEEDED_FOR_DNS: [&str; 4] = [FILL, OPEN, OUT, IN];
 /// What is missing without each of the others.
 const OPTIONAL: [(&str, &str); 1] = [(FULL, "datagrams that a full receive queue dropped count as received")];
 
+/// Loads the programs for what is asked for: counting, DNS, or both. Answers how each of the two does.
+pub fn load(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&Path>) -> [ProbeReport; 2] {
+    let report = if setup.udp || setup.dns {
+        load_programs(descriptors, setup, cgroup_root)
+    } else {
+        ProbeReport { name: NAME.to_owned(), state: ProbeState::Running, links: Vec::new() }
+    };
+    split(setup, report)
+}
+
+/// What was asked for cannot be, for this reason.
+pub fn unsupported(setup: &Setup, reason: &str) -> [ProbeReport; 2] {
+    let state = ProbeState::Unsupported(reason.to_owned());
+    split(setup, ProbeReport { name: NAME.to_owned(), state, links: Vec::new() })
+}
+
+/// How counting and DNS do, which are the same programs: their cost is told once.
+fn split(setup: &Setup, report: ProbeReport) -> [ProbeReport; 2] {
+    let of = |name: &str, flag: &str, is_on: Option<ProbeReport>| {
+        let off =
+            || ProbeReport { name: name.to_owned(), state: ProbeState::Disabled(flag.to_owned()), links: Vec::new() };
+        is_on.map_or_else(off, |report| ProbeReport { name: name.to_owned(), ..report })
+    };
+    let links = if setup.udp { Vec::new() } else { report.links.clone() };
+    let of_dns = ProbeReport { links, ..report.clone() };
+    [of(NAME, "--no-udp", setup.udp.then_some(report)), of(dns::NAME, "--no-dns", setup.dns.then_some(of_dns))]
+}
+
 /// Loads what this kernel takes and attaches it to the scope's cgroup, else to the root of cgroup v2.
-pub fn load(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&Path>) -> ProbeReport {
+fn load_programs(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&Path>) -> ProbeReport {
     let report = |state| ProbeReport { name: NAME.to_owned(), state, links: Vec::new() };
     let Some(root) = setup.scope.as_ref().map(|scope| scope.folder.as_path()).or(cgroup_root) else {
         return report(ProbeState::Unsupported(
@@ -45,14 +76,15 @@ pub fn load(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&P
             )));
         }
     };
-    let mut programs = NEEDED.to_vec();
-    programs.extend(OPTIONAL.map(|(name, _)| name));
+    let (needed, optional) = if setup.udp { (&NEEDED[..], &OPTIONAL[..]) } else { (&NEEDED_FOR_DNS[..], &[][..]) };
+    let mut programs = needed.to_vec();
+    programs.extend(optional.iter().map(|(name, _)| name));
     let mut without = Vec::new();
     let mut outcome = Loaded::load(NAME, OBJECT, &programs, setup);
     if outcome.is_err() {
         // Something is not welcome on this kernel: which?
-        programs = NEEDED.to_vec();
-        for (name, consequence) in OPTIONAL {
+        programs = needed.to_vec();
+        for (name, consequence) in optional {
             match Loaded::load(NAME, OBJECT, &[name], setup) {
                 Ok(_) => programs.push(name),
                 Err(error) => without.push(format!("{name} ({consequence}): {error}")),
@@ -75,7 +107,7 @@ pub fn load(descriptors: &mut Descriptors, setup: &Setup, cgroup_root: Option<&P
                 _ => Attach::Cgroup(cgroup.as_fd()),
             };
             match loaded.attach(name, how, &mut own) {
-                Err(error) if !NEEDED.contains(name) => without.push(error.to_string()),
+                Err(error) if !needed.contains(name) => without.push(error.to_string()),
                 outcome => outcome?,
             }
             if *name == FILL
@@ -102,12 +134,12 @@ mod tests {
 
     #[test]
     fn without_cgroup_version_2_the_probe_says_how_to_get_it() {
-        let setup = Setup { udp: true, scope: None, sizes: Sizes::default() };
+        let setup = Setup { udp: true, dns: false, scope: None, sizes: Sizes::default() };
         let mut descriptors = Descriptors::new();
-        let none = load(&mut descriptors, &setup, None);
+        let [none, _] = load(&mut descriptors, &setup, None);
         let ProbeState::Unsupported(reason) = &none.state else { panic!("{none:?}") };
         assert!(reason.contains("mount -t cgroup2"), "{reason}");
-        let closed = load(&mut descriptors, &setup, Some(Path::new("/nonexistent/cgroup")));
+        let [closed, _] = load(&mut descriptors, &setup, Some(Path::new("/nonexistent/cgroup")));
         let ProbeState::Unsupported(reason) = &closed.state else { panic!("{closed:?}") };
         assert!(reason.contains("/nonexistent/cgroup"), "{reason}");
         assert!(descriptors.is_empty());

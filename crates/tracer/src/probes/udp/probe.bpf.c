@@ -10,14 +10,15 @@
  * Walks:  iter/bpf_sk_storage_map for the main flows, iter/task_file for owners of sockets older than the probe.
  * Yields: rows of main flows in the rings `udp_live` and `udp_closed`; the hash `udp_flows`, read and emptied by user
  *         space, and a record in the ring `udp_gone` for each socket that had flows there and is gone.
- *         docs/decisions/0005 has what it costs, and why these hooks.
+ *         docs/decisions/0005 has what it costs, and why these hooks. DNS: `dns.bpf.h`.
  */
 #include "datagram.bpf.h"
+#include "dns.bpf.h"
 
 enum outcome {
 	/* Not UDP, or counted. */
 	DONE,
-	/* A datagram of another shape or another flow. */
+	/* A datagram of another shape or another flow, or DNS. */
 	UNUSUAL,
 };
 
@@ -40,6 +41,10 @@ static __always_inline enum outcome count_usual(struct __sk_buff *skb, bool outg
 		if (ip->version_and_length != 0x45 || !sk)
 			return UNUSUAL;
 		udp = (void *)(ip + 1);
+		if (settings.dns && is_dns(udp, outgoing))
+			return UNUSUAL;
+		if (!settings.udp)
+			return DONE;
 		socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 		if (!socket || !has_ends_v4(&socket->main.key, ip, outgoing) || !has_ports(&socket->main.key, udp, outgoing))
 			return UNUSUAL;
@@ -53,6 +58,10 @@ static __always_inline enum outcome count_usual(struct __sk_buff *skb, bool outg
 		if (!sk)
 			return DONE;
 		udp = (void *)(ip + 1);
+		if (settings.dns && is_dns(udp, outgoing))
+			return UNUSUAL;
+		if (!settings.udp)
+			return DONE;
 		socket = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 		if (!socket || !has_ends_v6(&socket->main.key, ip, outgoing) || !has_ports(&socket->main.key, udp, outgoing))
 			return UNUSUAL;
@@ -73,7 +82,7 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 	struct udp_key key = {};
 	struct udp_socket *socket;
 	struct udp_flow *flow;
-	__u32 payload = 0;
+	__u32 payload = 0, payload_at = 0;
 	__u64 datagrams = skb->gso_segs ? skb->gso_segs : 1;
 	__u64 now;
 
@@ -82,7 +91,11 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 	if (!sk)
 		return;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_UDP || !parse(skb, outgoing, &key, &payload))
+	if (!sk || sk->protocol != IPPROTO_UDP || !parse(skb, outgoing, &key, &payload, &payload_at))
+		return;
+	if (settings.dns && key.remote_port == DNS_PORT)
+		dns(skb, sk, &key, outgoing, payload, payload_at);
+	if (!settings.udp)
 		return;
 	socket = bpf_sk_storage_get(&udp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket) {
