@@ -120,7 +120,7 @@ pub fn measure(rate: u32, seconds: u32, cpu: usize, folder: &Path, interrupt: &I
     let data = folder.join(format!("up-{rate}"));
     std::fs::create_dir_all(&data)?;
     let weir = Weir::up(&data, "10s", &[])?;
-    let mut player = Player::start(Place::Veth, &["--cpu", &cpu.to_string()])?;
+    let mut player = Player::start(Place::Veth, &["--cpu", &cpu.to_string(), "--nice=-20"])?;
     let used = || -> Result<BTreeMap<&'static str, Used>> {
         PARTS.into_iter().map(|part| Ok((part, Used::by(weir.pid(part)?.as_raw())?))).collect()
     };
