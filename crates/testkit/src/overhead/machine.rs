@@ -6,6 +6,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::process::Command;
 
 /// What the figures were taken on.
@@ -89,7 +90,10 @@ pub fn make_room() -> Result<usize> {
 
 /// Ctrl-C and SIGTERM, so that an interrupted bench cleans up after itself.
 #[derive(Debug)]
-pub struct Interrupt(SignalFd);
+pub struct Interrupt {
+    signals: SignalFd,
+    has_come: Cell<bool>,
+}
 
 impl Interrupt {
     /// Takes the two signals from now on. Children inherit that; [`crate::process::Process`] undoes it for them.
@@ -101,17 +105,19 @@ impl Interrupt {
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
         signals.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { signals, has_come: Cell::new(false) })
     }
 
-    /// Fails once a signal has come.
+    /// Fails from then on that a signal has come.
     ///
     /// # Errors
     /// That it was interrupted.
     pub fn check(&self) -> Result<()> {
-        match self.0.read_signal()? {
-            Some(_) => bail!("interrupted"),
-            None => Ok(()),
+        if self.has_come.get() || self.signals.read_signal()?.is_some() {
+            self.has_come.set(true);
+            bail!("interrupted");
         }
+        Ok(())
     }
 }
