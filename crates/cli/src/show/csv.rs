@@ -65,6 +65,12 @@ where
 #[derive(Debug)]
 pub struct FieldValue(Field);
 
+impl From<u16> for FieldValue {
+    fn from(number: u16) -> Self {
+        Self(Field::Number(number.into()))
+    }
+}
+
 impl From<String> for FieldValue {
     fn from(text: String) -> Self {
         Self(Field::Text(text))

@@ -252,6 +252,10 @@ impl Row for Transaction {
             Field::from(&self.last_seen),
             self.paired.into(),
             self.other_peer.into(),
+            Field::from(&self.translated_source),
+            Field::from(&self.translated_dest),
+            Field::from(&self.translated_source_port),
+            Field::from(&self.translated_dest_port),
         ]
     }
 }
