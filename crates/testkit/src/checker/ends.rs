@@ -64,12 +64,14 @@ pub fn counterparts(ends: &[End]) -> BTreeMap<usize, usize> {
     let clients: Vec<usize> = (0..ends.len()).filter(|&index| is_client(&ends[index])).collect();
     let meets = |client: &End, server: &End, by: Match| {
         let (here, there) = (&client.truth, &server.truth);
+        let mirrored = (here.sent, here.recv) == (there.recv, there.sent);
         here.protocol == there.protocol
             && client.scenario == server.scenario
             && match by {
                 Match::Tuple => there.remote == here.local && there.local == here.remote,
-                Match::Client => there.remote == here.local,
-                Match::Bytes => (here.sent, here.recv) == (there.recv, there.sent),
+                // A masqueraded port may by chance be another client's: the bytes have to fit, too.
+                Match::Client => there.remote == here.local && mirrored,
+                Match::Bytes => mirrored,
             }
     };
     for by in [Match::Tuple, Match::Client, Match::Bytes] {
