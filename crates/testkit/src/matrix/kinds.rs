@@ -59,7 +59,6 @@ pub const KINDS: &[Case] = &[
     case("TCP, 64 KiB", &["echo", "--bytes", "65536"], &[Manner::Echo]),
     full(case("TCP, 100 MB", &["echo", "--bytes", "100000000"], &[Manner::Echo])),
     case("TCP, 200 short connections", &["short", "--connections", "200"], &[Manner::Echo]),
-    full(case("TCP, 5,000 short connections", &["short", "--connections", "5000"], &[Manner::Echo])),
     case("TCP at 200 kB/s", &["paced", "--bytes", "100000", "--rate", "200000"], &[Manner::Echo]),
     case("TCP, the client is done first", &["upload", "--bytes", "3000000"], &[Manner::Sink]),
     case("TCP, the server is done first", &["download", "--bytes", "3000000"], &[Manner::Source]),
