@@ -56,7 +56,8 @@ pub struct Args {
     #[arg(long, env = "WEIR_BACKFILL_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
     pub backfill_interval: Duration,
 
-    /// How long an UDP flow lives without a datagram.
+    /// How long an UDP flow lives without a datagram; a quarter of it where a socket's further peer was there for less
+    /// than 2 s (a question and its answer).
     #[arg(long, env = "WEIR_UDP_IDLE", default_value = "120s", value_parser = humantime::parse_duration)]
     pub udp_idle: Duration,
 

@@ -6,13 +6,13 @@
 mod network;
 mod support;
 
-use network::{Node, can_translate};
+use network::{Node, can_translate, told};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use support::{Agent, Tracer, can_trace, until};
-use weir_wire::feed::{Connection, Conntrack, Reply, Translation};
+use weir_wire::feed::{Connection, Reply, Translation};
 
 fn can(test: &str) -> bool {
     can_trace(test) && can_translate(test)
@@ -40,19 +40,6 @@ fn nft_rules(backend_port: u16) -> String {
             }}
         }}"
     )
-}
-
-fn told(original: (SocketAddr, SocketAddr), reply: (SocketAddr, SocketAddr)) -> Conntrack {
-    Conntrack {
-        repl_src_ip: reply.0.ip().to_string(),
-        repl_dst_ip: reply.1.ip().to_string(),
-        repl_src_port: reply.0.port(),
-        repl_dst_port: reply.1.port(),
-        orig_src_ip: Some(original.0.ip().to_string()),
-        orig_dst_ip: Some(original.1.ip().to_string()),
-        orig_src_port: Some(original.0.port()),
-        orig_dst_port: Some(original.1.port()),
-    }
 }
 
 fn end(text: &str) -> SocketAddr {
@@ -316,7 +303,7 @@ fn a_masqueraded_connection_that_passes_through_is_told_without_bytes_and_then_n
     for (pair, began) in [(&before, false), (&after, true)] {
         let [client, server] = pair.ends();
         assert_eq!(server.1.ip(), end("10.244.1.1:0").ip(), "masqueraded");
-        let told: Vec<_> = seen.iter().filter(|told| told.conntrack == self::told(client, server)).collect();
+        let told: Vec<_> = seen.iter().filter(|told| told.conntrack == network::told(client, server)).collect();
         assert!(!told.is_empty() && told.iter().all(|told| told.began == began && told.kind == 0), "{told:?}");
     }
     // Each is told in two replies that came through, then not again.

@@ -150,7 +150,7 @@ fn beyond_the_cap_bytes_stay_exact_under_the_other_peer() {
     if !can_trace("beyond_the_cap_bytes_stay_exact_under_the_other_peer") {
         return;
     }
-    let tracer = Tracer::start(&[]);
+    let tracer = Tracer::start(&["--udp-peers-max", "1024"]);
     if !is_supported(&tracer) {
         return;
     }

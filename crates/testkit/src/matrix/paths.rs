@@ -4,8 +4,8 @@
 use super::kinds::{BASIC_PORTS, Case, Family, KINDS, TCP_BASICS, UDP_BASICS, case, nobody};
 use super::run::{Path, Run, Sight, Spot, Watching};
 use super::{Extent, Mode};
-use crate::checker::table::{Expectation, Report};
-use crate::checker::{End, Kind as Fault, View};
+use crate::checker::End;
+use crate::checker::table::Report;
 use crate::cluster::{
     Cluster, Dnat, Families, Kind, Place, Plan, PodPlan, Protocol, ServicePlan, Settings, TrafficPolicy,
 };
@@ -218,29 +218,10 @@ pub fn check(dnat: Dnat, extent: Extent, mode: &Mode) -> Result<Report> {
         }
     }
     play_again_at_the_same_address(&mut cluster, &mut run)?;
-    for expectation in mode.expectations(&run).into_iter().chain(known()) {
+    for expectation in mode.expectations(&run) {
         run.expect(expectation);
     }
     run.finish(&watching)
-}
-
-/// What differs whatever the mode.
-fn known() -> Vec<Expectation> {
-    let mut known = Vec::new();
-    for version in Version::BOTH {
-        let host = format!("ClusterIP from the host network, UDP, {}", version.name());
-        for view in [View::Feed, View::Transactions, View::Edges] {
-            known.push(Expectation {
-                scenario: host.clone(),
-                view,
-                kinds: vec![Fault::Missing, Fault::Extra, Fault::Bytes, Fault::Connections, Fault::Direction],
-                reason: "what a process on the host's network sends is translated before the probe sees it, and told \
-                         under the translated ends; what it receives is told under its own"
-                    .into(),
-            });
-        }
-    }
-    known
 }
 
 /// What keys by the interface's index would take one pod's link for another's.

@@ -52,7 +52,9 @@ impl Default for Sizes {
             live_ring_bytes: 8 << 20,
             // About 270 B each, 18 MB in all: twice what a busy DNS server or QUIC proxy shows in two minutes.
             udp_flows_max: 65_536,
-            udp_peers_max: 1_024,
+            // An eighth of the table: a DNS server has a peer for each query (every one comes from a port of its own) for
+            // half a minute, 270 of them a second, and eight such servers fit.
+            udp_peers_max: 8_192,
             udp_others_max: 4_096,
             // 4 MiB / (160 + 8) B = 24,966 ends between two drains: 249,000 a second.
             udp_closed_ring_bytes: 4 << 20,

@@ -6,9 +6,11 @@
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use weir_wire::feed::Conntrack;
 
 /// A network namespace; it goes when the last socket in it and this are gone.
 pub struct Netns {
@@ -100,6 +102,20 @@ impl Node {
     /// Sets nftables rules in place of those that there were.
     pub fn rules(&self, rules: &str) {
         self.netns.run_with("nft -f -", &format!("flush ruleset\n{rules}\n"));
+    }
+}
+
+/// A connection's translation: the tuples of what its client and of what its server sends.
+pub fn told(original: (SocketAddr, SocketAddr), reply: (SocketAddr, SocketAddr)) -> Conntrack {
+    Conntrack {
+        repl_src_ip: reply.0.ip().to_string(),
+        repl_dst_ip: reply.1.ip().to_string(),
+        repl_src_port: reply.0.port(),
+        repl_dst_port: reply.1.port(),
+        orig_src_ip: Some(original.0.ip().to_string()),
+        orig_dst_ip: Some(original.1.ip().to_string()),
+        orig_src_port: Some(original.0.port()),
+        orig_dst_port: Some(original.1.port()),
     }
 }
 

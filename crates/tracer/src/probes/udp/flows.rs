@@ -33,6 +33,13 @@ const NO_STORAGE_BYTES: u32 = 11;
 /// must not add to memory that belongs to another flow by then.
 const SETTLE_NS: u64 = 1_000_000;
 
+/// A further flow that lived less than this was one question and its answer, no stream: it is idle after the
+/// [`BRIEF_PART`] of the time, as conntrack has it (30 s of 120 s). Each query to a DNS server comes from a port of its
+/// own: they must not hold its room.
+const BRIEF_NS: u64 = 2_000_000_000;
+/// The part of the idle time that a brief flow lives on.
+const BRIEF_PART: u64 = 4;
+
 /// `struct udp_key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -69,6 +76,15 @@ struct Gone {
     key: Key,
     at_ns: u64,
     hashed: u64,
+}
+
+impl Flow {
+    /// Whether its last datagram is too long ago by `now_ns`.
+    fn is_idle(&self, now_ns: u64, idle_ns: u64) -> bool {
+        let is_brief = self.last_ns.saturating_sub(self.start_ns) < BRIEF_NS;
+        let idle_ns = if is_brief { idle_ns / BRIEF_PART } else { idle_ns };
+        self.last_ns.saturating_add(idle_ns) < now_ns
+    }
 }
 
 const _: () = assert!(size_of::<Key>() == 48 && size_of::<Flow>() == 96 && size_of::<Gone>() == 64);
@@ -196,7 +212,7 @@ impl Udp {
         Ok(())
     }
 
-    /// Takes the flows without a datagram for `idle`. All their bytes were told as living rows already or are in the
+    /// Takes the flows without a datagram for `idle`, brief further ones for a quarter of it. All their bytes were told as living rows already or are in the
     /// rows returned.
     pub fn expire(&mut self, descriptors: &Descriptors, now_ns: u64, idle: Duration) -> io::Result<Vec<Row>> {
         let idle_ns = idle.as_nanos() as u64;
@@ -211,7 +227,7 @@ impl Udp {
         }
         let mut old = Vec::new();
         self.scan(descriptors, |key, flow| {
-            if flow.last_ns + idle_ns < now_ns {
+            if flow.is_idle(now_ns, idle_ns) {
                 old.push(*key);
             }
         })?;
@@ -335,4 +351,21 @@ fn add_number(descriptors: &Descriptors, index: u32, by: u64) -> io::Result<()> 
 
 fn write_number(descriptors: &Descriptors, index: u32, value: u64) -> io::Result<()> {
     sys::update(descriptor(descriptors, "udp_numbers")?, index.as_bytes(), value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_question_and_its_answer_are_idle_sooner_than_a_stream() {
+        const SECOND: u64 = 1_000_000_000;
+        let idle = |lived_ns: u64, since_ns: u64| {
+            let flow = Flow { start_ns: SECOND, last_ns: SECOND + lived_ns, ..Flow::default() };
+            flow.is_idle(SECOND + lived_ns + since_ns, 120 * SECOND)
+        };
+        assert!(!idle(0, 30 * SECOND) && idle(0, 30 * SECOND + 1));
+        assert!(!idle(BRIEF_NS - 1, 30 * SECOND) && idle(BRIEF_NS - 1, 30 * SECOND + 1));
+        assert!(!idle(BRIEF_NS, 120 * SECOND) && idle(BRIEF_NS, 120 * SECOND + 1));
+    }
 }

@@ -14,6 +14,7 @@
  */
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
+#include "translated.bpf.h"
 
 enum outcome {
 	/* Not UDP, or counted. */
@@ -93,6 +94,8 @@ static __always_inline void count_any(struct __sk_buff *skb, bool outgoing)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_UDP || !parse(skb, outgoing, &key, &payload, &payload_at))
 		return;
+	if (outgoing)
+		take_socket_view(skb, sk, &key);
 	if (settings.dns && key.remote_port == DNS_PORT)
 		dns(skb, sk, &key, outgoing, payload, payload_at);
 	if (!settings.udp)
