@@ -49,6 +49,10 @@ export interface LossTotal {
   connections: number;
   /** Whether a switch or a documented cap decided so. */
   intended: boolean;
+  /** Not before this: the start of the oldest span that told it, RFC 3339. */
+  from: string | null;
+  /** Not after this: the end of the newest span that told it. */
+  to: string | null;
 }
 
 /** One end of an edge. */
@@ -201,6 +205,8 @@ function lossTotal(value: unknown, where: string): LossTotal {
     bytes: count(from, 'bytes', where),
     connections: count(from, 'connections', where),
     intended: flag(from, 'intended', where),
+    from: textOrNull(from, 'from', where),
+    to: textOrNull(from, 'to', where),
   };
 }
 

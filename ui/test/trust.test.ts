@@ -12,6 +12,8 @@ const loss = (change: Partial<LossTotal> = {}): LossTotal => ({
   bytes: 0,
   connections: 0,
   intended: false,
+  from: null,
+  to: null,
   ...change,
 });
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_daemon::clock::Clock;
 use weir_inventory::ProcessFact;
 use weir_wire::agent::{Address, BATCH_FORMAT, Batch, Loss, Source, Tombstone, Translation};
-use weir_wire::feed::decode::Translated;
+use weir_wire::feed::decode::{Envelope, Translated};
 use weir_wire::losses::{self, Reason};
 
 /// Who the batches come from.
@@ -162,6 +162,16 @@ impl Committer {
         self.settle(outcome)
     }
 
+    /// Makes a page durable: the oldest of many closed rows (`more` in the reply), as part of the poll that its last reply
+    /// ends. Until then nothing is covered, and what began since the last whole poll still counts from 0.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then the tracer repeats the page.
+    pub fn page(&mut self, stage: &mut Stage, observed: &Observed) -> Result<u64, SpoolError> {
+        let outcome = self.try_page(stage, observed);
+        self.settle(outcome)
+    }
+
     /// Makes a failed poll durable: an empty batch that tells the gap and why.
     ///
     /// # Errors
@@ -218,27 +228,10 @@ impl Committer {
         self.make_room()?;
         stage.order();
         let envelope = &polled.observed.envelope;
-        let run = envelope.run_id.as_deref().and_then(parse_run).unwrap_or(0);
-        let previous = self.position.previous_at.map(|at| Previous {
-            at,
-            unix: self.position.previous_unix,
-            complete: self.position.previous_complete,
-        });
-        let same_run = previous.is_some() && self.position.run == run;
-        self.polls += 1;
-        if !same_run {
-            self.run_since = self.polls;
-        }
-        let poll = Poll {
-            number: self.polls,
-            // Snapshots follow one another; what lies before the last one was asked for while the clock stood.
-            at: polled.observed.at.0.max(previous.map_or(0, |previous| previous.at)),
-            run,
-            run_since: self.run_since,
-            same_run,
-            previous,
-            stream_began: self.stream_began,
-        };
+        let poll = self.next_poll(&polled.observed);
+        let Poll { run, same_run, previous, .. } = poll;
+        self.polls = poll.number;
+        self.run_since = poll.run_since;
         if let Some((processes, source)) = &polled.processes {
             self.facts.processes(polled.observed.at, processes.clone(), source, &*self.clock);
             self.metrics.processes.set(self.facts.inventory().living() as i64);
@@ -256,41 +249,7 @@ impl Committer {
             _ => self.position.covered_to.min(to),
         };
 
-        if same_run && self.position.cursor.is_some() && envelope.cursor.is_some() {
-            self.table.acknowledged();
-        }
-        self.table.expect(stage.len());
-        let superseded = self.table.counts().superseded;
-        let mut moved: Vec<Key> = Vec::new();
-        let mut part = Part::default();
-        let rows = stage.closed.iter().chain(stage.open.iter());
-        for row in rows {
-            let key = stage.key(row);
-            match self.table.apply(key, row, stage.carries_retransmits(row), &poll) {
-                Outcome::Unchanged => {}
-                Outcome::Changed(change) => {
-                    moved.push(key);
-                    let window = Window {
-                        clock: &*self.clock,
-                        inventory: self.facts.inventory(),
-                        stage,
-                        span,
-                        at: weir_model::MonotonicNanos(poll.at),
-                    };
-                    window.add(&mut part, key, row, &change);
-                }
-                Outcome::Repeated => self.metrics.count(&self.metrics.rows_refused, "repeated", 1),
-                Outcome::Stale => self.metrics.count(&self.metrics.rows_refused, "stale", 1),
-                Outcome::Full => self.losses.add(losses::CONNECTION_TABLE_FULL, Lost::connections(1)),
-            }
-            if part.is_full() {
-                // Its span is empty and it tells no loss: the poll is covered once its last batch is there.
-                let batch = self.batch((to, to), poll.at, source(polled, run), std::mem::take(&mut part));
-                let position = self.position.clone();
-                self.append(batch, &moved, position)?;
-                moved.clear();
-            }
-        }
+        let (mut part, moved) = self.take_rows(stage, envelope, &poll, span, Some(source(polled, run)))?;
         // All of them in the batch that moves their cursor: a row is durable with the word that it is, or not at all.
         let window = Window {
             clock: &*self.clock,
@@ -305,8 +264,6 @@ impl Committer {
         let unseen =
             if polled.is_weir && envelope.complete != Some(false) { self.table.ended_unseen(&poll) } else { 0 };
         self.lose(losses::CLOSED_UNSEEN, Lost::connections(unseen));
-        let superseded = self.table.counts().superseded - superseded;
-        self.lose(losses::LIVES_SUPERSEDED, Lost::connections(superseded));
         let position = Position {
             boot_id: self.identity.boot_id.to_vec(),
             cursor: envelope.cursor,
@@ -329,6 +286,97 @@ impl Committer {
         self.metrics.count(&self.metrics.rows_refused, "not_a_dns_row", dns_refused);
         self.metrics.set_ready();
         Ok(sequence)
+    }
+
+    /// The tracer pages only for a cursor of its own run, so nothing of a restart is to be told here.
+    fn try_page(&mut self, stage: &mut Stage, observed: &Observed) -> Result<u64, SpoolError> {
+        self.losses.begin();
+        self.make_room()?;
+        stage.order();
+        let poll = self.next_poll(observed);
+        let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
+        let span = Span { from: poll.previous.map_or(0, |previous| previous.unix.min(to)), to };
+        let (part, moved) = self.take_rows(stage, &observed.envelope, &poll, span, None)?;
+        let mut batch = self.batch((to, to), poll.at, Source::default(), part);
+        batch.0.source = None;
+        batch.0.translations = stage.accepted.iter().map(|told| translation(told, &*self.clock)).collect();
+        let position = Position { cursor: observed.envelope.cursor, ..self.position.clone() };
+        let sequence = self.append(batch, &moved, position)?;
+        self.metrics.rows.inc_by(observed.envelope.rows);
+        self.metrics.feed_bytes.inc_by(observed.envelope.bytes);
+        self.metrics.count(&self.metrics.rows_refused, "not_a_connection", observed.envelope.refused);
+        Ok(sequence)
+    }
+
+    /// The poll that a reply belongs to: the one after the last whole reply.
+    fn next_poll(&self, observed: &Observed) -> Poll {
+        let run = observed.envelope.run_id.as_deref().and_then(parse_run).unwrap_or(0);
+        let previous = self.position.previous_at.map(|at| Previous {
+            at,
+            unix: self.position.previous_unix,
+            complete: self.position.previous_complete,
+        });
+        let same_run = previous.is_some() && self.position.run == run;
+        let number = self.polls + 1;
+        Poll {
+            number,
+            // Snapshots follow one another; what lies before the last one was asked for while the clock stood.
+            at: observed.at.0.max(previous.map_or(0, |previous| previous.at)),
+            run,
+            run_since: if same_run { self.run_since } else { number },
+            same_run,
+            previous,
+            stream_began: self.stream_began,
+        }
+    }
+
+    /// Reads every row against the table, in batches as they fill; what is left is for the caller's last batch.
+    fn take_rows(
+        &mut self,
+        stage: &Stage,
+        envelope: &Envelope,
+        poll: &Poll,
+        span: Span,
+        source: Option<Source>,
+    ) -> Result<(Part, Vec<Key>), SpoolError> {
+        if poll.same_run && self.position.cursor.is_some() && envelope.cursor.is_some() {
+            self.table.acknowledged();
+        }
+        self.table.expect(stage.len());
+        let superseded = self.table.counts().superseded;
+        let mut moved: Vec<Key> = Vec::new();
+        let mut part = Part::default();
+        for row in stage.closed.iter().chain(stage.open.iter()) {
+            let key = stage.key(row);
+            match self.table.apply(key, row, stage.carries_retransmits(row), poll) {
+                Outcome::Unchanged => {}
+                Outcome::Changed(change) => {
+                    moved.push(key);
+                    let window = Window {
+                        clock: &*self.clock,
+                        inventory: self.facts.inventory(),
+                        stage,
+                        span,
+                        at: weir_model::MonotonicNanos(poll.at),
+                    };
+                    window.add(&mut part, key, row, &change);
+                }
+                Outcome::Repeated => self.metrics.count(&self.metrics.rows_refused, "repeated", 1),
+                Outcome::Stale => self.metrics.count(&self.metrics.rows_refused, "stale", 1),
+                Outcome::Full => self.losses.add(losses::CONNECTION_TABLE_FULL, Lost::connections(1)),
+            }
+            if part.is_full() {
+                // Its span is empty and it tells no loss: the poll is covered once its last batch is there.
+                let mut batch = self.batch((span.to, span.to), poll.at, Source::default(), std::mem::take(&mut part));
+                batch.0.source.clone_from(&source);
+                let position = self.position.clone();
+                self.append(batch, &moved, position)?;
+                moved.clear();
+            }
+        }
+        let superseded = self.table.counts().superseded - superseded;
+        self.lose(losses::LIVES_SUPERSEDED, Lost::connections(superseded));
+        Ok((part, moved))
     }
 
     fn try_gap(&mut self, failure: &Failure) -> Result<u64, SpoolError> {

@@ -164,7 +164,18 @@ struct Observer {
 /// What one poll gave.
 enum Outcome {
     Whole(Box<Polled>),
+    /// Some of the closed rows, and more to come.
+    Page(Box<Observed>),
     Failed(Failure),
+}
+
+/// What follows a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next page, at once.
+    Page,
+    /// The next tick.
+    Tick,
 }
 
 impl Observer {
@@ -172,24 +183,29 @@ impl Observer {
         let mut ticks = tokio::time::interval(self.interval);
         // A poll that took longer than the interval is not made up for.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        'polls: loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            tokio::select! {
-                biased;
-                // A fetch under way is given up: the last poll below asks anew, and nothing of it was counted.
-                () = shutdown.cancelled() => break,
-                outcome = self.fetch() => self.commit(outcome?).await?,
+            // Pages follow each other without a pause; the poll is over with the reply that holds what lives.
+            loop {
+                let outcome = tokio::select! {
+                    biased;
+                    // A fetch under way is given up: the last poll below asks anew, and nothing of it was counted.
+                    () = shutdown.cancelled() => break 'polls,
+                    outcome = self.fetch() => outcome?,
+                };
+                if self.commit(outcome).await? == Next::Tick {
+                    break;
+                }
             }
         }
-        if let Ok(outcome) = timeout(LAST_POLL, self.fetch()).await
-            && let outcome @ Outcome::Whole(_) = outcome?
-        {
-            self.commit(outcome).await?;
-        }
+        while let Ok(outcome) = timeout(LAST_POLL, self.fetch()).await
+            && let outcome @ (Outcome::Whole(_) | Outcome::Page(_)) = outcome?
+            && self.commit(outcome).await? == Next::Page
+        {}
         stop.drained.cancel();
         let deadline = stop.deadline;
         tokio::select! {
@@ -211,6 +227,9 @@ impl Observer {
                 return Ok(Outcome::Failed(failure));
             }
         };
+        if observed.envelope.more {
+            return Ok(Outcome::Page(Box::new(observed)));
+        }
         let polled = self.complete(observed).await;
         let taken = self.clock.monotonic().0.saturating_sub(began.0);
         self.metrics.poll_milliseconds.set((taken / 1_000_000) as i64);
@@ -258,20 +277,26 @@ impl Observer {
     }
 
     /// Commits on a blocking thread: it compresses and fsyncs.
-    async fn commit(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+    async fn commit(&mut self, outcome: Outcome) -> anyhow::Result<Next> {
         let Some((mut committer, mut stage)) = self.state.take() else { bail!("the last commit did not end") };
-        let (state, detail) = match &outcome {
+        match &outcome {
             Outcome::Whole(polled) => {
                 let missing = polled.missing();
-                (if missing.is_empty() { SourceState::Ok } else { SourceState::Degraded }.as_str(), missing)
+                let state = if missing.is_empty() { SourceState::Ok } else { SourceState::Degraded };
+                self.metrics.poll(state.as_str());
+                self.tell(state.as_str(), &missing);
             }
-            Outcome::Failed(failure) => (failure.state.as_str(), failure.detail.clone()),
-        };
-        self.metrics.poll(state);
-        self.tell(state, &detail);
+            Outcome::Page(_) => {}
+            Outcome::Failed(failure) => {
+                self.metrics.poll(failure.state.as_str());
+                self.tell(failure.state.as_str(), &failure.detail);
+            }
+        }
+        let is_page = matches!(outcome, Outcome::Page(_));
         let work = move || {
             let committed = match outcome {
                 Outcome::Whole(polled) => committer.poll(&mut stage, &polled),
+                Outcome::Page(observed) => committer.page(&mut stage, &observed),
                 Outcome::Failed(failure) => committer.gap(&failure),
             };
             (committer, stage, committed)
@@ -281,10 +306,13 @@ impl Observer {
         match committed {
             Ok(sequence) => {
                 self.durable.send_replace(sequence);
+                Ok(if is_page { Next::Page } else { Next::Tick })
             }
-            Err(error) => tracing::error!(%error, "failed to write the poll to the spool; the tracer repeats it"),
+            Err(error) => {
+                tracing::error!(%error, "failed to write the poll to the spool; the tracer repeats it");
+                Ok(Next::Tick)
+            }
         }
-        Ok(())
     }
 
     /// Logs the source's state when it changes.

@@ -17,14 +17,19 @@ use weir_wire::feed::{Connection, Reply};
 #[derive(Default)]
 struct Tracer {
     open: Vec<Connection>,
-    /// Closed ones that were not acknowledged, with the cursor of the first reply that had them.
+    /// Closed ones that were not acknowledged, each with its sequence.
     closed: Vec<(u64, Connection)>,
+    sequence: u64,
+    pages: u64,
     truth: BTreeMap<u64, u64>,
     replies: u64,
     next_cookie: u64,
     random: u64,
     frozen: bool,
 }
+
+/// Closed rows in a page.
+const PAGE: usize = 2;
 
 impl Tracer {
     fn random(&mut self, below: u64) -> u64 {
@@ -72,7 +77,8 @@ impl Tracer {
                 row.state = Some("closed".into());
                 row.close_reason = Some("closed".into());
                 row.close_epoch = Some(monotonic());
-                self.closed.push((self.replies, row));
+                self.sequence += 1;
+                self.closed.push((self.sequence, row));
             }
         }
     }
@@ -81,20 +87,27 @@ impl Tracer {
         if !target.starts_with("/connections") {
             return Answer::Status(404);
         }
-        if let Some(ack) = target.split("&ack=").nth(1).and_then(|ack| ack.parse::<u64>().ok()) {
-            self.closed.retain(|(cursor, _)| *cursor > ack);
+        let acknowledged = target.split("&ack=").nth(1).and_then(|ack| ack.parse::<u64>().ok());
+        if let Some(ack) = acknowledged {
+            self.closed.retain(|(sequence, _)| *sequence > ack);
         }
         let snapshot = monotonic();
         self.replies += 1;
         if !self.frozen {
             self.step();
         }
-        let rows = self.closed.iter().map(|(_, row)| row.clone()).chain(self.open.iter().cloned()).collect();
+        // A real page is of thousands; of two, many a poll comes in several.
+        let is_page = acknowledged.is_some() && target.contains("&page=") && self.closed.len() > PAGE;
+        self.pages += u64::from(is_page);
+        let open: &[Connection] = if is_page { &[] } else { &self.open };
+        let closed = if is_page { &self.closed[..PAGE] } else { &self.closed[..] };
+        let cursor = if is_page { closed.last().map_or(0, |(sequence, _)| *sequence) } else { self.sequence };
         let reply = Reply {
             run_id: Some("00000000000000aa".into()),
             monotonic_ns: Some(snapshot),
-            connections: rows,
-            cursor: Some(self.replies),
+            connections: closed.iter().map(|(_, row)| row.clone()).chain(open.iter().cloned()).collect(),
+            cursor: Some(cursor),
+            more: is_page.then_some(true),
             complete: Some(true),
             ..Reply::default()
         };
@@ -144,9 +157,10 @@ fn ten_kills_at_random_moments_lose_nothing_and_double_nothing() {
     }
     let told: BTreeMap<u64, u64> =
         sums.iter().map(|((cookie, _), (delta, before, _))| (*cookie, delta + before)).collect();
-    let truth = &tracer.lock().unwrap().truth;
+    let truth = tracer.lock().unwrap().truth.clone();
     assert!(truth.len() > 50, "{} connections", truth.len());
-    assert_eq!(told, *truth);
+    assert!(tracer.lock().unwrap().pages > 10, "closed rows came in pages, too");
+    assert_eq!(told, truth);
     for ((cookie, generation), (delta, before, total)) in sums {
         assert_eq!((generation, delta + before), (0, total), "connection {cookie}");
         assert!(cookie <= 10 || before == 0, "connection {cookie} began after the stream");

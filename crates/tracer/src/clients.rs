@@ -34,6 +34,8 @@ pub struct Fetch {
     pub last: Wants,
     /// `dns_ack`.
     pub dns_ack: Option<u64>,
+    /// `page`: at most so many ended rows at once.
+    pub page: Option<u64>,
 }
 
 /// Whether a client wants `last_*`.
@@ -206,6 +208,26 @@ impl Clients {
         }
     }
 
+    /// Begins to answer with a page, if that is what `fetch` is for: after what it acknowledges of this run lie more ended
+    /// rows than it takes at once. The sequences are those before the first and of the last row.
+    pub fn page(&mut self, fetch: &Fetch, stock: Stock, now_ns: u64) -> Option<(u64, u64)> {
+        let (ack, page) = (fetch.ack?, fetch.page?.max(1));
+        let Stock { run, floor, head, .. } = stock;
+        if fetch.run != Some(run) || !(floor..=head).contains(&ack) || head - ack <= page {
+            return None;
+        }
+        let client = self.known.get_mut(&fetch.id)?;
+        client.fetched_ns = now_ns;
+        client.acknowledges = true;
+        client.settled = ack;
+        client.told = client.told.max(ack + page);
+        // The last reply with translations did not come through, however far the pages take the cursor.
+        if ack < client.cursor {
+            client.cursor = u64::MAX;
+        }
+        Some((ack, ack + page))
+    }
+
     /// Every ended row up to here has been acknowledged (or told once, to those who do not acknowledge) by all; `None`
     /// without clients.
     pub fn settled(&self) -> Option<u64> {
@@ -310,7 +332,7 @@ mod tests {
     }
 
     fn fetch(ack: Option<u64>) -> Fetch {
-        Fetch { id: "a".to_owned(), ack, run: None, last: Wants::Last, dns_ack: None }
+        Fetch { id: "a".to_owned(), ack, run: None, last: Wants::Last, dns_ack: None, page: None }
     }
 
     fn stock(floor: u64, head: u64) -> Stock {
@@ -343,6 +365,24 @@ mod tests {
         }
         assert_eq!(clients.begin(&fetch(Some(110)), stock(99, 110), 1).after, 110);
         assert_eq!(clients.settled(), Some(110));
+    }
+
+    #[test]
+    fn more_ended_rows_than_a_page_come_in_pages_to_who_acknowledges_them_in_this_run() {
+        let mut clients = Clients::new(BASELINES_MAX);
+        let ask = |ack, run| Fetch { run: Some(run), page: Some(10), ..fetch(Some(ack)) };
+        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 0), None, "it is not known yet");
+        let first = clients.begin(&fetch(Some(100)), stock(99, 100), 0);
+        clients.finish(first, 100, 0);
+        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 1), Some((100, 110)));
+        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 1), Some((100, 110)), "not acknowledged: again");
+        assert_eq!(clients.settled(), Some(100));
+        assert_eq!(clients.page(&ask(110, 1), stock(99, 130), 2), Some((110, 120)));
+        assert_eq!(clients.settled(), Some(110));
+        assert_eq!(clients.page(&ask(120, 1), stock(99, 130), 3), None, "the rest is a reply with what lives");
+        assert_eq!(clients.page(&ask(100, 2), stock(99, 130), 3), None, "another run's cursor");
+        assert_eq!(clients.page(&Fetch { page: None, ..ask(100, 1) }, stock(99, 130), 3), None);
+        assert_eq!(clients.begin(&ask(120, 1), stock(99, 130), 4).after, 120);
     }
 
     #[test]

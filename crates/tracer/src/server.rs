@@ -202,9 +202,9 @@ async fn ask<T, E: std::fmt::Display>(
         .map_err(Refusal::internal)
 }
 
-/// `client_id`, `ack`, `run`, `dns_ack` and `last`; other parameters are somebody else's and ignored.
+/// `client_id`, `ack`, `run`, `dns_ack`, `page` and `last`; other parameters are somebody else's and ignored.
 fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
-    let (mut id, mut ack, mut run, mut dns_ack, mut last) = (None, None, None, None, Wants::Last);
+    let (mut id, mut ack, mut run, mut dns_ack, mut page, mut last) = (None, None, None, None, None, Wants::Last);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
@@ -213,6 +213,7 @@ fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
             "dns_ack" => dns_ack = Some(cursor(key, value)?),
             // Another tracer's run is no mistake, only not this one.
             "run" => run = u64::from_str_radix(value, 16).ok(),
+            "page" => page = Some(rows(value)?),
             "last" if value == "no" => last = Wants::TotalsOnly,
             _ => {}
         }
@@ -221,7 +222,7 @@ fn parse_query(query: &str) -> Result<Option<Fetch>, String> {
         (Some(id), _) if id.is_empty() || id.len() > ID_LENGTH_MAX => {
             Err(format!("client_id must have 1 to {ID_LENGTH_MAX} bytes"))
         }
-        (Some(id), _) => Ok(Some(Fetch { id, ack, run, last, dns_ack })),
+        (Some(id), _) => Ok(Some(Fetch { id, ack, run, last, dns_ack, page })),
         (None, Some(_)) => Err("ack and dns_ack need client_id".to_owned()),
         (None, None) => Ok(None),
     }
@@ -231,6 +232,11 @@ fn cursor(name: &str, value: &str) -> Result<u64, String> {
     value.parse().map_err(|_not_a_number| {
         format!("{name} must be the cursor of an earlier reply, an integer of 0 or more, not `{value}`")
     })
+}
+
+fn rows(value: &str) -> Result<u64, String> {
+    let rows = value.parse().ok().filter(|rows| *rows > 0);
+    rows.ok_or_else(|| format!("page must be the number of closed rows to take at once, 1 or more, not `{value}`"))
 }
 
 fn decode(text: &str) -> Option<String> {
@@ -290,6 +296,7 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
         translations,
         cursor,
         complete,
+        until,
         losses,
         degraded,
         dns,
@@ -310,6 +317,9 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
     }
     if let Some((mut reader, lasts)) = ended {
         while let Some(Record { sequence, row, path, translation }) = reader.read()? {
+            if until.is_some_and(|until| sequence > until) {
+                break;
+            }
             let place = path.map(Place::new);
             let last = lasts.get(&sequence).copied().unwrap_or_default();
             let translation = translation.filter(|_| !withdrawn.contains(&sequence));
@@ -334,6 +344,9 @@ fn write_snapshot(snapshot: Snapshot, out: &mut Chunked<'_>) -> io::Result<()> {
     }
     if let Some(cursor) = cursor {
         out.buffer.extend_from_slice(format!(",\"cursor\":{cursor}").as_bytes());
+    }
+    if until.is_some() {
+        out.buffer.extend_from_slice(b",\"more\":true");
     }
     out.buffer.extend_from_slice(format!(",\"complete\":{complete},\"losses\":").as_bytes());
     serde_json::to_writer(&mut out.buffer, &losses)?;
@@ -412,7 +425,8 @@ mod tests {
 
     #[test]
     fn a_query_says_who_and_up_to_where() {
-        let whole = |id: &str, ack, run, last| Ok(Some(Fetch { id: id.to_owned(), ack, run, last, dns_ack: None }));
+        let whole =
+            |id: &str, ack, run, last| Ok(Some(Fetch { id: id.to_owned(), ack, run, last, dns_ack: None, page: None }));
         let fetch = |id: &str, ack| whole(id, ack, None, Wants::Last);
         assert_eq!(parse_query(""), Ok(None));
         assert_eq!(parse_query("client_id=a%2Fb+c&x=1"), fetch("a/b c", None));

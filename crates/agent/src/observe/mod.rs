@@ -30,6 +30,10 @@ pub struct Feed {
     pub timeouts: Timeouts,
 }
 
+/// Closed rows that one reply is to hold at most, about 30 MB of JSON: what a node's busiest interval, or an agent's
+/// absence, leaves waiting comes in several replies, each durable before the next.
+pub const PAGE_ROWS: u64 = 32_768;
+
 /// What the tracer may let go of: what is durable here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
@@ -67,7 +71,7 @@ impl Feed {
         let mut target = format!("/connections?client_id={}&last=no", self.client_id);
         if let Some(cursor) = acknowledged.cursor {
             // Writing to a String cannot fail.
-            let _ = write!(target, "&run={:016x}&ack={cursor}", acknowledged.run);
+            let _ = write!(target, "&page={PAGE_ROWS}&run={:016x}&ack={cursor}", acknowledged.run);
         }
         if let Some(cursor) = acknowledged.dns {
             let _ = write!(target, "&dns_ack={cursor}");

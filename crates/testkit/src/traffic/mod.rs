@@ -1,12 +1,12 @@
 //! Exchanges over real sockets, and the truth about them.
 //!
-//! The program `weir-traffic` runs these in processes of their own: a server ([`serve`]) with a port for each
+//! The program `weir-traffic` runs these in processes of their own: a server (`serve`) with a port for each
 //! [`Manner`], and a client ([`Script::play`]) that plays one [`Script`]. Both print a [`Truth`] line, as JSON, for
 //! every connection (UDP: every peer of a socket) that has ended: what its own calls moved, and where they do not
 //! decide, what the kernel said last. Nothing here knows weir.
 //!
-//! One room a kind: [`streams`] for what ends well, [`endings`] for what does not, [`calls`] for the many calls that
-//! move bytes, [`heirs`] for sockets that change hands, [`datagrams`] and [`dns`] for UDP.
+//! One room a kind: `streams` for what ends well, `endings` for what does not, `calls` for the many calls that
+//! move bytes, `heirs` for sockets that change hands, `datagrams` and `dns` for UDP.
 
 mod calls;
 mod counted;

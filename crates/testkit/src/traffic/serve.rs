@@ -43,7 +43,7 @@ pub enum Manner {
     AnswerToo,
     /// UDP with a small buffer: reads nothing until the end.
     Slow,
-    /// UDP: answers questions, see [`dns`].
+    /// UDP: answers questions, see the room `dns`.
     Dns,
 }
 

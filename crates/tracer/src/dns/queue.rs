@@ -122,7 +122,7 @@ mod tests {
     use crate::clients::Wants;
 
     fn fetch(id: &str, dns_ack: Option<u64>) -> Fetch {
-        Fetch { id: id.into(), ack: None, run: None, last: Wants::TotalsOnly, dns_ack }
+        Fetch { id: id.into(), ack: None, run: None, last: Wants::TotalsOnly, dns_ack, page: None }
     }
 
     fn rows(name: &str) -> Vec<Dns> {

@@ -31,6 +31,10 @@ pub struct Reply {
     /// Whether every live TCP connection is among the rows; false when a walk was cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
+    /// True on a page: the oldest of more closed rows than were asked for at once (`page=ROWS`), and nothing else. The
+    /// rest follows for whoever acknowledges it; what lives comes with the last closed rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more: Option<bool>,
     /// Every loss so far in this run, by reason; only ever rises within a run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, u64>,

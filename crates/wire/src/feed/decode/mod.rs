@@ -94,6 +94,8 @@ pub struct Envelope {
     /// As in [`Reply`].
     pub complete: Option<bool>,
     /// As in [`Reply`].
+    pub more: bool,
+    /// As in [`Reply`].
     pub losses: BTreeMap<String, u64>,
     /// Connections that the node translates at both ends.
     pub translations: Vec<Translated>,
@@ -274,6 +276,7 @@ impl Decoder {
             monotonic_ns: reply.monotonic_ns,
             cursor: reply.cursor,
             complete: reply.complete,
+            more: reply.more == Some(true),
             losses: reply.losses,
             translations: self.translations,
             dns: self.dns,
