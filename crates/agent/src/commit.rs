@@ -249,7 +249,7 @@ impl Committer {
             _ => self.position.covered_to.min(to),
         };
 
-        let (mut part, moved) = self.take_rows(stage, envelope, &poll, span, Some(source(polled, run)))?;
+        let (mut part, moved) = self.take_rows(stage, envelope, &poll, span, Some(&source(polled, run)))?;
         // All of them in the batch that moves their cursor: a row is durable with the word that it is, or not at all.
         let window = Window {
             clock: &*self.clock,
@@ -337,7 +337,7 @@ impl Committer {
         envelope: &Envelope,
         poll: &Poll,
         span: Span,
-        source: Option<Source>,
+        source: Option<&Source>,
     ) -> Result<(Part, Vec<Key>), SpoolError> {
         if poll.same_run && self.position.cursor.is_some() && envelope.cursor.is_some() {
             self.table.acknowledged();
@@ -368,7 +368,7 @@ impl Committer {
             if part.is_full() {
                 // Its span is empty and it tells no loss: the poll is covered once its last batch is there.
                 let mut batch = self.batch((span.to, span.to), poll.at, Source::default(), std::mem::take(&mut part));
-                batch.0.source.clone_from(&source);
+                batch.0.source = source.cloned();
                 let position = self.position.clone();
                 self.append(batch, &moved, position)?;
                 moved.clear();
