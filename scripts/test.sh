@@ -21,7 +21,8 @@ step 'the page: types' npm --prefix ui run --silent check
 step 'the page: units' npm --prefix ui run --silent test
 step 'lints' cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
-step 'binaries' cargo build --workspace --bins --locked --quiet
+# With the tests: built alone, the binaries' dependencies would have other features and be built twice.
+step 'binaries' cargo build --workspace --bins --tests --locked --quiet
 step 'the page in Chromium' npm --prefix ui run --silent e2e
 step 'units and promises' cargo test --workspace --locked --no-fail-fast --quiet -- --show-output
 
