@@ -7,7 +7,12 @@ use weir_testkit::matrix::{Extent, Mode, Section, check};
 
 #[test]
 fn every_kind_of_traffic_on_one_machine_is_exact() -> Result<()> {
-    checked("every_kind_of_traffic_on_one_machine_is_exact", "one machine")
+    checked("every_kind_of_traffic_on_one_machine_is_exact", "eBPF: one machine")
+}
+
+#[test]
+fn without_ebpf_nothing_differs_but_what_the_tracer_says_that_it_cannot_see() -> Result<()> {
+    checked("without_ebpf_nothing_differs_but_what_the_tracer_says_that_it_cannot_see", "fallback: one machine")
 }
 
 #[test]
@@ -24,7 +29,8 @@ fn checked(test: &str, part: &str) -> Result<()> {
     if !is_root_or_skip(test) {
         return Ok(());
     }
-    for section in Section::all(&[Mode::full()]).iter().filter(|section| section.title.contains(part)) {
+    for section in Section::all(&[Mode::full(), Mode::fallback()]).iter().filter(|section| section.title.contains(part))
+    {
         let report = check(section, Extent::Short)?;
         println!("{}", report.markdown());
         let unexplained = report.unexplained();

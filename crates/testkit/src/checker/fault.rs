@@ -33,12 +33,18 @@ pub enum Kind {
     Extra,
     /// The bytes differ.
     Bytes,
+    /// One received byte is missing, and nothing else differs in the bytes.
+    OneShort,
     /// The number of connections differs.
     Connections,
-    /// The roles are exchanged or unknown.
+    /// The roles are exchanged.
     Direction,
+    /// The roles are unknown.
+    Undirected,
     /// The process is another's.
     Owner,
+    /// The process is unknown.
+    Ownerless,
     /// The reason of the end.
     Ending,
 }

@@ -142,13 +142,16 @@ pub fn check(view: View, ends: &[End], rows: &[Row], watch: &Watch) -> Verdict {
     for key in keys {
         let mut ends = expected.remove(&key).unwrap_or_default();
         let mut rows = found.remove(&key).unwrap_or_default();
-        // One four-tuple may have been used several times: what fits goes together, then what is left, in order.
+        // One four-tuple may have been used several times: what fits goes together, then what nearly fits, then what is
+        // left, in order.
         let mut pairs = Vec::new();
-        ends.retain(|end| {
-            let Some(fitting) = rows.iter().position(|row| row.moved == end.moved()) else { return true };
-            pairs.push((*end, rows.remove(fitting)));
-            false
-        });
+        for fits in [|truth: Word, told: Word| truth == told, is_one_short] {
+            ends.retain(|end| {
+                let Some(fitting) = rows.iter().position(|row| fits(end.moved(), row.moved)) else { return true };
+                pairs.push((*end, rows.remove(fitting)));
+                false
+            });
+        }
         let rest = ends.len().min(rows.len());
         pairs.extend(ends.drain(..rest).zip(rows.drain(..rest)));
         for (end, row) in pairs {
@@ -171,6 +174,10 @@ pub fn check(view: View, ends: &[End], rows: &[Row], watch: &Watch) -> Verdict {
         }
     }
     verdict
+}
+
+fn is_one_short(truth: Word, told: Word) -> bool {
+    told.sent == truth.sent && told.recv.checked_add(1) == Some(truth.recv)
 }
 
 fn words(end: &End) -> String {
@@ -196,7 +203,8 @@ fn compare(view: View, end: &End, row: &Row, verdict: &mut Verdict) {
     verdict.found.entry(end.scenario).or_default().add(row.moved);
     *verdict.off.entry(end.scenario).or_default() += apart(end.moved(), row.moved);
     if row.moved != end.moved() {
-        wrong(Kind::Bytes, format!("{:?}", row.moved));
+        let kind = if is_one_short(end.moved(), row.moved) { Kind::OneShort } else { Kind::Bytes };
+        wrong(kind, format!("{:?}", row.moved));
     }
     let before = end.before.sent + end.before.recv;
     if row.before.is_some_and(|told| told != before) {
@@ -208,11 +216,13 @@ fn compare(view: View, end: &End, row: &Row, verdict: &mut Verdict) {
         *right += u64::from(row.role == Some(end.truth.role));
     }
     if row.role != Some(end.truth.role) {
-        wrong(Kind::Direction, format!("{:?}", row.role));
+        let kind = if row.role.is_none() { Kind::Undirected } else { Kind::Direction };
+        wrong(kind, format!("{:?}", row.role));
     }
     let is_owner = row.pid == end.truth.pid && row.process.as_deref() == Some(&end.truth.process);
     if !is_owner {
-        wrong(Kind::Owner, format!("pid {} {:?} instead of {:?}", row.pid, row.process, end.truth.process));
+        let kind = if row.pid == 0 && row.process.is_none() { Kind::Ownerless } else { Kind::Owner };
+        wrong(kind, format!("pid {} {:?} instead of {:?}", row.pid, row.process, end.truth.process));
     }
     if let (Some(expected), Some(told)) = (close_reason(&end.truth), row.close_reason.as_deref())
         && expected != told

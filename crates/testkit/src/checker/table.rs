@@ -7,17 +7,17 @@ use super::ends::End;
 use super::fault::{Fault, Kind, View};
 use super::rows::{Sum, Verdict};
 use crate::traffic::{Outcome, Protocol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// A difference that is known, and why it is there. It explains the faults of its kind in one view of one scenario; one
-/// that explains nothing is itself a fault.
+/// A difference that is known, and why it is there. It explains the faults of its kind in its views of its scenarios;
+/// one that explains nothing in any of them is itself a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
-    /// The scenario's name.
-    pub scenario: String,
-    /// The answer that differs.
-    pub view: View,
+    /// The scenarios' names.
+    pub scenarios: Vec<String>,
+    /// The answers that differ.
+    pub views: Vec<View>,
     /// How.
     pub kinds: Vec<Kind>,
     /// Why, for a person.
@@ -27,7 +27,9 @@ pub struct Expectation {
 impl Expectation {
     fn explains(&self, fault: &Fault, names: &[String]) -> bool {
         let name = fault.scenario.and_then(|scenario| names.get(scenario));
-        self.view == fault.view && self.kinds.contains(&fault.kind) && name == Some(&self.scenario)
+        self.views.contains(&fault.view)
+            && self.kinds.contains(&fault.kind)
+            && name.is_some_and(|name| self.scenarios.contains(name))
     }
 }
 
@@ -65,9 +67,13 @@ impl Report {
             })
             .collect();
         for known in &self.expectations {
-            let played = self.names.contains(&known.scenario);
-            if played && !self.faults().any(|fault| known.explains(fault, &self.names)) {
-                lines.push(format!("[{}] expected to differ, but is exact: {}", known.scenario, known.reason));
+            let is_played = known.scenarios.iter().any(|name| self.names.contains(name));
+            if is_played && !self.faults().any(|fault| known.explains(fault, &self.names)) {
+                lines.push(format!(
+                    "[{}] expected to differ, but is exact: {}",
+                    known.scenarios.join("; "),
+                    known.reason
+                ));
             }
         }
         for end in self.ends.iter().filter(|end| !end.truth.is_sound()) {
@@ -115,15 +121,22 @@ impl Report {
                 bytes(off.into_iter().sum()),
             );
         }
-        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for known in self.expectations.iter().filter(|known| self.names.contains(&known.scenario)) {
-            reasons.entry(&known.reason).or_default().push(format!("{} ({})", known.scenario, known.view.as_str()));
+        let mut reasons: BTreeMap<&str, BTreeMap<&str, BTreeSet<View>>> = BTreeMap::new();
+        for known in &self.expectations {
+            for name in known.scenarios.iter().filter(|name| self.names.contains(name)) {
+                reasons.entry(&known.reason).or_default().entry(name).or_default().extend(&known.views);
+            }
         }
         if !reasons.is_empty() {
             text.push_str("\nNot exact, and why:\n\n");
         }
         for (reason, places) in reasons {
-            let _ = writeln!(text, "- {}: {reason}", places.join(", "));
+            let place = |(name, views): (&str, BTreeSet<View>)| {
+                let views: Vec<_> = views.into_iter().map(View::as_str).collect();
+                format!("{name} ({})", views.join(", "))
+            };
+            let places: Vec<_> = places.into_iter().map(place).collect();
+            let _ = writeln!(text, "- {}: {reason}", places.join("; "));
         }
         text
     }

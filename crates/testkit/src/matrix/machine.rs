@@ -29,7 +29,7 @@ pub fn check(extent: Extent, mode: &Mode) -> Result<Report> {
             run.play(&name, kind, spot, spot)?;
         }
     }
-    for expectation in mode.expectations(&run) {
+    for expectation in mode.expectations(run.names(), &watching.cannot_see()?)? {
         run.expect(expectation);
     }
     run.finish(&watching)

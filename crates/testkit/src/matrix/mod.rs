@@ -1,8 +1,10 @@
 //! The matrix: every kind of traffic and every path through a cluster, played while weir watches, and checked.
 //!
-//! [`kinds`] says what is played, [`machine`] and [`paths`] where, [`run`] plays and checks it. `tests/accuracy.rs` plays the short form in `make test`,
-//! the program `weir-accuracy` all of it for `docs/accuracy.md`.
+//! [`kinds`] says what is played, [`machine`] and [`paths`] where, [`run`] plays and checks it, [`fallback`] what a
+//! tracer without eBPF cannot see. `tests/accuracy.rs` plays the short form in `make test`, the program `weir-accuracy`
+//! all of it for `docs/accuracy.md`.
 
+pub mod fallback;
 pub mod kinds;
 pub mod machine;
 pub mod paths;
@@ -11,7 +13,8 @@ pub mod run;
 use crate::checker::table::{Expectation, Report};
 use crate::checker::{Kind, View};
 use crate::cluster::Dnat;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 
 /// How much is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,29 +32,73 @@ pub struct Mode {
     pub name: &'static str,
     /// The settings that make it so, for `weir up` and its parts.
     pub environment: &'static [(&'static str, &'static str)],
+    /// Where it is played.
+    pub grounds: &'static [(&'static str, Ground)],
     /// Says what differs in a scenario of this name, if something does.
-    pub differs: Option<Differs>,
+    pub differs: Option<fn(&str) -> Vec<Difference>>,
 }
 
-/// What differs in a scenario of this name: in which answer, how, why.
-pub type Differs = fn(&str) -> Vec<(View, Vec<Kind>, &'static str)>;
+/// What differs in a scenario because the tracer cannot see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The tracer's word for what it cannot see; its reason is told with it.
+    pub what: &'static str,
+    /// The answers of which at least one differs.
+    pub views: &'static [View],
+    /// How.
+    pub kinds: &'static [Kind],
+    /// Where it has to be found.
+    pub holds: Holds,
+}
+
+/// Where a difference has to be found, so that none is expected that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holds {
+    /// In every scenario that it is named for.
+    InEach,
+    /// In at least one of them: which, is chance.
+    InSome,
+}
+
+const MACHINE: (&str, Ground) = ("one machine", Ground::Machine);
+const EVERYWHERE: &[(&str, Ground)] = &[
+    MACHINE,
+    ("a cluster, DNAT by nftables", Ground::Cluster(Dnat::Nftables)),
+    ("a cluster, DNAT by iptables", Ground::Cluster(Dnat::Iptables)),
+];
 
 impl Mode {
     /// eBPF: everything.
     pub fn full() -> Self {
-        Self { name: "eBPF", ..Self::default() }
+        Self { name: "eBPF", grounds: EVERYWHERE, ..Self::default() }
     }
 
-    /// What is known to differ in the scenarios that were played.
-    pub fn expectations(&self, run: &run::Run) -> Vec<Expectation> {
-        let Some(differs) = self.differs else { return Vec::new() };
-        let mut known = Vec::new();
-        for scenario in run.names() {
-            for (view, kinds, reason) in differs(scenario) {
-                known.push(Expectation { scenario: scenario.clone(), view, kinds, reason: reason.into() });
+    /// sock_diag, where eBPF is not to be had. A tracer that is kept to one cgroup, as on a node of the cluster, takes
+    /// eBPF.
+    pub fn fallback() -> Self {
+        let environment = &[("WEIR_TRACER_MODE", "fallback")];
+        Self { name: "fallback", environment, grounds: &[MACHINE], differs: Some(fallback::differs) }
+    }
+
+    /// What is known to differ in scenarios of these `names`. `cannot_see` is what the tracer says of itself, words and reasons.
+    ///
+    /// # Errors
+    /// When something differs that the tracer does not say.
+    pub fn expectations(&self, names: &[String], cannot_see: &BTreeMap<String, String>) -> Result<Vec<Expectation>> {
+        let Some(differs) = self.differs else { return Ok(Vec::new()) };
+        let mut places: BTreeMap<(Difference, usize), Vec<String>> = BTreeMap::new();
+        for (number, name) in names.iter().enumerate() {
+            for difference in differs(name) {
+                let number = if difference.holds == Holds::InEach { number } else { 0 };
+                places.entry((difference, number)).or_default().push(name.clone());
             }
         }
-        known
+        let expected = places.into_iter().map(|((Difference { what, views, kinds, .. }, _), scenarios)| {
+            let why =
+                cannot_see.get(what).with_context(|| format!("the tracer does not say that it cannot see {what}"))?;
+            Ok(Expectation { scenarios, views: views.into(), kinds: kinds.into(), reason: format!("`{what}`: {why}") })
+        });
+        expected.collect()
     }
 }
 
@@ -76,21 +123,15 @@ pub enum Ground {
 }
 
 impl Section {
-    /// Every section, for each mode.
+    /// Every section of each mode.
     pub fn all(modes: &[Mode]) -> Vec<Self> {
-        let grounds = [
-            ("one machine", Ground::Machine),
-            ("a cluster, DNAT by nftables", Ground::Cluster(Dnat::Nftables)),
-            ("a cluster, DNAT by iptables", Ground::Cluster(Dnat::Iptables)),
-        ];
-        let of_mode = |mode: &Mode| {
-            let sections = grounds.map(|(name, ground)| {
-                let title = format!("{}: {name}", mode.name);
-                Self { title, ground, mode: mode.clone() }
-            });
-            sections.into_iter()
-        };
-        modes.iter().flat_map(of_mode).collect()
+        let mut sections = Vec::new();
+        for mode in modes {
+            for &(name, ground) in mode.grounds {
+                sections.push(Self { title: format!("{}: {name}", mode.name), ground, mode: mode.clone() });
+            }
+        }
+        sections
     }
 }
 

@@ -218,7 +218,7 @@ pub fn check(dnat: Dnat, extent: Extent, mode: &Mode) -> Result<Report> {
         }
     }
     play_again_at_the_same_address(&mut cluster, &mut run)?;
-    for expectation in mode.expectations(&run) {
+    for expectation in mode.expectations(run.names(), &watching.cannot_see()?)? {
         run.expect(expectation);
     }
     run.finish(&watching)

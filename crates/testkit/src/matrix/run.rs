@@ -3,7 +3,7 @@
 use crate::answers::Answers;
 use crate::checker::rows::{Row, check};
 use crate::checker::table::{Expectation, Report};
-use crate::checker::watcher::Watcher;
+use crate::checker::watcher::{Watcher, get};
 use crate::checker::{End, View, Watch, edges};
 use crate::cluster::Place;
 use crate::matrix::kinds::{Against, Case};
@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use weir_wire::api::{Edge, Transaction};
+use weir_wire::feed::Status;
 
 /// How long weir may take to say the truth: a few polls, the server's lateness, a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +40,20 @@ impl<'a> Watching<'a> {
     /// `weir up` on this machine.
     pub fn up(weir: &'a Weir) -> Self {
         Self { answers: weir, tracers: vec![weir.data().join("run/tracer.sock")] }
+    }
+
+    /// What its tracers say that they cannot see, and why.
+    ///
+    /// # Errors
+    /// When a tracer does not answer.
+    pub fn cannot_see(&self) -> Result<BTreeMap<String, String>> {
+        let mut words = BTreeMap::new();
+        for socket in &self.tracers {
+            let status: Status = serde_json::from_slice(&get(socket, "/status")?).context("the tracer's status")?;
+            let blind = status.degraded.into_iter().flat_map(|degraded| degraded.cannot_see);
+            words.extend(blind.map(|blind| (blind.what, blind.why)));
+        }
+        Ok(words)
     }
 }
 

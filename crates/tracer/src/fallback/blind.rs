@@ -4,7 +4,7 @@
 use weir_wire::feed::Blind;
 
 /// Always.
-pub const ALWAYS: [(&str, &str); 8] = [
+pub const ALWAYS: [(&str, &str); 10] = [
     ("udp", "outside of eBPF the kernel keeps no byte counts of UDP: its flows are left out, not told as 0"),
     ("dns", "queries and their answers are read where eBPF sees datagrams, and nowhere else"),
     (
@@ -18,6 +18,16 @@ pub const ALWAYS: [(&str, &str); 8] = [
          has the totals that were seen last (totals_certainty last_seen), and is not told if it never was seen alive",
     ),
     (
+        "mptcp",
+        "of MPTCP the subflows' own bytes are told, which may be more than the application's by what it sent again; the kernel \
+         may clear the counters of a subflow that was accepted before its end: its end is as that of a reset (discarded_totals)",
+    ),
+    (
+        "opener_of_reset",
+        "who opened a connection that began and was reset between two fetches is unknown (direction 0) where neither its \
+         counters, nor a listener, nor the peer's own row on this machine say it",
+    ),
+    (
         "last_byte",
         "of a connection that ended by a reset, or whose peer answered our FIN before it could be looked at, the kernel's \
          count of received bytes may hold the peer's FIN: the row may then tell one byte too little (totals_certainty \
@@ -26,8 +36,9 @@ pub const ALWAYS: [(&str, &str); 8] = [
     ("start", "when a connection began and how long its connect took are not kept by the kernel"),
     (
         "owner_of_short_lived",
-        "who opened a connection that began and ended between two fetches is unknown (pid 0); who accepted it is known \
-         where one process alone holds the listener",
+        "the process that opened a connection which began and ended between two fetches is unknown (pid 0); the one that \
+         accepted it is known where it alone holds a listener that a fetch has met. Processes are searched for at most a \
+         twentieth of the time, so that with many of them several fetches may pass",
     ),
     (
         "hidden_namespaces",
