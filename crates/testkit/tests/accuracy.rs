@@ -2,6 +2,7 @@
 //! direction. The short form of `make accuracy`.
 
 use anyhow::{Result, ensure};
+use std::sync::{Mutex, PoisonError};
 use weir_testkit::is_root_or_skip;
 use weir_testkit::matrix::{Extent, Mode, Section, check};
 
@@ -25,10 +26,14 @@ fn every_path_through_a_cluster_is_exact_with_iptables() -> Result<()> {
     checked("every_path_through_a_cluster_is_exact_with_iptables", "iptables")
 }
 
+/// What one section plays on this machine would be somebody else's traffic to another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn checked(test: &str, part: &str) -> Result<()> {
     if !is_root_or_skip(test) {
         return Ok(());
     }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for section in Section::all(&[Mode::full(), Mode::fallback()]).iter().filter(|section| section.title.contains(part))
     {
         let report = check(section, Extent::Short)?;

@@ -199,7 +199,11 @@ fn submit(ring: &mut IoUring, entry: &io_uring::squeue::Entry, completions: Comp
     let mut moved = None;
     let mut more = true;
     while more {
-        ring.submit_and_wait(1)?;
+        // The kernel's own work for the ring may interrupt the wait; what was submitted stays submitted.
+        match ring.submit_and_wait(1) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            waited => drop(waited?),
+        }
         for completion in ring.completion() {
             if io_uring::cqueue::notif(completion.flags()) {
                 more = false;
