@@ -1,7 +1,7 @@
 //! A checker that cannot fail is a defect: each kind of error makes it fail.
 
 use super::rows::{Row, check};
-use super::table::{Expectation, Report};
+use super::table::{Expectation, Found, Report};
 use super::*;
 use crate::traffic::{Outcome, Protocol, Role, Word};
 use weir_wire::api::EdgeEnd;
@@ -168,6 +168,7 @@ fn a_known_difference_is_explained_and_a_stale_one_is_not_kept() {
         scenarios: vec!["one".into()],
         views: vec![View::Transactions],
         kinds: kinds.into(),
+        found: Found::InEveryRun,
         reason: "for a test".into(),
     };
     let report = |rows: &[Row], expectation| Report {
@@ -198,6 +199,7 @@ fn a_difference_that_chance_decides_must_be_in_one_of_its_scenarios() {
             scenarios: vec!["one".into(), "two".into()],
             views: vec![View::Feed, View::Transactions],
             kinds: vec![Kind::Ownerless],
+            found: Found::InEveryRun,
             reason: "for a test".into(),
         }],
         ..Report::default()

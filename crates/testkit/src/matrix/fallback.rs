@@ -21,20 +21,16 @@ pub fn differs(scenario: &str) -> Vec<Difference> {
     let mut known = of(ENDS, "owner_of_short_lived", &[Kind::Ownerless], Holds::InSome);
     let discarded = || of(ENDS, "discarded_totals", &[Kind::Missing, Kind::Bytes, Kind::OneShort], Holds::InSome);
     match kind {
-        "MPTCP, one subflow" => {
-            let kinds = &[Kind::Missing, Kind::Bytes, Kind::OneShort];
-            known.push(Difference { what: "mptcp", views: ALL, kinds, holds: Holds::InSome });
-        }
         "TCP, reset by the server" => {
             known.extend(discarded());
-            known.extend(of(ENDS, "opener_of_reset", &[Kind::Undirected], Holds::InSome));
+            known.extend(of(ENDS, "opener_of_reset", &[Kind::Undirected], Holds::ByChance));
         }
         "TCP, one socket used for three"
         | "TCP, one tuple used for ten"
         | "TCP, reset by the client"
         | "TCP, reset with megabytes queued" => {
             known.extend(discarded());
-            known.extend(of(ENDS, "last_byte", &[Kind::OneShort], Holds::InSome));
+            known.extend(of(ENDS, "last_byte", &[Kind::OneShort], Holds::ByChance));
             // It is the client's end that is not told.
             let kinds = &[Kind::Missing, Kind::Connections, Kind::Bytes];
             known.extend(of(&[View::Edges], "discarded_totals", kinds, Holds::InSome));

@@ -71,7 +71,6 @@ pub const KINDS: &[Case] = &[
     case("TCP by io_uring, received", &["download", "--bytes", "2000000", "--by", "uring"], &[Manner::Source]),
     case("TCP, peeked before it is read", &["download", "--bytes", "500000", "--by", "peek"], &[Manner::Source]),
     case("TCP fast open", &["echo", "--bytes", "5000", "--over", "fast-open"], &[Manner::Echo]),
-    case("MPTCP, one subflow", &["echo", "--bytes", "300000", "--over", "mptcp"], &[Manner::Mptcp]),
     case("TCP, one socket used for three", &["reuse"], &[Manner::Echo]),
     case("TCP, one tuple used for ten", &["same-tuple", "--connections", "10"], &[Manner::Echo]),
     case("TCP, reset by the server", &["reset"], &[Manner::Reset]),

@@ -10,7 +10,7 @@ pub mod machine;
 pub mod paths;
 pub mod run;
 
-use crate::checker::table::{Expectation, Report};
+use crate::checker::table::{Expectation, Found, Report};
 use crate::checker::{Kind, View};
 use crate::cluster::Dnat;
 use anyhow::{Context, Result};
@@ -58,6 +58,8 @@ pub enum Holds {
     InEach,
     /// In at least one of them: which, is chance.
     InSome,
+    /// Perhaps in none: it takes a moment that a run may miss.
+    ByChance,
 }
 
 const MACHINE: (&str, Ground) = ("one machine", Ground::Machine);
@@ -93,10 +95,12 @@ impl Mode {
                 places.entry((difference, number)).or_default().push(name.clone());
             }
         }
-        let expected = places.into_iter().map(|((Difference { what, views, kinds, .. }, _), scenarios)| {
+        let expected = places.into_iter().map(|((Difference { what, views, kinds, holds }, _), scenarios)| {
             let why =
                 cannot_see.get(what).with_context(|| format!("the tracer does not say that it cannot see {what}"))?;
-            Ok(Expectation { scenarios, views: views.into(), kinds: kinds.into(), reason: format!("`{what}`: {why}") })
+            let found = if holds == Holds::ByChance { Found::ByChance } else { Found::InEveryRun };
+            let reason = format!("`{what}`: {why}");
+            Ok(Expectation { scenarios, views: views.into(), kinds: kinds.into(), found, reason })
         });
         expected.collect()
     }
