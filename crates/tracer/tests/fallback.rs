@@ -468,6 +468,9 @@ fn an_ordinary_user_sees_its_namespace_and_the_pids_of_its_own() {
         let args = ["--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "sleep", "600"];
         Running(Command::new("setpriv").args(args).stdin(stdin).spawn().unwrap())
     };
+    // A socket is looked for once soon, and then every half minute: not before its holder is nobody's.
+    let comm = format!("/proc/{}/comm", theirs.0.id());
+    until("an ordinary process", || std::fs::read_to_string(&comm).ok().filter(|name| name == "sleep\n"));
     let pid = |local, remote| rows_of(&tracer.reply(""), local, remote).first().map(|row| row.pid);
     until("the pid of its own", || pid(server, client).filter(|pid| *pid == theirs.0.id()));
     assert_eq!(pid(client, server), Some(0), "root's processes are not its business");

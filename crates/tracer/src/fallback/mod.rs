@@ -269,7 +269,14 @@ enum Met {
 /// Who opened a living connection. Where its counters move, they and the listener must say the same.
 fn opener(message: &Message, counters: &Counters, ask: &std::sync::Mutex<Diag>) -> Option<Opener> {
     if let Some(opener) = infer::opener(message, counters) {
-        return Some(opener);
+        let before_our_fin = |state| matches!(state, state::ESTABLISHED | state::CLOSE_WAIT);
+        if opener == Opener::Peer || !before_our_fin(message.state) {
+            return Some(opener);
+        }
+        // The state was read before the counters: what they have beyond the payload may be a FIN that went in between.
+        // Where the socket still has not sent one, it is the SYN.
+        let now = ask.lock().unwrap_or_else(PoisonError::into_inner).find(&message.ends).ok()?;
+        return now.is_some_and(|now| before_our_fin(now.state)).then_some(opener);
     }
     let anybody = Ends { remote: [0; 16], remote_port: 0, ..message.ends };
     let found = ask.lock().unwrap_or_else(PoisonError::into_inner).find(&anybody).ok()?;
