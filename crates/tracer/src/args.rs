@@ -157,6 +157,10 @@ pub struct SizeArgs {
     #[arg(long, env = "WEIR_CLIENT_BASELINES_MAX", hide = true)]
     pub client_baselines_max: Option<usize>,
 
+    /// Entries that conntrack is asked for in one poll and in one drain.
+    #[arg(long, env = "WEIR_CONNTRACK_ASKS_MAX", hide = true)]
+    pub conntrack_asks_max: Option<usize>,
+
     /// Bytes of the ring of DNS messages, a power of two of at least a page.
     #[arg(long, env = "WEIR_DNS_RING_BYTES", hide = true)]
     pub dns_ring_bytes: Option<u32>,

@@ -84,7 +84,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let cgroups = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let places = Places::new(places::hierarchies(&mountinfo, &cgroups), made, "/proc".into());
     let switch = if args.no_conntrack { Switch::Off } else { Switch::On };
-    let conntrack = Conntrack::new(switch, Arc::new(SystemClock::new()));
+    let conntrack = Conntrack::new(switch, Arc::new(SystemClock::new()))
+        .with_asks_max(args.sizes.conntrack_asks_max.unwrap_or(usize::MAX));
     let engine = Engine::new(run, source, Ledger::new(journal, places, conntrack), settings, clock);
     // Dropped at the thread's end, however that comes.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();

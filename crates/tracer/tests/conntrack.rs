@@ -130,6 +130,32 @@ fn a_services_connection_is_told_with_both_tuples_at_both_ends() {
 }
 
 #[test]
+fn what_conntrack_is_not_asked_for_is_counted_and_told_without_a_translation() {
+    if !can("what_conntrack_is_not_asked_for_is_counted_and_told_without_a_translation") {
+        return;
+    }
+    let node = Node::with_pods(2);
+    node.rules(&nft_rules(8080));
+    let tracer = tracer(&node, &["--conntrack-asks-max", "0"]);
+    let mut agent = Agent::new(&tracer);
+    let listener = listen(&node, 1, "10.244.1.8:8080");
+    let pairs: Vec<Pair> = (0..5).map(|_| Pair::open(&node, 0, end("10.96.0.9:80"), &listener)).collect();
+    let ends: Vec<_> = pairs.iter().flat_map(Pair::ends).collect();
+    drop(pairs);
+    let mut ended = Vec::new();
+    until("ten ends", || {
+        ended.extend(agent.fetch(&tracer).connections.into_iter().filter(|row| row.close_epoch.is_some()));
+        let ended = Reply { connections: ended.clone(), ..Reply::default() };
+        let found: Option<Vec<_>> =
+            ends.iter().map(|&(local, remote)| Some(row(&ended, local, remote)?.conntrack.clone())).collect();
+        found.map(|found| assert_eq!(found, vec![None; 10]))
+    });
+    // The machine's other connections may be among them.
+    let lost = tracer.status().losses.get("conntrack_unresolved_over_budget").copied();
+    assert!(lost >= Some(10), "{lost:?}");
+}
+
+#[test]
 fn a_services_connection_over_ipv6_is_told_with_both_tuples() {
     if !can("a_services_connection_over_ipv6_is_told_with_both_tuples") {
         return;

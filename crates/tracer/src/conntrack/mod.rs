@@ -230,6 +230,7 @@ pub struct Conntrack {
     round: u64,
     plain: HashMap<Destination, u64>,
     forwarded: Forwarded,
+    asks_max: usize,
     sequence: u32,
     unresolved: Unresolved,
     waiting: u64,
@@ -268,12 +269,19 @@ impl Conntrack {
             round: 0,
             plain: HashMap::new(),
             forwarded: Forwarded::default(),
+            asks_max: usize::MAX,
             sequence: 0,
             unresolved: Unresolved::default(),
             waiting: 0,
             cost: Cost::default(),
             buffer: vec![0; 64 << 10],
         }
+    }
+
+    /// With at most so many entries asked for in one poll and in one drain, where that is less than the usual.
+    #[must_use]
+    pub fn with_asks_max(self, asks_max: usize) -> Self {
+        Self { asks_max, ..self }
     }
 
     /// Whether it can be asked.
@@ -368,7 +376,7 @@ impl Conntrack {
             if !self.is_possible(row, now) {
                 continue;
             }
-            if wanted.len() < POLL_BUDGET && self.asked.len() + wanted.len() < ASKED_MAX {
+            if wanted.len() < POLL_BUDGET.min(self.asks_max) && self.asked.len() + wanted.len() < ASKED_MAX {
                 wanted.push(row);
             } else {
                 self.waiting += 1;
@@ -431,10 +439,9 @@ impl Conntrack {
         let before = wanted.len();
         leave_last_of_each_tuple(&mut wanted, rows);
         self.unresolved.reused += (before - wanted.len()) as u64;
-        if wanted.len() > DRAIN_BUDGET {
-            self.unresolved.over_budget += (wanted.len() - DRAIN_BUDGET) as u64;
-            wanted.truncate(DRAIN_BUDGET);
-        }
+        let budget = DRAIN_BUDGET.min(self.asks_max);
+        self.unresolved.over_budget += wanted.len().saturating_sub(budget) as u64;
+        wanted.truncate(budget);
         let answers = self.ask(wanted.iter().map(|&index| &rows[index]));
         let asked_ns = self.clock.monotonic().0;
         for (index, answer) in wanted.into_iter().zip(answers) {
