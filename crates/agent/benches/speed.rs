@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_agent::attribute::{Outcome, Poll, Previous, Stage, Table};
 use weir_agent::window::{Part, Span, Window};
 use weir_daemon::clock::{Clock, ManualClock};
-use weir_inventory::{Inventory, Limits as InventoryLimits};
+use weir_inventory::{Limits as ProcessLimits, Processes};
 use weir_model::MonotonicNanos;
 use weir_wire::feed::decode::{Decoder, Limits};
 use weir_wire::feed::{Connection, Reply};
@@ -90,21 +90,21 @@ fn decode_and_stage(bencher: Bencher) {
 fn attribute_and_window(bencher: Bencher) {
     let stages = [stage(&body(1)), stage(&body(2))];
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(MonotonicNanos(12_000_000_000_000_000), 0));
-    let inventory = Inventory::new(InventoryLimits::default());
+    let processes = Processes::new(ProcessLimits::default());
     bencher
         .counter(ItemsCount::new(CONNECTIONS))
         .with_inputs(|| {
             let mut table = Table::new(1_000_000);
-            apply(&mut table, &stages[0], 1, &clock, &inventory);
+            apply(&mut table, &stages[0], 1, &clock, &processes);
             table
         })
         .bench_local_values(|mut table| {
-            apply(&mut table, &stages[1], 2, &clock, &inventory);
+            apply(&mut table, &stages[1], 2, &clock, &processes);
             table
         });
 }
 
-fn apply(table: &mut Table, stage: &Stage, number: u32, clock: &Arc<dyn Clock>, inventory: &Inventory) {
+fn apply(table: &mut Table, stage: &Stage, number: u32, clock: &Arc<dyn Clock>, processes: &Processes) {
     let at = 11_999_000_000_000_000 + u64::from(number) * 10_000_000_000;
     let previous = (number > 1).then(|| Previous { at: at - 10_000_000_000, unix: 1, complete: true });
     let poll = Poll { number, at, run: 1, run_since: 1, same_run: number > 1, previous, stream_began: None };
@@ -113,7 +113,7 @@ fn apply(table: &mut Table, stage: &Stage, number: u32, clock: &Arc<dyn Clock>, 
         let key = stage.key(row);
         if let Outcome::Changed(change) = table.apply(key, row, stage.carries_retransmits(row), &poll) {
             let span = Span { from: 1, to: at as i64 };
-            let window = Window { clock: &**clock, inventory, stage, span, at: MonotonicNanos(at) };
+            let window = Window { clock: &**clock, processes, stage, span, at: MonotonicNanos(at) };
             window.add(&mut part, key, row, &change);
         }
         if part.is_full() {

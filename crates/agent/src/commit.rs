@@ -233,8 +233,8 @@ impl Committer {
         self.polls = poll.number;
         self.run_since = poll.run_since;
         if let Some((processes, source)) = &polled.processes {
-            self.facts.processes(polled.observed.at, processes.clone(), source, &*self.clock);
-            self.metrics.processes.set(self.facts.inventory().living() as i64);
+            self.facts.observe(polled.observed.at, processes.clone(), source, &*self.clock);
+            self.metrics.processes.set(self.facts.processes().living() as i64);
             let dropped = self.facts.take_dropped();
             self.lose(losses::METADATA_FULL, Lost::count(dropped));
             // Facts are dropped once, whatever becomes of this poll.
@@ -253,7 +253,7 @@ impl Committer {
         // All of them in the batch that moves their cursor: a row is durable with the word that it is, or not at all.
         let window = Window {
             clock: &*self.clock,
-            inventory: self.facts.inventory(),
+            processes: self.facts.processes(),
             stage,
             span,
             at: weir_model::MonotonicNanos(poll.at),
@@ -354,7 +354,7 @@ impl Committer {
                     moved.push(key);
                     let window = Window {
                         clock: &*self.clock,
-                        inventory: self.facts.inventory(),
+                        processes: self.facts.processes(),
                         stage,
                         span,
                         at: weir_model::MonotonicNanos(poll.at),

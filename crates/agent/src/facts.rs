@@ -1,12 +1,12 @@
 //! Metadata facts: what the node, its processes and its containers are, told once and again when they change.
 //!
-//! The inventory says what is new and what is gone; facts wait here, bounded, until a batch with them is durable. A new
+//! Two snapshots say what is new and what is gone; facts wait here, bounded, until a batch with them is durable. A new
 //! run of the agent tells everything again: a fact repeated is the same fact.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use weir_daemon::clock::Clock;
 use weir_discovery::node::NodeFacts;
-use weir_inventory::{ContainerId, Inventory, Limits, ProcessFact, cgroup};
+use weir_inventory::{ContainerId, Limits, ProcessFact, Processes, cgroup};
 use weir_model::MonotonicNanos;
 use weir_wire::agent::MetadataFact;
 
@@ -15,10 +15,10 @@ const MAX_FACTS: usize = 5_000;
 /// Facts that wait: a node's whole process table some times over.
 const MAX_WAITING: usize = 100_000;
 
-/// The inventory, and what of it the server has not been told.
+/// The processes, and what of everything the server has not been told.
 #[derive(Debug)]
 pub struct Facts {
-    inventory: Inventory,
+    processes: Processes,
     waiting: VecDeque<MetadataFact>,
     /// Containers with living processes: their first fact.
     containers: HashMap<ContainerId, MetadataFact>,
@@ -30,7 +30,7 @@ impl Facts {
     /// Facts that begin with the node's own.
     pub fn new(node: &NodeFacts, name: &str, at: i64) -> Self {
         let mut facts = Self {
-            inventory: Inventory::new(Limits::default()),
+            processes: Processes::new(Limits::default()),
             waiting: VecDeque::new(),
             containers: HashMap::new(),
             dropped: 0,
@@ -55,15 +55,15 @@ impl Facts {
     }
 
     /// Who is who.
-    pub fn inventory(&self) -> &Inventory {
-        &self.inventory
+    pub fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// Takes a snapshot of the processes, made at `at` by `source` (`tracer` or `proc`).
-    pub fn processes(&mut self, at: MonotonicNanos, snapshot: Vec<ProcessFact>, source: &str, clock: &dyn Clock) {
+    pub fn observe(&mut self, at: MonotonicNanos, snapshot: Vec<ProcessFact>, source: &str, clock: &dyn Clock) {
         let now = clock.to_wall(at).0;
         let living: HashSet<ContainerId> = snapshot.iter().filter_map(|fact| fact.container.clone()).collect();
-        let changes = self.inventory.observe(at, snapshot);
+        let changes = self.processes.observe(at, snapshot);
         self.dropped += changes.refused;
         for fact in &changes.gone {
             self.wait(process(fact, source, clock, now));

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use prost::bytes::{Bytes, BytesMut};
 use std::net::{IpAddr, SocketAddr};
 use weir_daemon::clock::Clock;
-use weir_inventory::{Inventory, SocketView};
+use weir_inventory::{Processes, SocketView};
 use weir_model::{Certainty, Direction, MonotonicNanos};
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Dns, LocalEnd, Record};
@@ -52,7 +52,7 @@ pub struct Window<'a> {
     /// Converts kernel time.
     pub clock: &'a dyn Clock,
     /// Names local ends.
-    pub inventory: &'a Inventory,
+    pub processes: &'a Processes,
     /// The rows that the changes come from.
     pub stage: &'a Stage,
     /// The poll's span.
@@ -210,7 +210,7 @@ impl Window<'_> {
             container_id: Some(&*raw.container_id).filter(|id| !id.is_empty()),
             at,
         };
-        let identity = self.inventory.local_end(&view);
+        let identity = self.processes.local_end(&view);
         let process = identity.process.as_ref();
         let known_start = process.map_or(0, |process| process.id.start.0);
         LocalEnd {

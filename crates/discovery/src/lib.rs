@@ -4,10 +4,14 @@
 //! - [`tracer`]: the tracer's `/processes` and `/status`.
 //! - [`proc`]: the same processes read from `/proc`, for feeds that are not weir's.
 //! - [`node`]: the node's name, addresses, kernel and boot.
+//! - [`said`]: what a source says of one thing.
+//! - [`permissions`]: every call to a kubelet or an API server.
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
 
 pub mod node;
+pub mod permissions;
 pub mod proc;
+pub mod said;
 pub mod tracer;
 pub mod unix_http;

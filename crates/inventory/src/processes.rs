@@ -114,7 +114,7 @@ struct Holder {
 
 /// Everything known about the node's processes. One writer.
 #[derive(Debug)]
-pub struct Inventory {
+pub struct Processes {
     limits: Limits,
     /// By pid, oldest first; all but the last are gone.
     by_pid: HashMap<u32, Vec<Held>>,
@@ -126,8 +126,8 @@ pub struct Inventory {
     newest: MonotonicNanos,
 }
 
-impl Inventory {
-    /// An inventory that knows nothing.
+impl Processes {
+    /// An processes that knows nothing.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,

@@ -6,10 +6,14 @@
 
 pub mod connection;
 pub mod counters;
+pub mod endpoint;
+pub mod fact;
 pub mod flow;
 pub mod time;
 
 pub use connection::{ConnectionId, ConnectionKey, Generation, Instance, NodeName, Protocol, Tuple};
 pub use counters::{Bytes, Deltas, Totals};
+pub use endpoint::Endpoint;
+pub use fact::Fact;
 pub use flow::{Certainty, Direction, Flow, Side};
 pub use time::{MonotonicNanos, UnixNanos, WINDOW, Window};

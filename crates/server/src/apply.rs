@@ -8,7 +8,6 @@
 //! again, the queue fills, the agents keep their batches.
 
 use crate::counts::Counts;
-use crate::identity::{NAMING, Names};
 use crate::ingest::convert::{Converted, convert};
 use crate::ingest::frame;
 use crate::ingest::writer::Durable;
@@ -20,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::Clock;
+use weir_inventory::Inventory;
+use weir_inventory::inventory::NAMING;
 use weir_model::{NodeName, WINDOW};
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
@@ -68,7 +69,7 @@ pub(crate) struct Applier {
     pub(crate) retain_history: Duration,
     /// The last sequence applied of each stream: a batch that came twice is applied once.
     pub(crate) applied: HashMap<StreamId, Applied>,
-    pub(crate) names: Names,
+    pub(crate) inventory: Inventory,
     /// When the oldest pending row came, on the monotonic clock.
     pub(crate) pending_since: Option<u64>,
     pub(crate) retained_at: Option<u64>,
@@ -162,7 +163,9 @@ impl Applier {
                     None => frame::decode(entry.encoding, &entry.payload),
                 };
                 match batch {
-                    Ok(batch) => Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &mut self.names)),
+                    Ok(batch) => {
+                        Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &mut self.inventory))
+                    }
                     // It was decoded before it was appended; a newer build's batch can come here after a downgrade.
                     Err(error) => {
                         tracing::error!(%error, position = lsn.0, "skipped a batch of the log");
@@ -290,7 +293,7 @@ impl Applier {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed to forget old state"),
         }
-        if self.names.is_full() {
+        if self.inventory.is_full() {
             self.learn_names_anew();
         }
         match self.store.forget_before(self.clock.wall().plus(history_ns.saturating_neg())) {
@@ -306,10 +309,10 @@ impl Applier {
 impl Applier {
     /// What has ended long ago is no longer in the state: the names that are left fit again.
     fn learn_names_anew(&mut self) {
-        let mut names = Names::default();
-        let learnt = self.store.view().and_then(|view| view.facts(&NAMING, &mut |fact| names.learn(&fact)));
+        let mut inventory = Inventory::default();
+        let learnt = self.store.view().and_then(|view| view.facts(&NAMING, &mut |fact| inventory.learn(&fact)));
         match learnt {
-            Ok(()) => self.names = names,
+            Ok(()) => self.inventory = inventory,
             Err(error) => tracing::error!(%error, "failed to read the names anew"),
         }
     }

@@ -10,7 +10,6 @@ mod args;
 mod auth;
 mod counts;
 mod http;
-mod identity;
 mod ingest;
 mod live;
 mod pairing;

@@ -13,7 +13,6 @@ use crate::args::Args;
 use crate::auth::{Guard, Token, check_listener};
 use crate::counts::Counts;
 use crate::http::{App, router};
-use crate::identity::{NAMING, Names};
 use crate::ingest::frame::FRAME_BYTES_MAX;
 use crate::ingest::service::IngestService;
 use crate::ingest::streams::Streams;
@@ -35,6 +34,8 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use weir_daemon::clock::Clock;
 use weir_daemon::tasks::Tasks;
+use weir_inventory::Inventory;
+use weir_inventory::inventory::NAMING;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
 use weir_store::{StateStore as _, StoreError};
@@ -158,7 +159,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
         counts: Arc::clone(&counts),
         retain_history: args.retain_history,
         applied: HashMap::new(),
-        names: Names::default(),
+        inventory: Inventory::default(),
         pending_since: None,
         retained_at: None,
     };
@@ -168,7 +169,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
             streams.recover(stream.stream, stream.applied_sequence);
             applier.recover(&stream);
         }
-        view.facts(&NAMING, &mut |fact| applier.names.learn(&fact)).map_err(failed)?;
+        view.facts(&NAMING, &mut |fact| applier.inventory.learn(&fact)).map_err(failed)?;
     }
     let mut replayed = 0_u64;
     let (log, recovery) = Log::open(&store.folder().log(), watermark, &mut |entry| {

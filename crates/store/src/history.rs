@@ -7,7 +7,7 @@ use crate::error::StoreError;
 use crate::report::Lsn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use weir_model::{ConnectionId, Deltas, Protocol, Side, UnixNanos, Window};
+use weir_model::{ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos, Window};
 
 /// A segment's name: the log entries whose rows it holds, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,17 +16,6 @@ pub struct SegmentId {
     pub first: Lsn,
     /// The last entry.
     pub last: Lsn,
-}
-
-/// What an end is, under the default grouping, as far as it was known when the row was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    /// `process`, `container`, `pod`, `external` or `unknown`.
-    pub kind: String,
-    /// The Kubernetes namespace, empty none.
-    pub namespace: String,
-    /// Its name; the address of an end that is not known otherwise.
-    pub name: String,
 }
 
 /// One record's deltas.

@@ -9,7 +9,6 @@
 mod dns;
 pub mod embedded;
 mod error;
-mod fact;
 mod history;
 mod report;
 mod state;
@@ -18,8 +17,7 @@ mod translation;
 
 pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
-pub use fact::Fact;
-pub use history::{Endpoint, HistoryRow, HistoryStore, HistorySummary, SegmentId};
+pub use history::{HistoryRow, HistoryStore, HistorySummary, SegmentId};
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
 pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};

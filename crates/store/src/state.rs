@@ -5,12 +5,11 @@
 
 use crate::dns::{DnsCount, DnsName};
 use crate::error::StoreError;
-use crate::fact::Fact;
 use crate::report::{BatchReport, Coverage, Loss, StreamSummary};
 use crate::transaction::Transaction;
 use crate::translation::Translation;
 use std::collections::BTreeMap;
-use weir_model::UnixNanos;
+use weir_model::{Fact, UnixNanos};
 
 /// What a group of batches changes. Applied as one step, or not at all.
 #[derive(Clone, Debug, Default)]

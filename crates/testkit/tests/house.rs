@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("discovery", &["inventory", "model", "wire"]),
     ("inventory", &["model"]),
     ("model", &[]),
-    ("server", &["daemon", "model", "store", "wire"]),
+    ("server", &["daemon", "discovery", "inventory", "model", "store", "wire"]),
     ("store", &["model"]),
     ("testkit", &["wire"]),
     ("tracer", &["daemon", "model", "wire"]),

@@ -132,6 +132,17 @@ pub struct Answer {
     baselines_max: usize,
 }
 
+/// Some of the ended rows, where too many wait for one reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The sequence before the first row.
+    pub after: u64,
+    /// The last row's.
+    pub until: u64,
+    /// As in [`Answer`].
+    pub let_go: u64,
+}
+
 impl Clients {
     /// No clients, and room for so many baselines of all that will come.
     pub fn new(baselines_max: usize) -> Self {
@@ -209,23 +220,25 @@ impl Clients {
     }
 
     /// Begins to answer with a page, if that is what `fetch` is for: after what it acknowledges of this run lie more ended
-    /// rows than it takes at once. The sequences are those before the first and of the last row.
-    pub fn page(&mut self, fetch: &Fetch, stock: Stock, now_ns: u64) -> Option<(u64, u64)> {
+    /// rows than it takes at once.
+    pub fn page(&mut self, fetch: &Fetch, stock: Stock, now_ns: u64) -> Option<Page> {
         let (ack, page) = (fetch.ack?, fetch.page?.max(1));
-        let Stock { run, floor, head, .. } = stock;
-        if fetch.run != Some(run) || !(floor..=head).contains(&ack) || head - ack <= page {
+        let Stock { run, floor, head, forced } = stock;
+        // Rows before the floor were let go while the client was away.
+        let after = ack.max(floor);
+        if fetch.run != Some(run) || after > head || head - after <= page {
             return None;
         }
         let client = self.known.get_mut(&fetch.id)?;
         client.fetched_ns = now_ns;
         client.acknowledges = true;
-        client.settled = ack;
-        client.told = client.told.max(ack + page);
+        client.settled = after;
+        client.told = client.told.max(after + page);
         // The last reply with translations did not come through, however far the pages take the cursor.
         if ack < client.cursor {
             client.cursor = u64::MAX;
         }
-        Some((ack, ack + page))
+        Some(Page { after, until: after + page, let_go: after.saturating_sub(ack.max(forced)) })
     }
 
     /// Every ended row up to here has been acknowledged (or told once, to those who do not acknowledge) by all; `None`
@@ -374,15 +387,21 @@ mod tests {
         assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 0), None, "it is not known yet");
         let first = clients.begin(&fetch(Some(100)), stock(99, 100), 0);
         clients.finish(first, 100, 0);
-        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 1), Some((100, 110)));
-        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 1), Some((100, 110)), "not acknowledged: again");
+        assert_eq!(clients.page(&ask(100, 1), stock(99, 130), 1), Some(Page { after: 100, until: 110, let_go: 0 }));
+        assert_eq!(
+            clients.page(&ask(100, 1), stock(99, 130), 1),
+            Some(Page { after: 100, until: 110, let_go: 0 }),
+            "not acknowledged: again"
+        );
         assert_eq!(clients.settled(), Some(100));
-        assert_eq!(clients.page(&ask(110, 1), stock(99, 130), 2), Some((110, 120)));
+        assert_eq!(clients.page(&ask(110, 1), stock(99, 130), 2), Some(Page { after: 110, until: 120, let_go: 0 }));
         assert_eq!(clients.settled(), Some(110));
         assert_eq!(clients.page(&ask(120, 1), stock(99, 130), 3), None, "the rest is a reply with what lives");
         assert_eq!(clients.page(&ask(100, 2), stock(99, 130), 3), None, "another run's cursor");
         assert_eq!(clients.page(&Fetch { page: None, ..ask(100, 1) }, stock(99, 130), 3), None);
         assert_eq!(clients.begin(&ask(120, 1), stock(99, 130), 4).after, 120);
+        let behind = clients.page(&ask(120, 1), stock(125, 140), 5);
+        assert_eq!(behind, Some(Page { after: 125, until: 135, let_go: 5 }), "let go meanwhile");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! The source is drained every 100 ms and around every walk, so that nothing falls through between the living and the
 //! ended.
 
-use crate::clients::{Answer, Clients, Fetch, Kept, Stock};
+use crate::clients::{Answer, Clients, Fetch, Kept, Page, Stock};
 use crate::conntrack::Translation;
 use crate::conntrack::forwarded::Seen;
 use crate::dns::Dns;
@@ -356,9 +356,11 @@ impl<C: Clock> Engine<C> {
     /// 20,000 connections end a second, gets them in replies of a bounded size. Nothing is walked for it.
     fn page(&mut self, fetch: Option<&Fetch>, now: u64) -> Result<Option<Snapshot>, EngineError> {
         let stock = self.stock();
-        let Some((after, until)) = fetch.and_then(|fetch| self.clients.page(fetch, stock, now)) else {
+        let Some(page) = fetch.and_then(|fetch| self.clients.page(fetch, stock, now)) else {
             return Ok(None);
         };
+        let Page { after, until, let_go } = page;
+        self.source.count(Loss::ClosedRowsLetGo, let_go);
         self.settle()?;
         Ok(Some(Snapshot {
             run_id: self.run_id(),

@@ -20,71 +20,71 @@ fn fact(pid: u32, start: u64, name: &str, container: Option<ContainerId>, netns:
     }
 }
 
-fn name(inventory: &Inventory, view: &SocketView<'_>) -> Option<String> {
-    inventory.local_end(view).process.map(|fact| fact.name.into())
+fn name(processes: &Processes, view: &SocketView<'_>) -> Option<String> {
+    processes.local_end(view).process.map(|fact| fact.name.into())
 }
 
 #[test]
 fn a_reused_pid_is_never_named_after_the_old_process() {
-    let mut inventory = Inventory::new(Limits::default());
-    inventory.observe(at(100), vec![fact(5, 10, "old", None, 0)]);
-    inventory.observe(at(110), vec![fact(5, 105, "new", None, 0)]);
+    let mut processes = Processes::new(Limits::default());
+    processes.observe(at(100), vec![fact(5, 10, "old", None, 0)]);
+    processes.observe(at(110), vec![fact(5, 105, "new", None, 0)]);
     let view = |seconds| SocketView { pid: 5, at: at(seconds), ..SocketView::default() };
-    assert_eq!(name(&inventory, &view(99)).as_deref(), Some("old"));
-    assert_eq!(name(&inventory, &view(100)).as_deref(), Some("old"));
-    assert_eq!(name(&inventory, &view(103)), None, "someone unseen may have held the pid in between");
-    assert_eq!(name(&inventory, &view(106)).as_deref(), Some("new"));
-    assert_eq!(name(&inventory, &view(5)), None);
+    assert_eq!(name(&processes, &view(99)).as_deref(), Some("old"));
+    assert_eq!(name(&processes, &view(100)).as_deref(), Some("old"));
+    assert_eq!(name(&processes, &view(103)), None, "someone unseen may have held the pid in between");
+    assert_eq!(name(&processes, &view(106)).as_deref(), Some("new"));
+    assert_eq!(name(&processes, &view(5)), None);
     let started = |start| SocketView { pid: 5, process_start: start, at: at(106), ..SocketView::default() };
-    assert_eq!(name(&inventory, &started(10 * SECOND + 3_000_000)).as_deref(), Some("old"));
-    assert_eq!(name(&inventory, &started(50 * SECOND)), None);
+    assert_eq!(name(&processes, &started(10 * SECOND + 3_000_000)).as_deref(), Some("old"));
+    assert_eq!(name(&processes, &started(50 * SECOND)), None);
 }
 
 #[test]
 fn a_pid_from_another_namespace_or_another_time_names_nobody() {
-    let mut inventory = Inventory::new(Limits::default());
-    inventory.observe(at(100), vec![fact(5, 10, "a", None, 7)]);
+    let mut processes = Processes::new(Limits::default());
+    processes.observe(at(100), vec![fact(5, 10, "a", None, 7)]);
     let view = SocketView { pid: 5, netns: 7, at: at(50), ..SocketView::default() };
-    assert_eq!(name(&inventory, &view).as_deref(), Some("a"));
-    assert_eq!(name(&inventory, &SocketView { netns: 8, ..view }), None);
-    assert_eq!(name(&inventory, &SocketView { at: at(101), ..view }), None, "a time that has not come");
+    assert_eq!(name(&processes, &view).as_deref(), Some("a"));
+    assert_eq!(name(&processes, &SocketView { netns: 8, ..view }), None);
+    assert_eq!(name(&processes, &SocketView { at: at(101), ..view }), None, "a time that has not come");
 }
 
 #[test]
 fn a_process_that_ended_is_known_for_a_while_and_then_forgotten() {
     let limits = Limits { tombstones: 2, ..Limits::default() };
-    let mut inventory = Inventory::new(limits);
-    inventory.observe(at(100), vec![fact(5, 10, "a", None, 0)]);
-    let changes = inventory.observe(at(110), vec![]);
+    let mut processes = Processes::new(limits);
+    processes.observe(at(100), vec![fact(5, 10, "a", None, 0)]);
+    let changes = processes.observe(at(110), vec![]);
     assert_eq!(changes.gone.len(), 1);
-    assert_eq!(name(&inventory, &SocketView { pid: 5, at: at(90), ..SocketView::default() }).as_deref(), Some("a"));
-    inventory.observe(at(420), vec![]);
-    assert_eq!((inventory.living(), inventory.tombstones()), (0, 0));
-    inventory.observe(at(430), (1..=5).map(|pid| fact(pid, 1, "b", None, 0)).collect());
-    inventory.observe(at(440), vec![]);
-    assert_eq!(inventory.tombstones(), 2);
-    assert_eq!(inventory.by_pid.len(), 2);
+    assert_eq!(name(&processes, &SocketView { pid: 5, at: at(90), ..SocketView::default() }).as_deref(), Some("a"));
+    processes.observe(at(420), vec![]);
+    assert_eq!((processes.living(), processes.tombstones()), (0, 0));
+    processes.observe(at(430), (1..=5).map(|pid| fact(pid, 1, "b", None, 0)).collect());
+    processes.observe(at(440), vec![]);
+    assert_eq!(processes.tombstones(), 2);
+    assert_eq!(processes.by_pid.len(), 2);
 }
 
 #[test]
 fn the_cgroup_at_creation_comes_before_the_namespace_and_the_process() {
-    let mut inventory = Inventory::new(Limits::default());
-    inventory.observe(at(100), vec![fact(5, 10, "a", Some(id('b')), 7)]);
+    let mut processes = Processes::new(Limits::default());
+    processes.observe(at(100), vec![fact(5, 10, "a", Some(id('b')), 7)]);
     let path = format!("/docker/{}", id('a'));
     let view = SocketView { pid: 5, netns: 7, cgroup_path: Some(&path), at: at(50), ..SocketView::default() };
-    let end = inventory.local_end(&view);
+    let end = processes.local_end(&view);
     assert_eq!((end.container, end.basis, end.certainty), (Some(id('a')), Basis::Cgroup, Certainty::Known));
     let outside = SocketView { cgroup_path: Some("/system.slice/x.service"), ..view };
-    assert_eq!(inventory.local_end(&outside).container, None);
-    let by_netns = inventory.local_end(&SocketView { cgroup_path: Some("/"), ..view });
+    assert_eq!(processes.local_end(&outside).container, None);
+    let by_netns = processes.local_end(&SocketView { cgroup_path: Some("/"), ..view });
     assert_eq!((by_netns.container, by_netns.basis), (Some(id('b')), Basis::Netns));
 }
 
 #[test]
 fn a_namespace_names_its_container_only_when_it_holds_exactly_one() {
-    let mut inventory = Inventory::new(Limits::default());
+    let mut processes = Processes::new(Limits::default());
     let view = |netns, seconds| SocketView { netns, at: at(seconds), ..SocketView::default() };
-    inventory.observe(
+    processes.observe(
         at(100),
         vec![
             fact(1, 1, "init", None, 1),
@@ -95,23 +95,23 @@ fn a_namespace_names_its_container_only_when_it_holds_exactly_one() {
             fact(6, 21, "its child", Some(id('d')), 3),
         ],
     );
-    assert_eq!(inventory.local_end(&view(1, 50)).container, None);
-    assert_eq!(inventory.local_end(&view(2, 50)).container, None);
-    assert_eq!(inventory.local_end(&view(3, 50)).container, Some(id('d')));
-    assert_eq!(inventory.local_end(&view(3, 15)).basis, Basis::Unknown, "the inode was somebody else's then");
-    assert_eq!(inventory.local_end(&view(0, 50)).basis, Basis::Unknown);
-    let by_process = inventory.local_end(&SocketView { pid: 4, ..view(2, 50) });
+    assert_eq!(processes.local_end(&view(1, 50)).container, None);
+    assert_eq!(processes.local_end(&view(2, 50)).container, None);
+    assert_eq!(processes.local_end(&view(3, 50)).container, Some(id('d')));
+    assert_eq!(processes.local_end(&view(3, 15)).basis, Basis::Unknown, "the inode was somebody else's then");
+    assert_eq!(processes.local_end(&view(0, 50)).basis, Basis::Unknown);
+    let by_process = processes.local_end(&SocketView { pid: 4, ..view(2, 50) });
     assert_eq!((by_process.container, by_process.basis), (Some(id('c')), Basis::Process));
 }
 
 #[test]
 fn a_snapshot_tells_what_is_new_changed_and_gone_and_no_more() {
-    let mut inventory = Inventory::new(Limits { processes: 2, ..Limits::default() });
+    let mut processes = Processes::new(Limits { processes: 2, ..Limits::default() });
     let first =
-        inventory.observe(at(1), vec![fact(1, 0, "a", None, 0), fact(2, 0, "b", None, 0), fact(3, 0, "c", None, 0)]);
+        processes.observe(at(1), vec![fact(1, 0, "a", None, 0), fact(2, 0, "b", None, 0), fact(3, 0, "c", None, 0)]);
     assert_eq!((first.new.len(), first.gone.len(), first.refused), (2, 0, 1));
-    let same = inventory.observe(at(2), vec![fact(1, 0, "a", None, 0), fact(2, 0, "b", None, 0)]);
+    let same = processes.observe(at(2), vec![fact(1, 0, "a", None, 0), fact(2, 0, "b", None, 0)]);
     assert_eq!(same, Changes::default());
-    let renamed = inventory.observe(at(3), vec![fact(1, 0, "exec", None, 0)]);
+    let renamed = processes.observe(at(3), vec![fact(1, 0, "exec", None, 0)]);
     assert_eq!((renamed.new[0].name.as_ref(), renamed.gone[0].id.pid), ("exec", 2));
 }

@@ -3,16 +3,16 @@
 //! A record that cannot be what it says (no address, an index out of range, an unknown protocol) is left out and
 //! counted; the rest of its batch stands.
 
-use crate::identity::Names;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use weir_inventory::Inventory;
 use weir_model::{
-    Bytes, Certainty, ConnectionKey, Deltas, Direction, Generation, Instance, NodeName, Protocol, Side, Totals, Tuple,
-    UnixNanos,
+    Bytes, Certainty, ConnectionKey, Deltas, Direction, Endpoint, Fact, Generation, Instance, NodeName, Protocol, Side,
+    Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BatchReport, Before, Claim, Condition, Coverage, DnsCount, Fact, HistoryRow, Loss, Owner, Rtt, SourceState,
-    StreamId, Transaction, Translation,
+    BatchReport, Before, Claim, Condition, Coverage, DnsCount, HistoryRow, Loss, Owner, Rtt, SourceState, StreamId,
+    Transaction, Translation,
 };
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Batch, LocalEnd, Record};
@@ -35,19 +35,19 @@ pub(crate) struct Converted {
     pub(crate) dns: Vec<DnsCount>,
 }
 
-/// Converts a batch of `stream`. `names` say who a local end is.
+/// Converts a batch of `stream`. `inventory` says who a local end is.
 pub(crate) fn convert(
     stream: StreamId,
     batch: &Batch,
     received: UnixNanos,
     clock_offset_ns: Option<i64>,
-    names: &mut Names,
+    inventory: &mut Inventory,
 ) -> Converted {
     let node = NodeName(clip(&batch.node));
     let boot = sixteen(&batch.boot_id);
     let facts: Vec<Fact> = batch.metadata.iter().map(|fact| to_fact(fact, &node, batch.covers_to_unix_ns)).collect();
     for fact in &facts {
-        names.learn(fact);
+        inventory.learn(fact);
     }
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
@@ -68,10 +68,10 @@ pub(crate) fn convert(
             refused += 1;
             continue;
         };
-        rows.extend(to_row(record, &reading, &node_text, names));
+        rows.extend(to_row(record, &reading, &node_text, inventory));
         transactions.push(reading);
     }
-    name_remote_ends(&transactions, &mut rows, names);
+    name_remote_ends(&transactions, &mut rows, inventory);
     let told = batch.translations.len();
     let translations: Vec<Translation> =
         batch.translations.iter().filter_map(|told| to_translation(told, &node)).collect();
@@ -184,16 +184,16 @@ fn from(record: &Record) -> UnixNanos {
 }
 
 /// `None` when the record only describes: nothing moved, nothing opened or closed.
-fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, names: &Names) -> Option<HistoryRow> {
+fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &Inventory) -> Option<HistoryRow> {
     let closed = reading.closed().is_some();
     let moved = record.sent_delta != 0 || record.recv_delta != 0 || record.retransmits_delta != 0;
     if !(moved || record.opened || closed) {
         return None;
     }
     let view = reading.side();
-    let own = Arc::new(names.endpoint(reading));
-    let other = Arc::new(names.remote_endpoint(reading));
     let tuple = reading.flow_tuple();
+    let own = Arc::new(own_endpoint(inventory, reading));
+    let other = Arc::new(inventory.by_address(tuple.remote.ip(), reading.last).0);
     let at_server = view == Some(Side::Server);
     let (client, server) = if at_server { (tuple.remote, tuple.local) } else { (tuple.local, tuple.remote) };
     let (client_endpoint, server_endpoint) = if at_server { (other, own) } else { (own, other) };
@@ -223,9 +223,16 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, names: &Names
     })
 }
 
+/// A transaction's own end.
+fn own_endpoint(inventory: &Inventory, transaction: &Transaction) -> Endpoint {
+    let (process, container) =
+        transaction.owner.as_ref().map_or(("", ""), |owner| (owner.process.as_str(), owner.container_id.as_str()));
+    inventory.own(process, container, transaction.tuple.local.ip())
+}
+
 /// Where both ends' views are in one batch, each names the other's end in the history's readable columns. Answers do
 /// not depend on it: they pair anew (R5, R6).
-fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], names: &Names) {
+fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], inventory: &Inventory) {
     let by_tuple: std::collections::HashMap<_, _> = transactions
         .iter()
         .map(|reading| {
@@ -239,7 +246,7 @@ fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], names
         let tuple = Tuple { local: remote, remote: own };
         let netns = if tuple.is_loopback() { row.netns } else { 0 };
         if let Some(other) = by_tuple.get(&(row.protocol, netns, tuple)) {
-            let endpoint = Arc::new(names.endpoint(other));
+            let endpoint = Arc::new(own_endpoint(inventory, other));
             if at_server {
                 row.client_endpoint = endpoint;
             } else {

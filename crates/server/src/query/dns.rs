@@ -6,8 +6,8 @@ use super::selection::Selection;
 use super::{Sources, completeness, cut, records, rfc3339};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use weir_model::{Certainty, NodeName, UnixNanos};
-use weir_store::{DnsClient, DnsCount, Fact, StateView, StoreError};
+use weir_model::{Certainty, Fact, NodeName, UnixNanos};
+use weir_store::{DnsClient, DnsCount, StateView, StoreError};
 use weir_wire::api::{Answer, DnsRow, EdgeEnd};
 use weir_wire::losses::DNS_EVICTED;
 
@@ -86,7 +86,7 @@ fn name_ends(naming: &Selection, count: &DnsCount, question: &Question) -> Optio
 fn client_end(naming: &Selection, count: &DnsCount) -> End {
     let DnsClient { process, container_id, cgroup_path, .. } = &count.client;
     let nowhere = IpAddr::from([0; 4]);
-    let mut endpoint = naming.names.own(process, container_id, nowhere);
+    let mut endpoint = naming.inventory.own(process, container_id, nowhere);
     let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
     if certainty == Certainty::Unknown {
         "unknown".clone_into(&mut endpoint.name);
@@ -104,11 +104,11 @@ fn client_end(naming: &Selection, count: &DnsCount) -> End {
 }
 
 fn server_end(naming: &Selection, count: &DnsCount) -> End {
-    let (endpoint, certainty) = naming.names.by_address(count.server, count.last);
+    let (endpoint, certainty) = naming.inventory.by_address(count.server, count.last);
     let node = if count.server.is_loopback() {
         Some(count.node.0.clone())
     } else {
-        naming.names.node_of(count.server, count.last).map(str::to_owned)
+        naming.inventory.node_of(count.server, count.last).map(str::to_owned)
     };
     End {
         endpoint,

@@ -10,8 +10,7 @@ use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use weir_model::{Certainty, Side};
-use weir_store::Endpoint;
+use weir_model::{Certainty, Endpoint, Side};
 use weir_wire::api::EdgeEnd;
 
 /// Attribute of a node's fact that names its zone.
@@ -117,7 +116,7 @@ impl<'a> EndTable<'a> {
 
 impl Selection {
     fn own_end(&self, subject: &Subject) -> End {
-        let endpoint = self.names.own(&subject.process, &subject.container_id, subject.tuple.local.ip());
+        let endpoint = self.inventory.own(&subject.process, &subject.container_id, subject.tuple.local.ip());
         let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
         End {
             endpoint,
@@ -140,7 +139,7 @@ impl Selection {
             verdict.map_or(subject.flow, |verdict| verdict.tuple).remote.ip()
         };
         if is_server
-            && let Some(holder) = self.names.holder(address, subject.last)
+            && let Some(holder) = self.inventory.holder(address, subject.last)
             && holder.kind == "node"
         {
             return End {
@@ -158,7 +157,7 @@ impl Selection {
                 certainty: Certainty::Unknown,
             };
         }
-        let (mut endpoint, certainty) = self.names.by_address(address, subject.last);
+        let (mut endpoint, certainty) = self.inventory.by_address(address, subject.last);
         if address.is_unspecified() {
             // A UDP socket's peers beyond the cap (R9).
             "other".clone_into(&mut endpoint.name);
@@ -166,7 +165,7 @@ impl Selection {
         let node = if address.is_loopback() {
             Some(subject.node.to_string())
         } else {
-            self.names.node_of(address, subject.last).map(str::to_owned)
+            self.inventory.node_of(address, subject.last).map(str::to_owned)
         };
         End {
             endpoint,
@@ -183,7 +182,7 @@ impl Selection {
     /// A server beyond every known node by the name that its client had last been told for its address when it connected.
     /// Never one whose address is the cluster's own, whoever holds it now.
     fn name_by_dns(&self, subject: &Subject, end: &mut End) {
-        if self.told.is_empty() || end.endpoint.kind != "external" || self.names.is_held(end.address) {
+        if self.told.is_empty() || end.endpoint.kind != "external" || self.inventory.is_held(end.address) {
             return;
         }
         let Some(client) = &subject.client_key else { return };
@@ -194,7 +193,7 @@ impl Selection {
     }
 
     pub(crate) fn zone(&self, node: &str) -> Option<String> {
-        self.names.node(node)?.attributes.get(ZONE).cloned()
+        self.inventory.node(node)?.attributes.get(ZONE).cloned()
     }
 
     /// Whether any attribute `key` that was collected about the end matches.
@@ -208,7 +207,7 @@ impl Selection {
         if own.is_some_and(|value| !value.is_empty() && pattern.matches(value)) {
             return true;
         }
-        let (container, pod) = self.names.container(&end.container_id);
+        let (container, pod) = self.inventory.container(&end.container_id);
         [container, pod]
             .into_iter()
             .flatten()

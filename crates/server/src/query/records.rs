@@ -5,8 +5,8 @@ use super::params::Question;
 use super::selection::{Depth, Selection, Subject};
 use super::{Sources, completeness, cut, rfc3339};
 use std::net::IpAddr;
-use weir_model::{Certainty, Direction, Instance, UnixNanos};
-use weir_store::{Fact, Loss, StateView, StoreError};
+use weir_model::{Certainty, Direction, Fact, Instance, UnixNanos};
+use weir_store::{Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
 use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
 

@@ -6,12 +6,13 @@
 use super::Sources;
 use super::completeness::Covered;
 use super::params::{OpenOrClosed, Question};
-use crate::identity::{NAMING, Names};
 use crate::pairing::{self, Verdict, View};
 use crate::told::Told;
 use crate::translations::HOPS_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use weir_inventory::Inventory;
+use weir_inventory::inventory::NAMING;
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
     HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, client_key,
@@ -64,7 +65,7 @@ pub(crate) struct Selection {
     pub(crate) moved: HashMap<ConnectionId, Moved>,
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
     translations: BTreeSet<Translation>,
-    pub(crate) names: Names,
+    pub(crate) inventory: Inventory,
     pub(crate) told: Told,
     pub(crate) covered: Covered,
 }
@@ -88,7 +89,7 @@ impl Selection {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
-        let names = names(view)?;
+        let inventory = inventory(view)?;
         let mut told = Told::default();
         // A connection that is open in the span may have begun long before it.
         view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
@@ -104,7 +105,7 @@ impl Selection {
             moved: HashMap::new(),
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
-            names,
+            inventory,
             told,
             covered: Covered::of(&view.coverage(since, until)?),
         };
@@ -122,7 +123,7 @@ impl Selection {
             moved: HashMap::new(),
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
-            names: names(view)?,
+            inventory: inventory(view)?,
             told: Told::default(),
             covered: Covered::default(),
         })
@@ -155,7 +156,7 @@ impl Selection {
         moved.all += own;
         moved.rows += 1;
         if row.view == Some(Side::Server)
-            && client_covered(&self.names, &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
+            && client_covered(&self.inventory, &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
         {
             moved.while_client_covered += own;
         }
@@ -222,14 +223,14 @@ impl Selection {
     /// Whether the client's node would have told of a view of this connection, had it one.
     pub(crate) fn is_client_covered(&self, subject: &Subject) -> bool {
         let (own, other) = (subject.flow.local.ip(), self.opener(subject));
-        client_covered(&self.names, &self.covered, &subject.node, other, own, subject.last)
+        client_covered(&self.inventory, &self.covered, &subject.node, other, own, subject.last)
     }
 }
 
-fn names(view: &dyn StateView) -> Result<Names, StoreError> {
-    let mut names = Names::default();
-    view.facts(&NAMING, &mut |fact| names.learn(&fact))?;
-    Ok(names)
+fn inventory(view: &dyn StateView) -> Result<Inventory, StoreError> {
+    let mut inventory = Inventory::default();
+    view.facts(&NAMING, &mut |fact| inventory.learn(&fact))?;
+    Ok(inventory)
 }
 
 trait InsertIfNew {
@@ -251,7 +252,7 @@ impl InsertIfNew for HashMap<ConnectionId, Subject> {
 /// A client on the server's own node is covered by the very poll that tells of the server's view. A node's own address
 /// proves nothing: whoever the node masquerades has it too, and the node would have told of a socket of its own.
 fn client_covered(
-    names: &Names,
+    inventory: &Inventory,
     covered: &Covered,
     node: &str,
     client: std::net::IpAddr,
@@ -261,7 +262,7 @@ fn client_covered(
     if client.is_loopback() || client == server {
         return true;
     }
-    match names.holder(client, at) {
+    match inventory.holder(client, at) {
         Some(holder) if holder.kind == "node" => false,
         Some(holder) if holder.node == node => true,
         Some(holder) => covered.covers(&holder.node, at),

@@ -2,13 +2,13 @@
 
 use super::segment;
 use crate::error::StoreError;
-use crate::history::{Endpoint, HistoryRow, HistorySummary, SegmentId};
+use crate::history::{HistoryRow, HistorySummary, SegmentId};
 use crate::report::Lsn;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use weir_model::UnixNanos;
+use weir_model::{Endpoint, UnixNanos};
 
 /// The first tier: rows as they were received. Compaction will write the higher ones.
 const TIER_RECEIVED: i64 = 0;

@@ -7,14 +7,13 @@ use super::rows::{
 use super::{Embedded, dns};
 use crate::dns::{DnsCount, DnsName};
 use crate::error::StoreError;
-use crate::fact::Fact;
 use crate::report::{Coverage, Loss, StreamSummary};
 use crate::state::{StateView, TransactionSpan};
 use crate::transaction::Transaction;
 use crate::translation::Translation;
 use rusqlite::{Connection, Params, params};
 use std::collections::BTreeMap;
-use weir_model::UnixNanos;
+use weir_model::{Fact, UnixNanos};
 
 pub(super) struct View<'a> {
     store: &'a Embedded,

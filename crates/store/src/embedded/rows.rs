@@ -1,7 +1,6 @@
 //! Transactions and facts as rows of SQLite, both ways. The columns' meaning is in `schema`.
 
 use crate::error::StoreError;
-use crate::fact::Fact;
 use crate::report::{Coverage, SourceState, StreamId, StreamSummary};
 use crate::transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 use crate::translation::Translation;
@@ -10,7 +9,8 @@ use rusqlite::{Row, Statement};
 use std::net::SocketAddr;
 use weir_model::connection::{address_bytes, address_from_bytes};
 use weir_model::{
-    Bytes, Certainty, ConnectionKey, Direction, Generation, Instance, NodeName, Protocol, Totals, Tuple, UnixNanos,
+    Bytes, Certainty, ConnectionKey, Direction, Fact, Generation, Instance, NodeName, Protocol, Totals, Tuple,
+    UnixNanos,
 };
 
 /// Every column of `transactions`, in the order that [`transaction`] reads and [`bind_transaction`] writes.

@@ -6,7 +6,7 @@
 
 use super::folder::sync_folder;
 use crate::error::StoreError;
-use crate::history::{Endpoint, HistoryRow, SegmentId};
+use crate::history::{HistoryRow, SegmentId};
 use arrow_array::builder::{
     BooleanBuilder, FixedSizeBinaryBuilder, StringDictionaryBuilder, TimestampNanosecondBuilder, UInt16Builder,
     UInt32Builder, UInt64Builder,
@@ -25,7 +25,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use weir_model::{Bytes, ConnectionId, Deltas, Protocol, Side, UnixNanos};
+use weir_model::{Bytes, ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos};
 
 /// The version of the file's format.
 pub const SEGMENT_VERSION: u32 = 1;

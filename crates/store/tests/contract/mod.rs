@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_model::{
-    Bytes, Certainty, ConnectionId, ConnectionKey, Deltas, Direction, Generation, Instance, NodeName, Protocol, Side,
-    Totals, Tuple, UnixNanos,
+    Bytes, Certainty, ConnectionId, ConnectionKey, Deltas, Direction, Endpoint, Fact, Generation, Instance, NodeName,
+    Protocol, Side, Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, Endpoint, Fact,
-    HistoryRow, HistoryStore, Loss, Lsn, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore,
-    StateView, StreamId, Transaction, TransactionSpan, Translation,
+    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, HistoryRow,
+    HistoryStore, Loss, Lsn, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView,
+    StreamId, Transaction, TransactionSpan, Translation,
 };
 
 pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {

@@ -1,34 +1,40 @@
-//! Who an end is (R6), from a transaction's owner and the metadata facts. Pure.
+//! Who an end is (R6), from what its node told of its owner, and the metadata facts.
 //!
-//! [`Names`] is an index over facts: containers by id, pods by uid, holders of addresses with their validity. A local
+//! [`Inventory`] is an index over facts: containers by id, pods by uid, holders of addresses with their validity. A local
 //! end is its pod, else its container, else its process; a remote end is the paired view's local end, else the one
 //! holder of its address at that time, else `external` with the address as its name, or `unknown` for a loopback
 //! address without a counterpart.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use weir_model::{Certainty, UnixNanos};
-use weir_store::{Endpoint, Fact, Transaction};
+use weir_model::{Certainty, Endpoint, Fact, UnixNanos};
 
 /// Facts that the index takes at most; beyond that new things stay unnamed.
 const NAMES_MAX: usize = 200_000;
 /// How far apart the clocks of nodes may be: so close to a change of holders an address names nobody.
 const UNCERTAINTY_NS: i64 = 1_000_000_000;
 /// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
-pub(crate) const NAMING: [&str; 4] = ["node", "pod", "container", "service"];
+pub const NAMING: [&str; 4] = ["node", "pod", "container", "service"];
 /// Characters of a container's id where its name is not known, as container tools print it.
 const SHORT_ID: usize = 12;
 
 /// What a thing is called, and what else was collected about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Thing {
-    pub(crate) kind: String,
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) namespace: String,
-    pub(crate) parent: String,
-    pub(crate) node: String,
-    pub(crate) attributes: BTreeMap<String, String>,
+pub struct Thing {
+    /// One of [`weir_model::fact::kind`].
+    pub kind: String,
+    /// Unique within its kind.
+    pub id: String,
+    /// Its name, empty unknown.
+    pub name: String,
+    /// Its Kubernetes namespace, empty none.
+    pub namespace: String,
+    /// The id of what it belongs to, empty none.
+    pub parent: String,
+    /// The node that it is on.
+    pub node: String,
+    /// Everything else.
+    pub attributes: BTreeMap<String, String>,
     said: UnixNanos,
     from: UnixNanos,
     to: Option<UnixNanos>,
@@ -36,7 +42,7 @@ pub(crate) struct Thing {
 
 /// The index.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub struct Inventory {
     containers: HashMap<String, Thing>,
     pods: HashMap<String, Thing>,
     nodes: HashMap<String, Thing>,
@@ -44,14 +50,14 @@ pub(crate) struct Names {
     entries: usize,
 }
 
-impl Names {
+impl Inventory {
     /// Whether it takes no more.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.entries >= NAMES_MAX
     }
 
     /// Takes a fact in. The newest saying of a thing stands.
-    pub(crate) fn learn(&mut self, fact: &Fact) {
+    pub fn learn(&mut self, fact: &Fact) {
         if self.is_full() {
             return;
         }
@@ -111,7 +117,7 @@ impl Names {
 
     /// Who held an address at an instant: the one node, else the one pod, else the one container. Nobody when two of a
     /// kind claim it, or another one did so close by that the clocks cannot tell.
-    pub(crate) fn holder(&self, address: IpAddr, at: UnixNanos) -> Option<&Thing> {
+    pub fn holder(&self, address: IpAddr, at: UnixNanos) -> Option<&Thing> {
         let holders = self.holders.get(&address)?;
         let valid =
             |thing: &Thing, slack: i64| thing.from <= at.plus(slack) && thing.to.is_none_or(|to| at.plus(-slack) < to);
@@ -126,37 +132,30 @@ impl Names {
     }
 
     /// Whether an address is the cluster's own: a node, pod or container holds it, or has held it.
-    pub(crate) fn is_held(&self, address: IpAddr) -> bool {
+    pub fn is_held(&self, address: IpAddr) -> bool {
         let own = |thing: &Thing| matches!(thing.kind.as_str(), "node" | "pod" | "container");
         self.holders.get(&address).is_some_and(|holders| holders.iter().any(own))
     }
 
     /// The node that owns an address.
-    pub(crate) fn node_of(&self, address: IpAddr, at: UnixNanos) -> Option<&str> {
+    pub fn node_of(&self, address: IpAddr, at: UnixNanos) -> Option<&str> {
         self.holder(address, at).map(|thing| thing.node.as_str())
     }
 
     /// A node's own facts.
-    pub(crate) fn node(&self, node: &str) -> Option<&Thing> {
+    pub fn node(&self, node: &str) -> Option<&Thing> {
         self.nodes.get(node)
     }
 
     /// The container of an id, and its pod.
-    pub(crate) fn container(&self, id: &str) -> (Option<&Thing>, Option<&Thing>) {
+    pub fn container(&self, id: &str) -> (Option<&Thing>, Option<&Thing>) {
         let container = self.containers.get(id);
         let pod = container.and_then(|container| self.pods.get(&container.parent));
         (container, pod)
     }
 
-    /// A transaction's own end.
-    pub(crate) fn endpoint(&self, transaction: &Transaction) -> Endpoint {
-        let (process, container) =
-            transaction.owner.as_ref().map_or(("", ""), |owner| (owner.process.as_str(), owner.container_id.as_str()));
-        self.own(process, container, transaction.tuple.local.ip())
-    }
-
     /// An end that a process or container holds.
-    pub(crate) fn own(&self, process: &str, container_id: &str, address: IpAddr) -> Endpoint {
+    pub fn own(&self, process: &str, container_id: &str, address: IpAddr) -> Endpoint {
         if !container_id.is_empty() {
             let (container, pod) = self.container(container_id);
             if let Some(pod) = pod.filter(|pod| !pod.name.is_empty()) {
@@ -173,13 +172,8 @@ impl Names {
         endpoint("unknown", "", &address.to_string())
     }
 
-    /// A transaction's other end as far as its address tells.
-    pub(crate) fn remote_endpoint(&self, transaction: &Transaction) -> Endpoint {
-        self.by_address(transaction.flow_tuple().remote.ip(), transaction.last).0
-    }
-
     /// An end that only its address tells of, and how sure that is.
-    pub(crate) fn by_address(&self, address: IpAddr, at: UnixNanos) -> (Endpoint, Certainty) {
+    pub fn by_address(&self, address: IpAddr, at: UnixNanos) -> (Endpoint, Certainty) {
         if address.is_loopback() || address.is_unspecified() {
             return (endpoint("unknown", "", &address.to_string()), Certainty::Unknown);
         }
@@ -221,8 +215,8 @@ mod tests {
         }
     }
 
-    fn names(facts: &[Fact]) -> Names {
-        let mut names = Names::default();
+    fn names(facts: &[Fact]) -> Inventory {
+        let mut names = Inventory::default();
         for fact in facts {
             names.learn(fact);
         }
@@ -262,7 +256,7 @@ mod tests {
     #[test]
     fn an_own_end_is_its_pod_else_its_container_else_its_process() {
         let mut container = fact("container", "c0ffee00c0ffee00", "10.0.0.1", 1, None);
-        let own = |names: &Names| {
+        let own = |names: &Inventory| {
             let end = names.own("nginx", "c0ffee00c0ffee00", "10.0.0.1".parse().unwrap());
             format!("{} {}/{}", end.kind, end.namespace, end.name)
         };

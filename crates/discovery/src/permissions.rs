@@ -1,0 +1,78 @@
+//! Every call to a kubelet or an API server that weir makes, as Kubernetes' authorization (RBAC) sees it.
+//!
+//! The list is what the clients take their paths from and what `deploy/kubernetes` grants: a test derives one from the
+//! other. A call that is not in it is not made.
+
+/// Who makes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Caller {
+    /// The agent on every node.
+    Agent,
+    /// The server.
+    Server,
+}
+
+/// When a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// With the settings of `deploy/kubernetes` as they are.
+    Base,
+    /// Only where the kubelet is closed and the API server is asked for the node's pods.
+    ApiPods,
+    /// Only on clusters whose kubelets do not authorize `nodes/pods` (before Kubernetes 1.32): it also opens running
+    /// commands in every pod of the node, so nobody gets it unasked.
+    NodesProxy,
+}
+
+/// One call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Who makes it.
+    pub caller: Caller,
+    /// When.
+    pub need: Need,
+    /// The API group, empty for the core group.
+    pub group: &'static str,
+    /// The API version.
+    pub version: &'static str,
+    /// The resource in plural, with its subresource behind a slash.
+    pub resource: &'static str,
+    /// `get`, `list`, `watch`, `create`.
+    pub verbs: &'static [&'static str],
+}
+
+const fn call(
+    caller: Caller,
+    need: Need,
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+) -> Call {
+    Call { caller, need, group, version: "v1", resource, verbs }
+}
+
+/// The kubelet's `/pods`.
+pub const NODES_PODS: Call = call(Caller::Agent, Need::Base, "", "nodes/pods", &["get"]);
+/// The same where the kubelet knows no `nodes/pods`.
+pub const NODES_PROXY: Call = call(Caller::Agent, Need::NodesProxy, "", "nodes/proxy", &["get"]);
+/// The node's pods from the API server.
+pub const PODS: Call = call(Caller::Agent, Need::ApiPods, "", "pods", &["list"]);
+/// Services.
+pub const SERVICES: Call = call(Caller::Server, Need::Base, "", "services", &["list", "watch"]);
+/// EndpointSlices.
+pub const ENDPOINT_SLICES: Call =
+    call(Caller::Server, Need::Base, "discovery.k8s.io", "endpointslices", &["list", "watch"]);
+/// Nodes.
+pub const NODES: Call = call(Caller::Server, Need::Base, "", "nodes", &["list", "watch"]);
+/// Namespaces.
+pub const NAMESPACES: Call = call(Caller::Server, Need::Base, "", "namespaces", &["list", "watch"]);
+/// ReplicaSets, metadata only.
+pub const REPLICA_SETS: Call = call(Caller::Server, Need::Base, "apps", "replicasets", &["list", "watch"]);
+/// Jobs, metadata only.
+pub const JOBS: Call = call(Caller::Server, Need::Base, "batch", "jobs", &["list", "watch"]);
+/// Whose token an agent shows.
+pub const TOKEN_REVIEWS: Call = call(Caller::Server, Need::Base, "authentication.k8s.io", "tokenreviews", &["create"]);
+
+/// Every call.
+pub const CALLS: &[Call] =
+    &[NODES_PODS, NODES_PROXY, PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES, REPLICA_SETS, JOBS, TOKEN_REVIEWS];
