@@ -10,33 +10,31 @@
 //! An entry that may be another connection's of the same tuple answers nothing ([`reuse`]): unknown is allowed, wrong is
 //! not.
 
+mod asker;
+mod entry;
 pub mod forwarded;
+mod judge;
 pub mod message;
 pub mod reuse;
 
 use crate::clients::Key;
-use crate::kernel::netlink::{Netlink, Received};
 use crate::probes::layout::{OTHER_PEER, Row, TCP};
+use asker::Asker;
+pub use entry::{Ends, Entry, Translation};
 use forwarded::Forwarded;
-use message::Message;
+use judge::{Destination, Life, SYN_SENT, Verdict, destination, ends, judge, leave_last_of_each_tuple};
 use nix::libc;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_daemon::clock::Clock;
-use weir_wire::feed::{Conntrack as Told, Probe};
+use weir_wire::feed::Probe;
 
 /// The name under which `/status` tells of it.
 pub const NAME: &str = "conntrack";
 
-/// Answers wait in the socket: 32 of at most 4.5 kB (a page and its bookkeeping, before the kernel trims it) are under
-/// the 208 kB that every socket may have.
-const ASKED_AT_ONCE: usize = 32;
-/// The socket's buffer; a dump's parts are up to 32 KiB each.
-const BUFFER: usize = 1 << 20;
 /// Entries asked for in one poll: 0.2 s of the engine's thread where the table is large. What is beyond waits for the
 /// next poll.
 const POLL_BUDGET: usize = 20_000;
@@ -52,102 +50,6 @@ const PLAIN_NS: u64 = 2_000_000_000;
 const MISSING_MAX: u8 = 3;
 /// An entry in `CLOSE` is gone after 10 s: one that is missing then may have been there.
 const GONE_AFTER_NS: u64 = 9_000_000_000;
-/// How far an entry's start may lie after its connection's end: the system's clock is stepped by less in practice.
-const START_SLACK_NS: i64 = 10_000_000;
-
-/// States of a TCP entry (`enum tcp_conntrack`).
-const ESTABLISHED: u8 = 3;
-const TIME_WAIT: u8 = 7;
-const CLOSE: u8 = 8;
-
-/// One direction's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ends {
-    /// Where they come from.
-    pub source: SocketAddr,
-    /// Where they go.
-    pub dest: SocketAddr,
-}
-
-impl Ends {
-    /// The packets that answer.
-    #[must_use]
-    pub fn reversed(self) -> Self {
-        Self { source: self.dest, dest: self.source }
-    }
-}
-
-/// An entry of the kernel's table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// 6 TCP, 17 UDP.
-    pub protocol: u8,
-    /// The opener's packets.
-    pub original: Ends,
-    /// The answer's packets behind the translation.
-    pub reply: Ends,
-    /// `enum ip_conntrack_status`.
-    pub status: u32,
-    /// `enum tcp_conntrack`.
-    pub tcp_state: Option<u8>,
-    /// When it began, where `nf_conntrack_timestamp` is on.
-    pub started_unix_ns: Option<u64>,
-}
-
-/// A translated connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Translation {
-    /// The opener's packets.
-    pub original: Ends,
-    /// The answer's packets behind the translation.
-    pub reply: Ends,
-}
-
-impl Translation {
-    /// Length of [`Translation::to_bytes`].
-    pub const LENGTH: usize = 72;
-
-    /// For the journal: the four ends, 16 bytes of address (IPv4 as mapped) and 2 of port, little endian. The inverse is
-    /// [`Translation::from_bytes`].
-    pub fn to_bytes(&self) -> [u8; Self::LENGTH] {
-        let mut bytes = [0; Self::LENGTH];
-        let ends = [self.original.source, self.original.dest, self.reply.source, self.reply.dest];
-        for (end, slot) in ends.into_iter().zip(bytes.chunks_exact_mut(18)) {
-            let ip = match end.ip() {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-                IpAddr::V6(v6) => v6.octets(),
-            };
-            slot[..16].copy_from_slice(&ip);
-            slot[16..].copy_from_slice(&end.port().to_le_bytes());
-        }
-        bytes
-    }
-
-    /// The translation in `bytes`, `None` unless there are 72 of them.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; Self::LENGTH] = bytes.try_into().ok()?;
-        let end = |index: usize| {
-            let slot = &bytes[index * 18..][..18];
-            let ip = IpAddr::from(<[u8; 16]>::try_from(&slot[..16]).ok()?).to_canonical();
-            Some(SocketAddr::new(ip, u16::from_le_bytes([slot[16], slot[17]])))
-        };
-        Some(Self { original: Ends { source: end(0)?, dest: end(1)? }, reply: Ends { source: end(2)?, dest: end(3)? } })
-    }
-
-    /// As the feed tells it.
-    pub fn to_feed(&self) -> Told {
-        Told {
-            repl_src_ip: self.reply.source.ip().to_string(),
-            repl_dst_ip: self.reply.dest.ip().to_string(),
-            repl_src_port: self.reply.source.port(),
-            repl_dst_port: self.reply.dest.port(),
-            orig_src_ip: Some(self.original.source.ip().to_string()),
-            orig_dst_ip: Some(self.original.dest.ip().to_string()),
-            orig_src_port: Some(self.original.source.port()),
-            orig_dst_port: Some(self.original.dest.port()),
-        }
-    }
-}
 
 /// Whether it can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,13 +79,6 @@ pub struct Unresolved {
     pub forwarded_dropped: u64,
 }
 
-/// What it has cost: entries asked for and dumps, and the time in them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    runs: u64,
-    nanoseconds: u64,
-}
-
 /// What is known of a living connection.
 #[derive(Debug)]
 struct Known {
@@ -200,30 +95,11 @@ enum Asked {
     Translated(Arc<Translation>),
 }
 
-/// What the kernel said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
-    Found(Entry),
-    Missing,
-    Failed,
-}
-
-/// What an answer says of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Translated(Translation),
-    Plain,
-    Missing,
-    Failed,
-    /// The entry is that of an earlier or later connection.
-    Other,
-}
-
 /// Conntrack. See the module.
 pub struct Conntrack {
     state: State,
     clock: Arc<dyn Clock>,
-    socket: Option<Netlink>,
+    asker: Asker,
     count_file: PathBuf,
     own_netns: u32,
     asked: HashMap<Key, Known>,
@@ -231,19 +107,8 @@ pub struct Conntrack {
     plain: HashMap<Destination, u64>,
     forwarded: Forwarded,
     asks_max: usize,
-    sequence: u32,
     unresolved: Unresolved,
     waiting: u64,
-    cost: Cost,
-    buffer: Vec<u8>,
-}
-
-/// What rules are about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Destination {
-    netns: u32,
-    protocol: u8,
-    end: SocketAddr,
 }
 
 /// Whether conntrack is to be used.
@@ -262,7 +127,7 @@ impl Conntrack {
         Self {
             state: if switch == Switch::On { State::Unused } else { State::Disabled },
             clock,
-            socket: None,
+            asker: Asker::default(),
             count_file: "/proc/sys/net/netfilter/nf_conntrack_count".into(),
             own_netns,
             asked: HashMap::new(),
@@ -270,11 +135,8 @@ impl Conntrack {
             plain: HashMap::new(),
             forwarded: Forwarded::default(),
             asks_max: usize::MAX,
-            sequence: 0,
             unresolved: Unresolved::default(),
             waiting: 0,
-            cost: Cost::default(),
-            buffer: vec![0; 64 << 10],
         }
     }
 
@@ -328,8 +190,8 @@ impl Conntrack {
             name: NAME.to_owned(),
             state: state.to_owned(),
             reason: self.reason(),
-            runs: Some(self.cost.runs),
-            nanoseconds: Some(self.cost.nanoseconds),
+            runs: Some(self.asker.cost().runs),
+            nanoseconds: Some(self.asker.cost().nanoseconds),
             ..Probe::default()
         }
     }
@@ -347,7 +209,7 @@ impl Conntrack {
     pub fn listen(&mut self) {
         self.look();
         if self.state == State::Running {
-            self.forwarded.listen(&mut self.buffer, self.clock.monotonic().0);
+            self.forwarded.listen(self.asker.buffer(), self.clock.monotonic().0);
             self.dump_if_due(forwarded::Occasion::Drain);
         }
     }
@@ -382,7 +244,7 @@ impl Conntrack {
                 self.waiting += 1;
             }
         }
-        let answers = self.ask(wanted.iter().copied());
+        let answers = self.asker.ask(wanted.iter().copied(), &*self.clock);
         let asked_ns = self.clock.monotonic().0;
         for (row, answer) in wanted.into_iter().zip(answers) {
             let key = Key::of(row);
@@ -442,7 +304,7 @@ impl Conntrack {
         let budget = DRAIN_BUDGET.min(self.asks_max);
         self.unresolved.over_budget += wanted.len().saturating_sub(budget) as u64;
         wanted.truncate(budget);
-        let answers = self.ask(wanted.iter().map(|&index| &rows[index]));
+        let answers = self.asker.ask(wanted.iter().map(|&index| &rows[index]), &*self.clock);
         let asked_ns = self.clock.monotonic().0;
         for (index, answer) in wanted.into_iter().zip(answers) {
             let row = &rows[index];
@@ -464,11 +326,11 @@ impl Conntrack {
         }
         let Some(count) = read_number(&self.count_file) else {
             self.state = State::Unused;
-            self.socket = None;
+            self.asker.close();
             self.forwarded.stop();
             return true;
         };
-        if self.socket.is_none() {
+        if !self.asker.is_open() {
             match self.begin() {
                 Ok(()) => self.state = State::Running,
                 Err(error) => {
@@ -484,16 +346,7 @@ impl Conntrack {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        let socket = Netlink::open(BUFFER)?;
-        socket.bind(0)?;
-        self.socket = Some(socket);
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-        // The kernel says whether it may be asked.
-        let answer = self.ask_all(&[(TCP, Ends { source: nobody, dest: nobody })]);
-        if let Err(error) = answer {
-            self.socket = None;
-            return Err(error);
-        }
+        self.asker.open(&*self.clock)?;
         self.forwarded.begin();
         tracing::info!("conntrack tells how connections are translated");
         Ok(())
@@ -527,170 +380,11 @@ impl Conntrack {
         self.plain.insert(destination, now + PLAIN_NS);
     }
 
-    /// Asks for every row's entry; openers first, since their entries answer for the accepting ends of this node, too.
-    fn ask<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) -> Vec<Answer> {
-        let questions: Vec<(bool, (u8, Ends))> =
-            rows.map(|row| (row.direction == 2, (row.protocol, ends(row)))).collect();
-        let mut answers = vec![Answer::Failed; questions.len()];
-        let mut known: HashMap<(u8, Ends), usize> = HashMap::new();
-        for openers in [true, false] {
-            let mut open: Vec<usize> = Vec::new();
-            for (index, (is_opener, question)) in questions.iter().enumerate() {
-                if *is_opener != openers {
-                    continue;
-                }
-                match known.get(question) {
-                    Some(&same) => answers[index] = answers[same].clone(),
-                    None => open.push(index),
-                }
-            }
-            let asked: Vec<(u8, Ends)> = open.iter().map(|&index| questions[index].1).collect();
-            let found = self.ask_all(&asked).unwrap_or_else(|error| {
-                tracing::warn!(%error, "failed to ask conntrack");
-                // Opened anew at the next look.
-                self.socket = None;
-                vec![Answer::Failed; asked.len()]
-            });
-            for (index, answer) in open.into_iter().zip(found) {
-                if let Answer::Found(entry) = &answer {
-                    known.insert((entry.protocol, entry.reply), index);
-                }
-                answers[index] = answer;
-            }
-        }
-        answers
-    }
-
-    /// Asks in groups, and takes each group's answers: they are there when the group is sent.
-    fn ask_all(&mut self, questions: &[(u8, Ends)]) -> io::Result<Vec<Answer>> {
-        let mut answers = vec![Answer::Failed; questions.len()];
-        let Some(socket) = self.socket.as_ref().filter(|_| !questions.is_empty()) else { return Ok(answers) };
-        let begin = self.clock.monotonic().0;
-        let mut request = Vec::with_capacity(ASKED_AT_ONCE * 96);
-        for (group, answers) in questions.chunks(ASKED_AT_ONCE).zip(answers.chunks_mut(ASKED_AT_ONCE)) {
-            request.clear();
-            // Sequence numbers tell answers apart, also from late ones of an earlier group.
-            let first = self.sequence.wrapping_add(1);
-            for (protocol, ends) in group {
-                self.sequence = self.sequence.wrapping_add(1);
-                message::ask(&mut request, self.sequence, *protocol, *ends);
-            }
-            socket.send(&request)?;
-            let mut missing = group.len();
-            while missing > 0 {
-                let mut messages = match socket.receive(&mut self.buffer)? {
-                    Received::Messages(messages) => messages,
-                    // What was dropped stays unanswered; what came before it is still to be read.
-                    Received::Overflow => continue,
-                    Received::Nothing => break,
-                };
-                while let Some(message) = message::next(&mut messages) {
-                    let (sequence, answer) = match message {
-                        Message::Entry { sequence, entry } => (sequence, Answer::Found(entry)),
-                        Message::Failed { sequence, errno: libc::ENOENT } => (sequence, Answer::Missing),
-                        Message::Failed { errno: errno @ (libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP), .. } => {
-                            return Err(io::Error::from_raw_os_error(errno));
-                        }
-                        Message::Failed { sequence, .. } => (sequence, Answer::Failed),
-                        Message::Done { .. } | Message::Other => continue,
-                    };
-                    if let Some(slot) = answers.get_mut(sequence.wrapping_sub(first) as usize) {
-                        *slot = answer;
-                        missing -= 1;
-                    }
-                }
-            }
-        }
-        self.cost.runs += questions.len() as u64;
-        self.cost.nanoseconds += self.clock.monotonic().0.saturating_sub(begin);
-        Ok(answers)
-    }
-
     fn dump_if_due(&mut self, occasion: forwarded::Occasion) {
-        let begin = self.clock.monotonic().0;
-        let Some(socket) = self.socket.as_ref().filter(|_| self.forwarded.is_dump_due(occasion, begin)) else { return };
-        self.sequence = self.sequence.wrapping_add(1);
-        if let Err(error) = self.forwarded.dump(socket, self.sequence, &mut self.buffer, begin) {
-            tracing::warn!(%error, "failed to read conntrack's table");
+        if !self.asker.dump_if_due(&mut self.forwarded, occasion, &*self.clock) {
             self.unresolved.failed += 1;
-            self.socket = None;
         }
-        self.cost.runs += 1;
-        self.cost.nanoseconds += self.clock.monotonic().0.saturating_sub(begin);
     }
-}
-
-/// Whether a row lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Open,
-    Ended,
-}
-
-/// TCP states of a row (`include/net/tcp_states.h`).
-const SYN_SENT: u8 = 2;
-
-/// A row's own packets.
-fn ends(row: &Row) -> Ends {
-    Ends {
-        source: SocketAddr::new(row.local_address(), row.local_port),
-        dest: SocketAddr::new(row.remote_address(), row.remote_port),
-    }
-}
-
-/// The end that rules for this row are about: what was opened asks for its remote end. What was accepted may come by any
-/// rule, except over loopback.
-fn destination(row: &Row) -> Option<Destination> {
-    let Ends { source, dest } = ends(row);
-    let end = match row.direction {
-        2 => dest,
-        1 if source.ip().is_loopback() && dest.ip().is_loopback() => source,
-        _ => return None,
-    };
-    Some(Destination { netns: row.origin.netns, protocol: row.protocol, end })
-}
-
-/// Of several connections that ended one after another with the same tuple, an entry can only be the last one's.
-fn leave_last_of_each_tuple(wanted: &mut Vec<usize>, rows: &[Row]) {
-    let key = |row: &Row| (row.origin.netns, row.protocol, ends(row));
-    let last: HashMap<_, usize> = rows.iter().enumerate().map(|(index, row)| (key(row), index)).collect();
-    wanted.retain(|&index| last.get(&key(&rows[index])) == Some(&index));
-}
-
-/// What an answer says of a row: only an entry of this very connection says anything.
-fn judge(row: &Row, life: Life, answer: &Answer, wall_offset: i64) -> Verdict {
-    let entry = match answer {
-        Answer::Found(entry) => entry,
-        Answer::Missing => return Verdict::Missing,
-        Answer::Failed => return Verdict::Failed,
-    };
-    let own = ends(row);
-    if entry.protocol != row.protocol || (entry.original != own && entry.reply != own) {
-        return Verdict::Failed;
-    }
-    let is_other = match (life, entry.tcp_state) {
-        // The entry of the connection before: this one's first packet has not come by.
-        (Life::Open, Some(TIME_WAIT | CLOSE)) => row.state == SYN_SENT,
-        // The connection has ended, the entry's has not. Only what ended without a packet (a timeout) may leave one.
-        (Life::Ended, Some(state)) if state <= ESTABLISHED => {
-            let without_packet =
-                matches!(i32::from(row.error), libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH)
-                    || (row.state == SYN_SENT && row.error == 0);
-            !without_packet
-        }
-        _ => false,
-    };
-    let began_later = entry.started_unix_ns.is_some_and(|started| {
-        let ended = wall_offset.saturating_add(row.at_ns as i64);
-        life == Life::Ended && started as i64 > ended.saturating_add(START_SLACK_NS)
-    });
-    if is_other || began_later {
-        return Verdict::Other;
-    }
-    if entry.reply == entry.original.reversed() {
-        return Verdict::Plain;
-    }
-    Verdict::Translated(Translation { original: entry.original, reply: entry.reply })
 }
 
 fn read_number(path: &Path) -> Option<u64> {

@@ -1,7 +1,12 @@
 //! What an entry says of a connection, and what it does not.
 
+use super::asker::Answer;
+use super::judge::{CLOSE, ESTABLISHED, TIME_WAIT};
 use super::*;
+use crate::probes::layout::TCP;
 use crate::probes::layout::UDP;
+use nix::libc;
+use std::net::{IpAddr, SocketAddr};
 use weir_daemon::clock::SystemClock;
 
 const WALL: i64 = 1_700_000_000_000_000_000;
