@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Durable ─▶ convert ─▶ state + pending rows ─▶ every window or 100,000 rows: segment, watermark ─▶ log cut behind it
+//!               └─▶ names (the live inventory) ◀─ facts that the server observes itself, which also go to the state
 //! ```
 //!
 //! At start the same steps run over the log from the watermark on. A failing disk does not end the thread: it tries
@@ -12,6 +13,7 @@ use crate::ingest::convert::{Converted, convert};
 use crate::ingest::frame;
 use crate::ingest::writer::Durable;
 use crate::live::Live;
+use crate::names::Names;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -19,9 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::Clock;
-use weir_inventory::Inventory;
-use weir_inventory::inventory::NAMING;
-use weir_model::{NodeName, WINDOW};
+use weir_model::{Fact, NodeName, WINDOW};
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
 use weir_store::{
@@ -58,6 +58,15 @@ const DNS_MAX: u64 = 500_000;
 /// About 20 MB of SQLite, and 0.1 s of every answer that names ends.
 const DNS_NAMES_MAX: u64 = 100_000;
 
+/// What the applier takes.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A batch in the log.
+    Batch(Box<Durable>),
+    /// What the server itself observed, through a [`FactSink`](crate::facts::FactSink).
+    Facts(Vec<Fact>),
+}
+
 /// The applier's state.
 pub(crate) struct Applier {
     pub(crate) store: Arc<Embedded>,
@@ -69,7 +78,7 @@ pub(crate) struct Applier {
     pub(crate) retain_history: Duration,
     /// The last sequence applied of each stream: a batch that came twice is applied once.
     pub(crate) applied: HashMap<StreamId, Applied>,
-    pub(crate) inventory: Inventory,
+    pub(crate) names: Arc<Names>,
     /// When the oldest pending row came, on the monotonic clock.
     pub(crate) pending_since: Option<u64>,
     pub(crate) retained_at: Option<u64>,
@@ -122,17 +131,17 @@ impl Applier {
         );
     }
 
-    /// Runs until every sender of `durable` is gone; then writes what is pending.
-    pub(crate) fn run(mut self, durable: &Receiver<Durable>, shutdown: &CancellationToken) {
+    /// Runs until every sender of `inputs` is gone; then writes what is pending.
+    pub(crate) fn run(mut self, inputs: &Receiver<Input>, shutdown: &CancellationToken) {
         loop {
-            match durable.recv_timeout(TICK) {
+            match inputs.recv_timeout(TICK) {
                 Ok(first) => {
                     let mut group = Group::default();
-                    self.add(&mut group, first);
-                    while group.changes.transactions.len() < GROUP_RECORDS
-                        && let Ok(next) = durable.try_recv()
+                    self.take(&mut group, first);
+                    while group.changes.transactions.len() + group.changes.facts.len() < GROUP_RECORDS
+                        && let Ok(next) = inputs.try_recv()
                     {
-                        self.add(&mut group, next);
+                        self.take(&mut group, next);
                     }
                     if !self.merge(group, shutdown) {
                         return;
@@ -145,6 +154,17 @@ impl Applier {
             self.retain_when_due();
         }
         self.flush_when_due(true);
+    }
+
+    fn take(&mut self, group: &mut Group, input: Input) {
+        match input {
+            Input::Batch(durable) => self.add(group, *durable),
+            Input::Facts(facts) => {
+                self.counts.facts_observed.fetch_add(facts.len() as u64, Ordering::Relaxed);
+                self.names.learn(&facts);
+                group.changes.facts.extend(facts);
+            }
+        }
     }
 
     fn add(&mut self, group: &mut Group, durable: Durable) {
@@ -163,9 +183,7 @@ impl Applier {
                     None => frame::decode(entry.encoding, &entry.payload),
                 };
                 match batch {
-                    Ok(batch) => {
-                        Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &mut self.inventory))
-                    }
+                    Ok(batch) => Some(convert(entry.stream, &batch, entry.received, clock_offset_ns, &self.names)),
                     // It was decoded before it was appended; a newer build's batch can come here after a downgrade.
                     Err(error) => {
                         tracing::error!(%error, position = lsn.0, "skipped a batch of the log");
@@ -293,7 +311,7 @@ impl Applier {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed to forget old state"),
         }
-        if self.inventory.is_full() {
+        if self.names.read().is_full() {
             self.learn_names_anew();
         }
         match self.store.forget_before(self.clock.wall().plus(history_ns.saturating_neg())) {
@@ -308,12 +326,9 @@ impl Applier {
 
 impl Applier {
     /// What has ended long ago is no longer in the state: the names that are left fit again.
-    fn learn_names_anew(&mut self) {
-        let mut inventory = Inventory::default();
-        let learnt = self.store.view().and_then(|view| view.facts(&NAMING, &mut |fact| inventory.learn(&fact)));
-        match learnt {
-            Ok(()) => self.inventory = inventory,
-            Err(error) => tracing::error!(%error, "failed to read the names anew"),
+    fn learn_names_anew(&self) {
+        if let Err(error) = self.store.view().and_then(|view| self.names.fill(&*view)) {
+            tracing::error!(%error, "failed to read the names anew");
         }
     }
 }

@@ -47,6 +47,8 @@ counts! {
     append_failures,
     /// Batches merged into the state.
     batches_applied,
+    /// Facts that the server itself observed.
+    facts_observed,
     /// Records refused in batches: no address, or no such local end.
     records_refused,
     /// Merges that failed and were tried again.

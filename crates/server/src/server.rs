@@ -12,12 +12,14 @@ use crate::apply::Applier;
 use crate::args::Args;
 use crate::auth::{Guard, Token, check_listener};
 use crate::counts::Counts;
+use crate::facts::FactSink;
 use crate::http::{App, router};
 use crate::ingest::frame::FRAME_BYTES_MAX;
 use crate::ingest::service::IngestService;
 use crate::ingest::streams::Streams;
 use crate::ingest::writer::{self, APPENDS_MAX, DURABLE_MAX};
 use crate::live::Live;
+use crate::names::Names;
 use crate::query::Sources;
 use anyhow::Context as _;
 use std::collections::HashMap;
@@ -34,8 +36,6 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use weir_daemon::clock::Clock;
 use weir_daemon::tasks::Tasks;
-use weir_inventory::Inventory;
-use weir_inventory::inventory::NAMING;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
 use weir_store::{StateStore as _, StoreError};
@@ -84,18 +84,20 @@ impl Server {
         let (http_address, agents_address) = (http.local_addr()?, agents.local_addr()?);
 
         let mut tasks = Tasks::new(shutdown.clone());
-        let (durable_sender, durable) = std::sync::mpsc::sync_channel(DURABLE_MAX);
+        let (inputs_sender, inputs) = std::sync::mpsc::sync_channel(DURABLE_MAX);
         let (appends_sender, appends) = mpsc::channel(APPENDS_MAX);
         let applier_shutdown = shutdown.clone();
         tasks.spawn(
             "applier",
             blocking(move || {
-                applier.run(&durable, &applier_shutdown);
+                applier.run(&inputs, &applier_shutdown);
                 Ok(())
             }),
         );
+        // Dropped here until something observes the cluster: the applier ends when its last sender is gone.
+        let _facts = FactSink::new(inputs_sender.clone(), Arc::clone(&sources.store));
         let (log, writer_counts) = (Arc::clone(&sources.log), Arc::clone(&counts));
-        tasks.spawn("log writer", blocking(move || writer::write(&log, appends, &durable_sender, &writer_counts)));
+        tasks.spawn("log writer", blocking(move || writer::write(&log, appends, &inputs_sender, &writer_counts)));
         let sessions = TaskTracker::new();
         let service = IngestService::new(
             Arc::clone(&sources.streams),
@@ -151,6 +153,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
     let watermark = store.watermark().map_err(failed)?;
     let live = Arc::new(Live::new(watermark));
     let streams = Arc::new(Streams::default());
+    let names = Arc::new(Names::default());
     let mut applier = Applier {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
@@ -159,7 +162,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
         counts: Arc::clone(&counts),
         retain_history: args.retain_history,
         applied: HashMap::new(),
-        inventory: Inventory::default(),
+        names: Arc::clone(&names),
         pending_since: None,
         retained_at: None,
     };
@@ -169,7 +172,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
             streams.recover(stream.stream, stream.applied_sequence);
             applier.recover(&stream);
         }
-        view.facts(&NAMING, &mut |fact| applier.inventory.learn(&fact)).map_err(failed)?;
+        names.fill(&*view).map_err(failed)?;
     }
     let mut replayed = 0_u64;
     let (log, recovery) = Log::open(&store.folder().log(), watermark, &mut |entry| {
@@ -184,7 +187,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
     counts.log_cut_bytes.store(recovery.cut_bytes, Ordering::Relaxed);
     let log = Arc::new(Mutex::new(log));
     applier.log = Some(Arc::clone(&log));
-    let sources = Arc::new(Sources { store, live, log, streams, clock, counts });
+    let sources = Arc::new(Sources { store, live, names, log, streams, clock, counts });
     Ok(Opened { applier, sources })
 }
 

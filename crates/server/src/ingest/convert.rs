@@ -3,6 +3,7 @@
 //! A record that cannot be what it says (no address, an index out of range, an unknown protocol) is left out and
 //! counted; the rest of its batch stands.
 
+use crate::names::Names;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_inventory::Inventory;
@@ -35,25 +36,24 @@ pub(crate) struct Converted {
     pub(crate) dns: Vec<DnsCount>,
 }
 
-/// Converts a batch of `stream`. `inventory` says who a local end is.
+/// Converts a batch of `stream`. `names` learns its facts, and says who an end is.
 pub(crate) fn convert(
     stream: StreamId,
     batch: &Batch,
     received: UnixNanos,
     clock_offset_ns: Option<i64>,
-    inventory: &mut Inventory,
+    names: &Names,
 ) -> Converted {
     let node = NodeName(clip(&batch.node));
     let boot = sixteen(&batch.boot_id);
     let facts: Vec<Fact> = batch.metadata.iter().map(|fact| to_fact(fact, &node, batch.covers_to_unix_ns)).collect();
-    for fact in &facts {
-        inventory.learn(fact);
-    }
+    names.learn(&facts);
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
     let mut refused = 0;
     let node_text: Arc<str> = node.0.as_str().into();
     let nothing = LocalEnd::default();
+    let inventory = names.read();
     for record in &batch.records {
         // An index beyond the list with an empty list means that the agent knows nothing of any owner.
         let end = match batch.local_ends.get(record.local_end as usize) {
@@ -68,10 +68,11 @@ pub(crate) fn convert(
             refused += 1;
             continue;
         };
-        rows.extend(to_row(record, &reading, &node_text, inventory));
+        rows.extend(to_row(record, &reading, &node_text, &inventory));
         transactions.push(reading);
     }
-    name_remote_ends(&transactions, &mut rows, inventory);
+    name_remote_ends(&transactions, &mut rows, &inventory);
+    drop(inventory);
     let told = batch.translations.len();
     let translations: Vec<Translation> =
         batch.translations.iter().filter_map(|told| to_translation(told, &node)).collect();

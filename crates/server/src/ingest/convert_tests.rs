@@ -37,7 +37,7 @@ fn batch(records: Vec<Record>) -> Batch {
 }
 
 fn converted(batch: &Batch) -> Converted {
-    convert(StreamId([1; 16]), batch, UnixNanos(1), None, &mut Inventory::default())
+    convert(StreamId([1; 16]), batch, UnixNanos(1), None, &Names::default())
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The one thread that writes the log: everything that arrives while it syncs shares the next sync.
 
+use crate::apply::Input;
 use crate::counts::Counts;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -40,7 +41,7 @@ pub(crate) struct Durable {
 pub(crate) fn write(
     log: &Mutex<Log>,
     mut appends: mpsc::Receiver<Append>,
-    applier: &SyncSender<Durable>,
+    applier: &SyncSender<Input>,
     counts: &Arc<Counts>,
 ) -> anyhow::Result<()> {
     while let Some(first) = appends.blocking_recv() {
@@ -66,7 +67,7 @@ pub(crate) fn write(
                         batch: append.batch,
                         clock_offset_ns: append.clock_offset_ns,
                     };
-                    if applier.send(durable).is_err() {
+                    if applier.send(Input::Batch(Box::new(durable))).is_err() {
                         anyhow::bail!("the applier is gone; the batch is in the log and is applied at the next start");
                     }
                 }

@@ -1,8 +1,7 @@
 //! What clients asked of DNS servers, summed by client, server, name and type.
 
-use super::ends::{End, Ends};
+use super::ends::{End, Ends, Naming};
 use super::params::{Grouping, Question};
-use super::selection::Selection;
 use super::{Sources, completeness, cut, records, rfc3339};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -38,7 +37,6 @@ type Named = (EdgeEnd, EdgeEnd);
 /// Answers `/api/v1/dns`.
 pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<DnsRow>, StoreError> {
     let (view, _) = sources.live.read(&*sources.store)?;
-    let naming = Selection::of_names(&*view)?;
     let since = question.since.unwrap_or(UnixNanos(i64::MIN));
     let until = question.until.unwrap_or(UnixNanos(i64::MAX));
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
@@ -47,7 +45,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     view.dns(since, until, &mut |count| {
         let ends = known
             .entry((count.node.clone(), count.client.clone(), count.server, count.name.clone()))
-            .or_insert_with(|| name_ends(&naming, &count, question));
+            .or_insert_with(|| name_ends(Naming { inventory: &sources.names.read() }, &count, question));
         let Some((client, server)) = ends else { return };
         let key = Key {
             client: client.clone(),
@@ -66,7 +64,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     Ok(Answer { items, completeness })
 }
 
-fn name_ends(naming: &Selection, count: &DnsCount, question: &Question) -> Option<Named> {
+fn name_ends(naming: Naming<'_>, count: &DnsCount, question: &Question) -> Option<Named> {
     let (client, server) = (client_end(naming, count), server_end(naming, count));
     let ends = Ends { client: &client, server: &server };
     // `name` is the queried name's or an end's; the other filters are about the ends.
@@ -83,7 +81,7 @@ fn name_ends(naming: &Selection, count: &DnsCount, question: &Question) -> Optio
     })
 }
 
-fn client_end(naming: &Selection, count: &DnsCount) -> End {
+fn client_end(naming: Naming<'_>, count: &DnsCount) -> End {
     let DnsClient { process, container_id, cgroup_path, .. } = &count.client;
     let nowhere = IpAddr::from([0; 4]);
     let mut endpoint = naming.inventory.own(process, container_id, nowhere);
@@ -103,7 +101,7 @@ fn client_end(naming: &Selection, count: &DnsCount) -> End {
     }
 }
 
-fn server_end(naming: &Selection, count: &DnsCount) -> End {
+fn server_end(naming: Naming<'_>, count: &DnsCount) -> End {
     let (endpoint, certainty) = naming.inventory.by_address(count.server, count.last);
     let node = if count.server.is_loopback() {
         Some(count.node.0.clone())

@@ -4,7 +4,7 @@
 //! the client's node did not cover the row (R5). What a covered client's node should have told but did not is a told
 //! loss, `unpaired`, so that edges plus losses equal the connections.
 
-use super::ends::{EndId, EndTable, Ends};
+use super::ends::{EndId, EndTable, Ends, Naming};
 use super::params::Question;
 use super::records::evicted;
 use super::selection::{Depth, Moved, Selection, Subject};
@@ -52,7 +52,9 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     let now = sources.clock.wall();
     let (view, pending) = sources.live.read(&*sources.store)?;
     let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
-    let mut table = EndTable::new(&selection);
+    let inventory = sources.names.read();
+    let naming = Naming { inventory: &inventory };
+    let mut table = EndTable::new(&selection, naming);
     // `None`: the question's filters do not let these ends through.
     let mut sums: HashMap<Between, Option<Sum>> = HashMap::new();
     let mut unpaired: BTreeMap<String, Loss> = BTreeMap::new();
@@ -69,12 +71,12 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         let between = Between { client, server, port, protocol: subject.protocol };
         let sum = sums.entry(between).or_insert_with(|| {
             let ends = Ends { client: table.get(client), server: table.get(server) };
-            passes(&selection, ends, port, question).then(Sum::default)
+            passes(naming, ends, port, question).then(Sum::default)
         });
         let Some(sum) = sum else { continue };
         let mut counted = moved.all;
         if verdict.is_unpaired_server()
-            && let Some(told) = told_elsewhere(&selection, subject, &moved)
+            && let Some(told) = told_elsewhere(&selection, naming, subject, &moved)
         {
             let loss = unpaired.entry(subject.node.to_string()).or_default();
             loss.count += 1;
@@ -89,6 +91,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         sum.add(verdict.side, counted, subject, failed_within(subject, question));
     }
     let mut items = by_grouping(&table, sums, question);
+    drop(inventory);
     // Stable: edges of the same size stay in the order of their names.
     items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
     let losses = unpaired.into_iter().map(|(node, loss)| Loss {
@@ -106,13 +109,13 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     Ok(Answer { items, completeness })
 }
 
-fn passes(selection: &Selection, ends: Ends<'_>, port: u16, question: &Question) -> bool {
+fn passes(naming: Naming<'_>, ends: Ends<'_>, port: u16, question: &Question) -> bool {
     let on_node = |glob: &super::params::Glob| {
         [ends.client, ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
     };
     question.node.as_ref().is_none_or(on_node)
         && question.port.is_none_or(|asked| asked == port)
-        && selection.ends_pass(ends, question)
+        && naming.ends_pass(ends, question)
 }
 
 /// The sums under the asked grouping, in the order of their names.
@@ -147,12 +150,13 @@ fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, questi
 
 /// What of an unpaired server's view lies within the client node's coverage: the client's view should be there and is
 /// not. `None`: nothing of it.
-fn told_elsewhere(selection: &Selection, subject: &Subject, moved: &Moved) -> Option<Deltas> {
+fn told_elsewhere(selection: &Selection, naming: Naming<'_>, subject: &Subject, moved: &Moved) -> Option<Deltas> {
+    let is_covered = || selection.is_client_covered(naming.inventory, subject);
     if moved.rows == 0 {
-        return selection.is_client_covered(subject).then(Deltas::default);
+        return is_covered().then(Deltas::default);
     }
     let covered = moved.while_client_covered;
-    (!covered.is_zero() || (moved.all.is_zero() && selection.is_client_covered(subject))).then_some(covered)
+    (!covered.is_zero() || (moved.all.is_zero() && is_covered())).then_some(covered)
 }
 
 fn minus(all: Deltas, part: Deltas) -> Deltas {

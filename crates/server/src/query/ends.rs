@@ -10,6 +10,7 @@ use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use weir_inventory::Inventory;
 use weir_model::{Certainty, Endpoint, Side};
 use weir_wire::api::EdgeEnd;
 
@@ -43,17 +44,24 @@ pub(crate) struct EndId(usize);
 /// What an own end's name follows from, without copying it.
 type Own<'a> = (&'a str, &'a str, &'a str, &'a str, IpAddr);
 
+/// Who is who, for as long as some ends are named: the live inventory, held still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Naming<'a> {
+    pub(crate) inventory: &'a Inventory,
+}
+
 /// Every different end of a selection, named once: a hundred thousand connections have few.
 pub(crate) struct EndTable<'a> {
     selection: &'a Selection,
+    naming: Naming<'a>,
     ends: Vec<End>,
     by_content: HashMap<End, EndId>,
     own: HashMap<Own<'a>, EndId>,
 }
 
 impl<'a> EndTable<'a> {
-    pub(crate) fn new(selection: &'a Selection) -> Self {
-        Self { selection, ends: Vec::new(), by_content: HashMap::new(), own: HashMap::new() }
+    pub(crate) fn new(selection: &'a Selection, naming: Naming<'a>) -> Self {
+        Self { selection, naming, ends: Vec::new(), by_content: HashMap::new(), own: HashMap::new() }
     }
 
     pub(crate) fn get(&self, id: EndId) -> &End {
@@ -77,9 +85,9 @@ impl<'a> EndTable<'a> {
             None if subject.flow.local == subject.flow.remote => own,
             None => {
                 let is_client = verdict.is_none_or(|verdict| verdict.side == Side::Client);
-                let mut end = self.selection.end_by_address(subject);
+                let mut end = self.naming.end_by_address(self.selection, subject);
                 if is_client {
-                    self.selection.name_by_dns(subject, &mut end);
+                    self.naming.name_by_dns(self.selection, subject, &mut end);
                 }
                 self.add(end)
             }
@@ -97,7 +105,7 @@ impl<'a> EndTable<'a> {
         if let Some(id) = self.own.get(&key) {
             return *id;
         }
-        let end = End { address, ..self.selection.own_end(subject) };
+        let end = End { address, ..self.naming.own_end(subject) };
         let id = self.add(end);
         self.own.insert(key, id);
         id
@@ -114,8 +122,8 @@ impl<'a> EndTable<'a> {
     }
 }
 
-impl Selection {
-    fn own_end(&self, subject: &Subject) -> End {
+impl Naming<'_> {
+    fn own_end(self, subject: &Subject) -> End {
         let endpoint = self.inventory.own(&subject.process, &subject.container_id, subject.tuple.local.ip());
         let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
         End {
@@ -130,11 +138,11 @@ impl Selection {
         }
     }
 
-    fn end_by_address(&self, subject: &Subject) -> End {
-        let verdict = self.verdicts.get(&subject.id);
+    fn end_by_address(self, selection: &Selection, subject: &Subject) -> End {
+        let verdict = selection.verdicts.get(&subject.id);
         let is_server = verdict.is_some_and(|verdict| verdict.side == Side::Server);
         let address = if is_server {
-            self.opener(subject)
+            selection.opener(subject)
         } else {
             verdict.map_or(subject.flow, |verdict| verdict.tuple).remote.ip()
         };
@@ -181,23 +189,23 @@ impl Selection {
 
     /// A server beyond every known node by the name that its client had last been told for its address when it connected.
     /// Never one whose address is the cluster's own, whoever holds it now.
-    fn name_by_dns(&self, subject: &Subject, end: &mut End) {
-        if self.told.is_empty() || end.endpoint.kind != "external" || self.inventory.is_held(end.address) {
+    fn name_by_dns(self, selection: &Selection, subject: &Subject, end: &mut End) {
+        if selection.told.is_empty() || end.endpoint.kind != "external" || self.inventory.is_held(end.address) {
             return;
         }
         let Some(client) = &subject.client_key else { return };
-        if let Some(name) = self.told.name(&subject.node, client, end.address, subject.from) {
+        if let Some(name) = selection.told.name(&subject.node, client, end.address, subject.from) {
             name.clone_into(&mut end.endpoint.name);
             end.certainty = Certainty::Inferred;
         }
     }
 
-    pub(crate) fn zone(&self, node: &str) -> Option<String> {
+    pub(crate) fn zone(self, node: &str) -> Option<String> {
         self.inventory.node(node)?.attributes.get(ZONE).cloned()
     }
 
     /// Whether any attribute `key` that was collected about the end matches.
-    fn has_label(&self, end: &End, key: &str, pattern: &super::params::Glob) -> bool {
+    fn has_label(self, end: &End, key: &str, pattern: &super::params::Glob) -> bool {
         let own = match key {
             "process" => Some(&end.process),
             "container_id" => Some(&end.container_id),
@@ -216,7 +224,7 @@ impl Selection {
 
     /// Whether the question's filters on names let a connection with these ends through. A name filter looks at every
     /// name of an end: pod, container, process, container id, address.
-    pub(crate) fn ends_pass(&self, ends: Ends<'_>, question: &Question) -> bool {
+    pub(crate) fn ends_pass(self, ends: Ends<'_>, question: &Question) -> bool {
         let both = [ends.client, ends.server];
         let named = |end: &End, glob: &super::params::Glob| end.texts().iter().any(|text| glob.matches(text));
         question.from.as_ref().is_none_or(|glob| named(ends.client, glob))

@@ -15,6 +15,7 @@ pub(crate) mod status;
 use crate::counts::Counts;
 use crate::ingest::streams::Streams;
 use crate::live::Live;
+use crate::names::Names;
 use std::sync::{Arc, Mutex};
 use weir_daemon::clock::Clock;
 use weir_model::UnixNanos;
@@ -25,6 +26,7 @@ use weir_store::embedded::log::Log;
 pub(crate) struct Sources {
     pub(crate) store: Arc<Embedded>,
     pub(crate) live: Arc<Live>,
+    pub(crate) names: Arc<Names>,
     pub(crate) log: Arc<Mutex<Log>>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) clock: Arc<dyn Clock>,

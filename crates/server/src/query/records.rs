@@ -1,6 +1,6 @@
 //! The stored records: transactions, connections (transactions with what moved in the span), and metadata.
 
-use super::ends::{EndTable, Ends};
+use super::ends::{EndTable, Ends, Naming};
 use super::params::Question;
 use super::selection::{Depth, Selection, Subject};
 use super::{Sources, completeness, cut, rfc3339};
@@ -14,7 +14,7 @@ use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_E
 pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Answer<Transaction>, StoreError> {
     let (view, pending) = sources.live.read(&*sources.store)?;
     let selection = Selection::load(sources, &*view, &pending, question, Depth::State)?;
-    let mut found = matching(&selection, question);
+    let mut found = matching(sources, &selection, question);
     found.sort_unstable_by_key(|subject| (std::cmp::Reverse(subject.last), subject.id));
     let omitted = cut(&mut found, question.limit);
     let items = found.into_iter().filter_map(|subject| transaction(&selection, subject)).collect();
@@ -28,7 +28,7 @@ pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Ans
 pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answer<ConnectionRow>, StoreError> {
     let (view, pending) = sources.live.read(&*sources.store)?;
     let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
-    let mut found = matching(&selection, question);
+    let mut found = matching(sources, &selection, question);
     let moved = |subject: &Subject| selection.moved.get(&subject.id).copied().unwrap_or_default().all;
     found.sort_by_cached_key(|subject| {
         let moved = moved(subject);
@@ -76,13 +76,15 @@ pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<
     Ok(Answer { items: found.into_iter().map(metadata_row).collect(), completeness })
 }
 
-fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subject> {
+fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question) -> Vec<&'a Subject> {
     let by_names = question.from.is_some()
         || question.to.is_some()
         || question.name.is_some()
         || question.namespace.is_some()
         || question.label.is_some();
-    let mut table = EndTable::new(selection);
+    let inventory = sources.names.read();
+    let naming = Naming { inventory: &inventory };
+    let mut table = EndTable::new(selection, naming);
     let mut passes = |subject: &'a Subject| {
         subject.in_span
             && subject.transaction.is_some()
@@ -93,7 +95,7 @@ fn matching<'a>(selection: &'a Selection, question: &Question) -> Vec<&'a Subjec
                 .is_none_or(|port| subject.tuple.local.port() == port || subject.tuple.remote.port() == port)
             && (!by_names || {
                 let (client, server, _) = table.of(subject);
-                selection.ends_pass(Ends { client: table.get(client), server: table.get(server) }, question)
+                naming.ends_pass(Ends { client: table.get(client), server: table.get(server) }, question)
             })
     };
     selection.subjects.values().filter(|subject| passes(subject)).collect()

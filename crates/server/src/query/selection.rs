@@ -6,13 +6,13 @@
 use super::Sources;
 use super::completeness::Covered;
 use super::params::{OpenOrClosed, Question};
+use crate::names::Names;
 use crate::pairing::{self, Verdict, View};
 use crate::told::Told;
 use crate::translations::HOPS_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use weir_inventory::Inventory;
-use weir_inventory::inventory::NAMING;
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
     HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, client_key,
@@ -65,7 +65,7 @@ pub(crate) struct Selection {
     pub(crate) moved: HashMap<ConnectionId, Moved>,
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
     translations: BTreeSet<Translation>,
-    pub(crate) inventory: Inventory,
+    names: Arc<Names>,
     pub(crate) told: Told,
     pub(crate) covered: Covered,
 }
@@ -89,7 +89,6 @@ impl Selection {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
-        let inventory = inventory(view)?;
         let mut told = Told::default();
         // A connection that is open in the span may have begun long before it.
         view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
@@ -105,7 +104,7 @@ impl Selection {
             moved: HashMap::new(),
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
-            inventory,
+            names: Arc::clone(&sources.names),
             told,
             covered: Covered::of(&view.coverage(since, until)?),
         };
@@ -114,19 +113,6 @@ impl Selection {
         }
         selection.find_counterparts(view, &boots)?;
         Ok(selection)
-    }
-
-    /// Nothing but names: for ends that are no connection's.
-    pub(crate) fn of_names(view: &dyn StateView) -> Result<Self, StoreError> {
-        Ok(Self {
-            subjects: HashMap::new(),
-            moved: HashMap::new(),
-            verdicts: HashMap::new(),
-            translations: BTreeSet::new(),
-            inventory: inventory(view)?,
-            told: Told::default(),
-            covered: Covered::default(),
-        })
     }
 
     fn add_history(
@@ -156,7 +142,7 @@ impl Selection {
         moved.all += own;
         moved.rows += 1;
         if row.view == Some(Side::Server)
-            && client_covered(&self.inventory, &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
+            && client_covered(&self.names.read(), &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
         {
             moved.while_client_covered += own;
         }
@@ -221,16 +207,10 @@ impl Selection {
     }
 
     /// Whether the client's node would have told of a view of this connection, had it one.
-    pub(crate) fn is_client_covered(&self, subject: &Subject) -> bool {
+    pub(crate) fn is_client_covered(&self, inventory: &Inventory, subject: &Subject) -> bool {
         let (own, other) = (subject.flow.local.ip(), self.opener(subject));
-        client_covered(&self.inventory, &self.covered, &subject.node, other, own, subject.last)
+        client_covered(inventory, &self.covered, &subject.node, other, own, subject.last)
     }
-}
-
-fn inventory(view: &dyn StateView) -> Result<Inventory, StoreError> {
-    let mut inventory = Inventory::default();
-    view.facts(&NAMING, &mut |fact| inventory.learn(&fact))?;
-    Ok(inventory)
 }
 
 trait InsertIfNew {
