@@ -26,6 +26,7 @@ packages: ## Install the packages that building needs and this machine lacks
 .PHONY: test-packages
 test-packages: ## The same, and what the tests need beyond
 	@scripts/packages.sh build test demo
+	@scripts/kubectl.sh
 
 ui/node_modules/.package-lock.json: ui/package.json ui/package-lock.json
 	cd ui && npm ci --no-audit --no-fund
@@ -70,6 +71,18 @@ accuracy: test-packages ## Every kind of traffic on every path against its truth
 bench-footprint: build test-packages ## What tracer and agent use: at rest, at 2,000 and 10,000 connects/s, with 200,000 rows (root, 5 minutes; BENCH_FLAGS=--quick: 2)
 	$(CARGO) build --release --locked --bins -p weir-testkit
 	@scripts/bench-footprint.sh $(BENCH_FLAGS)
+
+.PHONY: image
+image: packages ## The image for Kubernetes (IMAGE=REGISTRY/weir:TAG), built by the Docker engine that answers
+	@scripts/packages.sh image
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	@scripts/image.sh
+
+.PHONY: image-check
+image-check: packages ## The same with a Docker engine of its own, then what is promised of it (root)
+	@scripts/packages.sh image
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	@scripts/image.sh --check
 
 .PHONY: deny
 deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. Arguments: `build`, `test`, `demo`.
+# Installs the Debian packages that are missing. Arguments: `build`, `test`, `demo`, `image`, `unzip`.
 # Each line below: what must be there (a command or a file), then the package that brings it.
 set -euo pipefail
 
@@ -24,6 +24,17 @@ iptables-restore iptables
 conntrack conntrack
 nsenter util-linux
 sysctl procps
+'
+
+image='
+dockerd docker.io
+docker docker.io
+readelf binutils
+curl curl
+nsenter util-linux
+'
+unzip='
+unzip unzip
 '
 
 missing=()

@@ -29,18 +29,25 @@ pub struct Args {
     /// The most bytes of batches that are kept; beyond it the oldest are dropped, counted and told
     #[arg(long, env = "WEIR_SPOOL_MAX_BYTES", default_value = "512MiB", value_parser = spool_bytes, value_name = "BYTES")]
     pub spool_max_bytes: u64,
+    /// Only make the spool's folder, open it to this group (a number), and exit: for a folder that root must make and
+    /// an ordinary user's agent fills, as on a Kubernetes node
+    #[arg(long, env = "WEIR_PREPARE_SPOOL", value_name = "GROUP")]
+    pub prepare_spool: Option<u32>,
     /// The longest that a batch is kept
     #[arg(long, env = "WEIR_SPOOL_MAX_AGE", default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub spool_max_age: Duration,
     /// The server that takes the batches
     #[arg(long, env = "WEIR_SERVER", default_value = "http://127.0.0.1:7781", value_name = "URL")]
     pub server: String,
-    /// A file that holds the token for the server, and for /metrics where it is not on loopback
+    /// A file that holds the token for the server
     #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "WEIR_METRICS_LISTEN", default_value = "127.0.0.1:7782", value_name = "ADDR")]
     pub metrics_listen: SocketAddr,
+    /// A file that holds the token for /metrics [default: that of --token-file where it is not on loopback]
+    #[arg(long, env = "WEIR_METRICS_TOKEN_FILE", value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
     /// The node's name [default: the host name]
     #[arg(long, env = "WEIR_NODE", value_name = "NAME")]
     pub node: Option<String>,

@@ -17,6 +17,9 @@ fn main() -> ExitCode {
 fn start() -> anyhow::Result<()> {
     let args: Args = config::parse("agent", std::env::args_os())?;
     logging::init(&args.log, args.log_format)?;
+    if let Some(group) = args.prepare_spool {
+        return Ok(weir_agent::spool::prepare::prepare(&args.spool_folder(), group)?);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
         let shutdown = shutdown::on_signals()?;

@@ -10,7 +10,7 @@ use crate::observe::{self, Failure, Feed, Observed, SourceState};
 use crate::spool::folder::random;
 use crate::spool::{Limits, Spool};
 use anyhow::{Context, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -38,13 +38,15 @@ const GRACE: Duration = Duration::from_secs(3);
 /// When a setting is wrong, the spool is held by another agent or cannot be used, or a listener cannot be opened.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let token = read_token(&args)?;
+    let token = args.token_file.as_deref().map(read_token).transpose()?;
+    let metrics_token = args.metrics_token_file.as_deref().map(read_token).transpose()?;
     let server = endpoint(&args.server)?;
     let socket = observe::socket_path(&args.feed).map_err(|text| anyhow::anyhow!("--feed {text}"))?;
     let loopback = args.metrics_listen.ip().is_loopback();
-    if !loopback && token.is_none() && !args.insecure {
+    if !loopback && token.is_none() && metrics_token.is_none() && !args.insecure {
         bail!(
-            "--metrics-listen {} is not on loopback: give --token-file, or --insecure to serve it to anyone",
+            "--metrics-listen {} is not on loopback: give --metrics-token-file (or --token-file), or --insecure to serve \
+             it to anyone",
             args.metrics_listen
         );
     }
@@ -117,20 +119,19 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("observe", observer.run(shutdown.clone(), stop.clone()));
     tasks.spawn("export", export::run(exporter, durable_rx, stop));
-    let metrics_token = if loopback { None } else { token };
+    let metrics_token = metrics_token.or(if loopback { None } else { token });
     tasks.spawn("metrics", metrics::serve(listener, metrics, metrics_token, shutdown));
     tasks.run(GRACE).await
 }
 
-fn read_token(args: &Args) -> anyhow::Result<Option<String>> {
-    let Some(path) = &args.token_file else { return Ok(None) };
+fn read_token(path: &Path) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("failed to read token file {}", path.display()))?;
     let token = text.trim();
     if token.is_empty() {
         bail!("token file {} is empty", path.display());
     }
-    Ok(Some(token.to_owned()))
+    Ok(token.to_owned())
 }
 
 fn endpoint(server: &str) -> anyhow::Result<Endpoint> {

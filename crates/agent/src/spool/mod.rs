@@ -10,6 +10,7 @@
 
 pub mod folder;
 pub mod format;
+pub mod prepare;
 mod segment;
 
 use crate::attribute::saved::SavedPart;
