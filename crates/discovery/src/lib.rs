@@ -5,13 +5,17 @@
 //! - [`proc`]: the same processes read from `/proc`, for feeds that are not weir's.
 //! - [`node`]: the node's name, addresses, kernel and boot.
 //! - [`said`]: what a source says of one thing.
+//! - [`source`]: a source of metadata, as the agent runs it.
+//! - [`collect`]: what is collected beside, by configuration.
 //! - [`permissions`]: every call to a kubelet or an API server.
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
 
+pub mod collect;
 pub mod node;
 pub mod permissions;
 pub mod proc;
 pub mod said;
+pub mod source;
 pub mod tracer;
 pub mod unix_http;
