@@ -9,7 +9,7 @@ manifest=deploy/kubernetes/base/node.yaml
 
 folder=$(mktemp -d /tmp/weir-image.XXXXXX)
 export DOCKER_HOST=unix://$folder/docker.sock
-engine=
+engine= tracer=
 # Also after Ctrl-C: no container, no engine, no mount stays.
 clean() {
   trap - EXIT
@@ -18,6 +18,7 @@ clean() {
     containers=$(docker ps --all --quiet 2>/dev/null) || containers=
     # shellcheck disable=SC2086 # one word a container
     [ -z "$containers" ] || docker rm --force --volumes $containers >/dev/null 2>&1 || true
+    [ -z "$tracer" ] || runc --root "$folder/runc" delete --force "$tracer" 2>/dev/null || true
     kill "$engine" 2>/dev/null && wait "$engine" 2>/dev/null || true
   fi
   awk -v below="$folder/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
@@ -38,7 +39,8 @@ until_true() {
     if [ "$left" -eq 0 ]; then
       echo "FAILED: $what" >&2
       docker ps --all >&2
-      for name in server tracer agent; do docker logs --tail 20 "$name" 2>&1 | sed "s/^/$name: /" >&2 || true; done
+      tail -20 "$folder/tracer.log" >&2 || true
+      for name in server agent; do docker logs --tail 20 "$name" 2>&1 | sed "s/^/$name: /" >&2 || true; done
       exit 1
     fi
     sleep 0.1
@@ -64,8 +66,9 @@ for program in weir weir-agent weir-tracer; do
   docker run --rm --network none --read-only --entrypoint "/$program" "$image" --version
 done
 
-# As in deploy/kubernetes/base: users, groups, capabilities, mounts. Docker 20.10's own seccomp profile knows no CAP_BPF
-# (that is what the component unconfined-seccomp is for), so the tracer runs without one here.
+# As in deploy/kubernetes/base: users, groups, capabilities, mounts. Docker 20.10 knows no CAP_BPF, so the tracer's container
+# is made with runc, as containerd makes it, from the image's files; without a seccomp profile, as with the component
+# unconfined-seccomp.
 plain=(--read-only --cap-drop ALL --security-opt no-new-privileges)
 group=$(sed -n 's/.*fsGroup: //p' $manifest)
 capabilities=$(sed -n 's/.* add: \[\(.*\)\]/\1/p' $manifest | tr -d ,)
@@ -96,12 +99,33 @@ docker run --rm --network none --user 0:0 --group-add "$group" "${plain[@]}" --v
 [ "$(stat -c %g:%a "$folder/spool")" = "$group:2770" ]
 echo "ok: root without a capability gives the spool's folder to group $group"
 
-added=()
-for capability in $capabilities; do added+=(--cap-add "$capability"); done
-docker run --detach --name tracer --pid host --network host --user 0:0 --group-add "$group" "${plain[@]}" "${added[@]}" \
-  --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-  --volume "$folder/run:/run/weir" --volume /sys/fs/cgroup:/sys/fs/cgroup:ro \
-  --entrypoint /weir-tracer "$image" --socket=/run/weir/tracer.sock "--socket-group=$group" >/dev/null
+mkdir -p "$folder/tracer/rootfs"
+held=$(docker create "$image")
+docker export "$held" | tar -xf - -C "$folder/tracer/rootfs"
+docker rm "$held" >/dev/null
+(cd "$folder/tracer" && runc spec)
+node -e '
+  const [file, run, group, ...capabilities] = process.argv.slice(1);
+  const fs = require("node:fs");
+  const spec = JSON.parse(fs.readFileSync(file));
+  const held = capabilities.map((name) => `CAP_${name}`);
+  spec.process = {
+    ...spec.process, terminal: false, noNewPrivileges: true,
+    args: ["/weir-tracer", "--socket=/run/weir/tracer.sock", `--socket-group=${group}`],
+    user: { uid: 0, gid: 0, additionalGids: [Number(group)] },
+    capabilities: { bounding: held, effective: held, permitted: held },
+  };
+  spec.root.readonly = true;
+  const bind = (source, destination, ...options) => ({ type: "bind", source, destination, options: ["rbind", "rprivate", ...options] });
+  // hostPID and hostNetwork; without a network namespace of its own a container has that of the host at /sys.
+  spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== "pid" && type !== "network");
+  spec.mounts = spec.mounts.filter(({ destination }) => !destination.startsWith("/sys"));
+  spec.mounts.push(bind("/sys", "/sys", "ro"), bind("/sys/fs/cgroup", "/sys/fs/cgroup", "ro"), bind(run, "/run/weir"));
+  fs.writeFileSync(file, JSON.stringify(spec));
+' "$folder/tracer/config.json" "$folder/run" "$group" $capabilities
+tracer=weir-image-check-$$
+runc --root "$folder/runc" run --detach --bundle "$folder/tracer" --pid-file "$folder/tracer.pid" "$tracer" \
+  </dev/null >"$folder/tracer.log" 2>&1
 tracer_status() { curl --silent --fail --unix-socket "$folder/run/tracer.sock" http://weir/status; }
 until_true "the tracer serves /status with exactly $capabilities" tracer_status
 tracer_status | grep -Eo '"(mode|state)": *"[a-z]+"' | xargs echo "   "
@@ -125,4 +149,10 @@ edges() {
 sees_itself() { edges | tr -d ' \n' | grep -Eq '"client":\{[^}]*"name":"weir-agent"'; }
 until_true "the edges have the agent's own connection to the server" sees_itself
 awk '/^Uid:/ {exit $2 == 65532 ? 0 : 1}' "/proc/$(docker inspect --format '{{.State.Pid}}' agent)/status"
-docker stats --no-stream --format '    {{.Name}}: {{.MemUsage}}' tracer agent server
+echo "ok: the agent runs as user 65532"
+tracer_pid=$(cat "$folder/tracer.pid")
+grep -E '^Cap(Eff|Bnd|Amb):' "/proc/$tracer_pid/status" | xargs echo "    tracer:"
+for name in agent server; do
+  docker stats --no-stream --format '    {{.Name}}: {{.MemUsage}}' "$name"
+done
+awk '/^VmRSS:/ {print "    tracer: " $2 " kB resident"}' "/proc/$tracer_pid/status"

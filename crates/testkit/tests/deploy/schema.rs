@@ -113,6 +113,7 @@ const WORDS: &[(&str, &[&str])] = &[
     (".seccompProfile.type", &["RuntimeDefault", "Unconfined"]),
     (".appArmorProfile.type", &["RuntimeDefault", "Unconfined"]),
     (".hostPath.type", &["", "Directory", "DirectoryOrCreate", "Socket", "File"]),
+    (".recursiveReadOnly", &["Disabled", "IfPossible", "Enabled"]),
     (".protocol", &["TCP", "UDP", "SCTP"]),
     (".fsGroupChangePolicy", &["OnRootMismatch", "Always"]),
     (".fieldPath", &["spec.nodeName", "status.hostIP", "metadata.namespace"]),
