@@ -67,8 +67,8 @@ for program in weir weir-agent weir-tracer; do
 done
 
 # As in deploy/kubernetes/base: users, groups, capabilities, mounts. Docker 20.10 knows no CAP_BPF, so the tracer's container
-# is made with runc, as containerd makes it, from the image's files; without a seccomp profile, as with the component
-# unconfined-seccomp.
+# is made with runc from the image's files, as containerd makes it, under the seccomp profile that this containerd has for
+# these capabilities.
 plain=(--read-only --cap-drop ALL --security-opt no-new-privileges)
 group=$(sed -n 's/.*fsGroup: //p' $manifest)
 capabilities=$(sed -n 's/.* add: \[\(.*\)\]/\1/p' $manifest | tr -d ,)
@@ -104,10 +104,19 @@ held=$(docker create "$image")
 docker export "$held" | tar -xf - -C "$folder/tracer/rootfs"
 docker rm "$held" >/dev/null
 (cd "$folder/tracer" && runc spec)
+# dockerd brought a containerd along. A container that is made there, not started, shows the profile.
+ctr=(ctr --address "$folder/exec/containerd/containerd.sock" --namespace profile)
+docker save "$image" | "${ctr[@]}" images import - >/dev/null
+usual=(CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE)
+"${ctr[@]}" containers create --seccomp $(printf ' --cap-drop CAP_%s' "${usual[@]}") $(printf ' --cap-add CAP_%s' $capabilities) \
+  "docker.io/library/$image" profile
+"${ctr[@]}" containers info profile >"$folder/profile.json"
+"${ctr[@]}" containers rm profile
 node -e '
-  const [file, run, group, ...capabilities] = process.argv.slice(1);
+  const [file, profile, run, group, ...capabilities] = process.argv.slice(1);
   const fs = require("node:fs");
   const spec = JSON.parse(fs.readFileSync(file));
+  spec.linux.seccomp = JSON.parse(fs.readFileSync(profile)).Spec.linux.seccomp;
   const held = capabilities.map((name) => `CAP_${name}`);
   spec.process = {
     ...spec.process, terminal: false, noNewPrivileges: true,
@@ -122,7 +131,7 @@ node -e '
   spec.mounts = spec.mounts.filter(({ destination }) => !destination.startsWith("/sys"));
   spec.mounts.push(bind("/sys", "/sys", "ro"), bind("/sys/fs/cgroup", "/sys/fs/cgroup", "ro"), bind(run, "/run/weir"));
   fs.writeFileSync(file, JSON.stringify(spec));
-' "$folder/tracer/config.json" "$folder/run" "$group" $capabilities
+' "$folder/tracer/config.json" "$folder/profile.json" "$folder/run" "$group" $capabilities
 tracer=weir-image-check-$$
 runc --root "$folder/runc" run --detach --bundle "$folder/tracer" --pid-file "$folder/tracer.pid" "$tracer" \
   </dev/null >"$folder/tracer.log" 2>&1
@@ -156,3 +165,7 @@ for name in agent server; do
   docker stats --no-stream --format '    {{.Name}}: {{.MemUsage}}' "$name"
 done
 awk '/^VmRSS:/ {print "    tracer: " $2 " kB resident"}' "/proc/$tracer_pid/status"
+# With the kernel's maps, as a limit counts it: memory of version 1, else version 2.
+cgroup=$(awk -F: '$2 == "memory" {print "/sys/fs/cgroup/memory" $3 "/memory.usage_in_bytes"; found = 1}
+  $2 == "" {two = "/sys/fs/cgroup" $3 "/memory.current"} END {if (!found) print two}' "/proc/$tracer_pid/cgroup")
+[ ! -r "$cgroup" ] || echo "    tracer: $(cat "$cgroup") bytes in its cgroup"
