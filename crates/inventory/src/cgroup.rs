@@ -51,10 +51,15 @@ impl fmt::Display for PodUid {
 /// `<slice>:cri-containerd:<id>`. A `crio-conmon-<id>` or `libpod-conmon-<id>` is the runtime's monitor beside the
 /// container, not the container.
 pub fn container(path: &str) -> Option<ContainerId> {
+    container_id(path).map(|id| ContainerId(id.into()))
+}
+
+/// The id of [`container`] where it stands in the path.
+pub fn container_id(path: &str) -> Option<&str> {
     path.rsplit('/').find_map(|segment| {
         let segment = segment.strip_suffix(".scope").unwrap_or(segment);
         let (prefix, id) = segment.rsplit_once(['-', ':']).unwrap_or(("", segment));
-        (!prefix.ends_with("conmon")).then_some(id).and_then(ContainerId::parse)
+        (!prefix.ends_with("conmon") && is_container_id(id)).then_some(id)
     })
 }
 

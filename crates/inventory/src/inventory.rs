@@ -1,287 +1,337 @@
-//! Who an end is (R6), from what its node told of its owner, and the metadata facts.
+//! Who an end is (R6): the one place that answers it, from every source's facts.
 //!
-//! [`Inventory`] is an index over facts: containers by id, pods by uid, holders of addresses with their validity. A local
-//! end is its pod, else its container, else its process; a remote end is the paired view's local end, else the one
-//! holder of its address at that time, else `external` with the address as its name, or `unknown` for a loopback
-//! address without a counterpart.
+//! ```text
+//! Fact ─▶ learn ─▶ things (one saying per source and time) ─▶ precedence ─▶ holders of addresses, namespaces, pids, ports
+//!                                                                               │
+//!                          local, remote, service_at, services_of ◀─────────────┘
+//! ```
+//!
+//! Laws, each held by a test (`tests/laws.rs`):
+//! - An answer is a function of the set of facts: order and repetition change nothing.
+//! - Nobody is named who did not hold the address, namespace or pid at that instant, as far as facts tell; where two may
+//!   have, nobody is.
+//! - A late fact names what was unknown and never gives another name to what was named: as long as sources do not
+//!   contradict each other and a node is vouched for ([`Inventory::vouch`]). What contradicts what was said before (a
+//!   second holder of one address at one time) turns a name into `unknown`, never into another one; where sources call
+//!   one thing by different names the better source's name stands from the moment it speaks, and the disagreement is
+//!   counted ([`Inventory::disagreements`]).
 
-use std::collections::{BTreeMap, HashMap};
+mod attributes;
+mod ends;
+mod holders;
+mod index;
+mod networks;
+mod owners;
+mod plain;
+mod ports;
+mod precedence;
+mod resolve;
+mod services;
+mod strings;
+mod things;
+mod who;
+
+pub use ends::{LocalEnd, RemoteEnd};
+pub use holders::UNCERTAINTY_NS;
+pub use plain::Thing;
+pub use resolve::Disagreement;
+pub use services::ServiceRef;
+pub use who::{Basis, Named, Who, Workload};
+
+use holders::{Holders, OPEN};
+use ipnet::IpNet;
+use networks::Networks;
+use precedence::Source;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use weir_model::{Certainty, Endpoint, Fact, UnixNanos};
+use strings::{Strings, Symbol};
+use things::{Kind, NONE, Saying, Things};
+use weir_model::{Fact, Protocol, UnixNanos, fact::attribute};
 
-/// Facts that the index takes at most; beyond that new things stay unnamed.
-const NAMES_MAX: usize = 200_000;
-/// How far apart the clocks of nodes may be: so close to a change of holders an address names nobody.
-const UNCERTAINTY_NS: i64 = 1_000_000_000;
-/// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
-pub const NAMING: [&str; 4] = ["node", "pod", "container", "service"];
-/// Characters of a container's id where its name is not known, as container tools print it.
-const SHORT_ID: usize = 12;
-
-/// What a thing is called, and what else was collected about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Thing {
-    /// One of [`weir_model::fact::kind`].
-    pub kind: String,
-    /// Unique within its kind.
-    pub id: String,
-    /// Its name, empty unknown.
-    pub name: String,
-    /// Its Kubernetes namespace, empty none.
-    pub namespace: String,
-    /// The id of what it belongs to, empty none.
-    pub parent: String,
-    /// The node that it is on.
-    pub node: String,
-    /// Everything else.
-    pub attributes: BTreeMap<String, String>,
-    said: UnixNanos,
-    from: UnixNanos,
-    to: Option<UnixNanos>,
+/// How much is kept. What is beyond is refused and counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Facts. A cluster of 5,000 nodes with 150,000 pods, two sources each, has about 1,100,000.
+    pub facts: usize,
+    /// Bytes of names, ids and attributes, each text counted once.
+    pub text_bytes: usize,
+    /// Addresses of one fact: a node with a bridge, an overlay and a few hundred virtual addresses stays below.
+    pub addresses: usize,
+    /// Attributes of one fact.
+    pub attributes: usize,
 }
 
-/// The index.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { facts: 4_000_000, text_bytes: 1 << 30, addresses: 1_024, attributes: 256 }
+    }
+}
+
+/// Facts, or parts of facts, that were not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Facts beyond [`Limits::facts`] or [`Limits::text_bytes`].
+    pub full: u64,
+    /// Facts of a kind that weir does not know, or without an id.
+    pub unreadable: u64,
+    /// Addresses beyond [`Limits::addresses`].
+    pub addresses: u64,
+    /// Attributes beyond [`Limits::attributes`].
+    pub attributes: u64,
+}
+
+/// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
+pub const NAMING: [&str; 8] = ["node", "namespace", "pod", "container", "replica_set", "job", "service", "endpoint"];
+
+/// The inventory. One writer.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    containers: HashMap<String, Thing>,
-    pods: HashMap<String, Thing>,
-    nodes: HashMap<String, Thing>,
-    holders: HashMap<IpAddr, Vec<Thing>>,
-    entries: usize,
+    limits: Limits,
+    refused: Refused,
+    strings: Strings,
+    things: Things,
+    words: Words,
+    networks: Networks,
+    /// Nodes, pods and containers by address.
+    addresses: Holders<IpAddr>,
+    /// Services by address.
+    virtuals: Holders<IpAddr>,
+    /// Services by node port.
+    node_ports: Holders<(u16, Protocol)>,
+    /// Services by the DNS name that they stand for.
+    external_names: Holders<Symbol>,
+    /// Services and namespaces by (namespace, name).
+    names: Holders<(Kind, Symbol, Symbol)>,
+    /// Endpoints by address.
+    endpoints: Holders<IpAddr>,
+    /// Pods, containers and processes by (node, network namespace).
+    namespaces: Holders<(Symbol, u32)>,
+    /// Processes and containers by (node, pid).
+    pids: Holders<(Symbol, u32)>,
+    /// Until when each node's agent has told everything, and since when it tells it.
+    vouched: HashMap<Symbol, Vouched>,
+    disputed: BTreeSet<u32>,
+}
+
+/// A node's agent has told, since `since`, everything that changed before `until`.
+#[derive(Clone, Copy, Debug)]
+struct Vouched {
+    since: i64,
+    until: i64,
+}
+
+/// The symbols of attributes with a meaning.
+#[derive(Debug, Default)]
+struct Words {
+    host_network: Symbol,
+    aliases: Symbol,
+    owner_kind: Symbol,
+    owner_name: Symbol,
+    owner_uid: Symbol,
+    pod_template_hash: Symbol,
+    pids: Symbol,
+    ports: Symbol,
+    zone: Symbol,
+    external_name: Symbol,
+    target_pod: Symbol,
+    yes: Symbol,
+}
+
+impl Words {
+    fn all(&self) -> [Symbol; 12] {
+        [
+            self.host_network,
+            self.aliases,
+            self.owner_kind,
+            self.owner_name,
+            self.owner_uid,
+            self.pod_template_hash,
+            self.pids,
+            self.ports,
+            self.zone,
+            self.external_name,
+            self.target_pod,
+            self.yes,
+        ]
+    }
 }
 
 impl Inventory {
-    /// Whether it takes no more.
+    /// An inventory that knows nothing, with the names of networks beyond the cluster.
+    pub fn new(limits: Limits, networks: impl IntoIterator<Item = (IpNet, String)>) -> Self {
+        Self { limits, networks: Networks::new(networks), ..Self::default() }
+    }
+
+    /// Facts that are kept.
+    pub fn facts(&self) -> usize {
+        self.things.sayings_len()
+    }
+
+    /// What was not taken.
+    pub fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// Whether it takes nothing new.
     pub fn is_full(&self) -> bool {
-        self.entries >= NAMES_MAX
+        self.facts() >= self.limits.facts || self.strings.bytes() >= self.limits.text_bytes
     }
 
-    /// Takes a fact in. The newest saying of a thing stands.
+    /// Takes a fact in. The newest saying of a key stands, by content where two were said at once.
     pub fn learn(&mut self, fact: &Fact) {
-        if self.is_full() {
+        let Some(kind) = Kind::parse(&fact.kind).filter(|_| !fact.id.is_empty()) else {
+            self.refused.unreadable += 1;
+            return;
+        };
+        self.learn_words();
+        let source = Source::parse(&fact.source);
+        let held = self.find_held(kind, source, fact);
+        if let Some((thing, saying)) = held {
+            let stored = self.things.saying(saying);
+            if things::compare(fact, stored, &self.strings) == Ordering::Less {
+                return;
+            }
+            if things::is_same(fact, stored, &self.strings) {
+                self.things.saying_mut(saying).said = fact.said.0;
+                let said = self.things.sayings(thing).map(|saying| saying.said).max().unwrap_or(fact.said.0);
+                self.things.get_mut(thing).said = said;
+                return;
+            }
+        } else if self.is_full() {
+            self.refused.full += 1;
             return;
         }
-        let thing = Thing {
-            kind: fact.kind.clone(),
-            id: fact.id.clone(),
-            name: fact.name.clone(),
-            namespace: fact.namespace.clone(),
-            parent: fact.parent.clone(),
-            node: fact.node.0.clone(),
-            attributes: fact.attributes.clone(),
-            said: fact.said,
-            from: fact.from,
-            to: fact.to,
-        };
-        let table = match fact.kind.as_str() {
-            "container" => Some(&mut self.containers),
-            "pod" => Some(&mut self.pods),
-            "node" => Some(&mut self.nodes),
-            _ => None,
-        };
-        if let Some(table) = table {
-            let key = if fact.kind == "node" { fact.node.0.clone() } else { fact.id.clone() };
-            match table.get_mut(&key) {
-                // A source that knows the name beats one that only knows that the thing exists.
-                Some(held) if (!held.name.is_empty(), held.said) > (!thing.name.is_empty(), thing.said) => {}
-                Some(held) => *held = thing.clone(),
-                None => {
-                    table.insert(key, thing.clone());
-                    self.entries += 1;
-                }
+        let node = self.strings.intern(&fact.node.0);
+        let id = self.strings.intern(&fact.id);
+        let scope = if kind == Kind::Process { node } else { Symbol::EMPTY };
+        let thing = self.things.entry(kind, scope, id);
+        self.unindex(thing);
+        let new = self.to_saying(source, node, id, fact);
+        match held {
+            Some((_, saying)) => {
+                let next = self.things.saying(saying).next;
+                *self.things.saying_mut(saying) = Saying { next, ..new };
             }
+            None => self.things.add_saying(thing, new),
         }
-        if !NAMING.contains(&fact.kind.as_str()) {
+        if kind == Kind::Pod
+            && let Some(aliases) = fact.attributes.get(attribute::ALIASES)
+        {
+            self.unite(thing, aliases);
+        }
+        self.resolve(thing);
+        self.index(thing);
+    }
+
+    /// Forgets what ended before an instant, and frees what only that referred to. Says how many facts it were.
+    pub fn expire(&mut self, before: UnixNanos) -> usize {
+        let ended: Vec<u32> =
+            self.things.told().filter(|thing| self.things.sayings(*thing).any(|saying| saying.to < before.0)).collect();
+        let mut forgotten = 0;
+        for thing in ended {
+            self.unindex(thing);
+            forgotten += self.things.retain_sayings(thing, |saying| saying.to >= before.0);
+            self.resolve(thing);
+            self.index(thing);
+        }
+        if self.strings.is_due() || forgotten >= self.things.sayings_len() / 2 {
+            self.sweep();
+        }
+        forgotten
+    }
+
+    /// A node's agent says that it has told every change before `until`, in what it said since `since` (the start of its
+    /// present run, which tells everything anew).
+    ///
+    /// What has no end yet is believed until then; what the present run did not repeat is believed no more. Beyond it
+    /// an address, namespace or pid names nobody, until the agent has caught up: so no fact, however late, can take a
+    /// name back. A node that nobody ever vouched for is believed without end. Later calls may only extend.
+    pub fn vouch(&mut self, node: &str, since: UnixNanos, until: UnixNanos) {
+        let node = self.strings.intern(node);
+        let vouched = self.vouched.entry(node).or_insert(Vouched { since: since.0, until: until.0 });
+        vouched.since = vouched.since.max(since.0);
+        vouched.until = vouched.until.max(until.0);
+    }
+
+    fn sweep(&mut self) {
+        let mut live = vec![false; self.strings.capacity()];
+        self.things.sweep(&mut live);
+        for symbol in self.words.all().into_iter().chain(self.vouched.keys().copied()) {
+            live[symbol.index()] = true;
+        }
+        self.strings.sweep(&live);
+    }
+
+    fn learn_words(&mut self) {
+        if !self.words.yes.is_empty() {
             return;
         }
-        for address in &fact.addresses {
-            let Ok(address) = address.parse::<IpAddr>() else { continue };
-            let address = address.to_canonical();
-            if address.is_loopback() || address.is_unspecified() {
-                continue;
+        let mut word = |text| self.strings.intern(text);
+        self.words = Words {
+            host_network: word(attribute::HOST_NETWORK),
+            aliases: word(attribute::ALIASES),
+            owner_kind: word(attribute::OWNER_KIND),
+            owner_name: word(attribute::OWNER_NAME),
+            owner_uid: word(attribute::OWNER_UID),
+            pod_template_hash: word(attribute::POD_TEMPLATE_HASH),
+            pids: word(attribute::PIDS),
+            ports: word(attribute::PORTS),
+            zone: word(attribute::ZONE),
+            external_name: word(attribute::EXTERNAL_NAME),
+            target_pod: word(attribute::TARGET_POD),
+            yes: word("true"),
+        };
+    }
+
+    /// The thing and saying of a fact's key, if it is known.
+    fn find_held(&self, kind: Kind, source: Source, fact: &Fact) -> Option<(u32, u32)> {
+        let node = self.strings.find(&fact.node.0)?;
+        let id = self.strings.find(&fact.id)?;
+        let scope = if kind == Kind::Process { node } else { Symbol::EMPTY };
+        let thing = self.things.find(kind, scope, id)?;
+        Some((thing, self.things.find_saying(thing, node, source, id, fact.from.0)?))
+    }
+
+    fn to_saying(&mut self, source: Source, node: Symbol, id: Symbol, fact: &Fact) -> Saying {
+        let Limits { addresses, attributes, .. } = self.limits;
+        self.refused.addresses += fact.addresses.len().saturating_sub(addresses) as u64;
+        self.refused.attributes += fact.attributes.len().saturating_sub(attributes) as u64;
+        Saying {
+            next: NONE,
+            source,
+            node,
+            id,
+            name: self.strings.intern(&fact.name),
+            namespace: self.strings.intern(&fact.namespace),
+            parent: self.strings.intern(&fact.parent),
+            netns: fact.netns,
+            from: fact.from.0,
+            to: fact.to.map_or(OPEN, |to| to.0),
+            said: fact.said.0,
+            addresses: things::addresses(fact).take(addresses).collect(),
+            attributes: fact
+                .attributes
+                .iter()
+                .take(attributes)
+                .map(|(name, value)| (self.strings.intern(name), self.strings.intern(value)))
+                .collect(),
+        }
+    }
+
+    /// A static pod has two UIDs: all of them lead to one thing.
+    fn unite(&mut self, thing: u32, aliases: &str) {
+        for alias in aliases.split(',').filter(|alias| !alias.is_empty()) {
+            let alias = self.strings.intern(alias);
+            let other = self.things.entry(Kind::Pod, Symbol::EMPTY, alias);
+            if other != thing {
+                self.unindex(other);
+                self.things.unite(thing, other);
+                self.disputed.remove(&other);
             }
-            let holders = self.holders.entry(address).or_default();
-            let same = holders
-                .iter_mut()
-                .find(|held| held.kind == thing.kind && held.id == thing.id && held.from == thing.from);
-            match same {
-                Some(held) if held.said > thing.said => {}
-                Some(held) => *held = thing.clone(),
-                None => {
-                    holders.push(thing.clone());
-                    self.entries += 1;
-                }
-            }
         }
     }
-
-    /// Who held an address at an instant: the one node, else the one pod, else the one container. Nobody when two of a
-    /// kind claim it, or another one did so close by that the clocks cannot tell.
-    pub fn holder(&self, address: IpAddr, at: UnixNanos) -> Option<&Thing> {
-        let holders = self.holders.get(&address)?;
-        let valid =
-            |thing: &Thing, slack: i64| thing.from <= at.plus(slack) && thing.to.is_none_or(|to| at.plus(-slack) < to);
-        // A host-network pod shares its node's address: the address then says only the node.
-        ["node", "pod", "container"].into_iter().find_map(|kind| {
-            let of_kind = || holders.iter().filter(|thing| thing.kind == kind);
-            let found = of_kind().find(|thing| valid(thing, 0))?;
-            // Several sources may speak of one thing.
-            let alone = of_kind().filter(|thing| valid(thing, UNCERTAINTY_NS)).all(|thing| thing.id == found.id);
-            alone.then_some(found)
-        })
-    }
-
-    /// Whether an address is the cluster's own: a node, pod or container holds it, or has held it.
-    pub fn is_held(&self, address: IpAddr) -> bool {
-        let own = |thing: &Thing| matches!(thing.kind.as_str(), "node" | "pod" | "container");
-        self.holders.get(&address).is_some_and(|holders| holders.iter().any(own))
-    }
-
-    /// The node that owns an address.
-    pub fn node_of(&self, address: IpAddr, at: UnixNanos) -> Option<&str> {
-        self.holder(address, at).map(|thing| thing.node.as_str())
-    }
-
-    /// A node's own facts.
-    pub fn node(&self, node: &str) -> Option<&Thing> {
-        self.nodes.get(node)
-    }
-
-    /// The container of an id, and its pod.
-    pub fn container(&self, id: &str) -> (Option<&Thing>, Option<&Thing>) {
-        let container = self.containers.get(id);
-        let pod = container.and_then(|container| self.pods.get(&container.parent));
-        (container, pod)
-    }
-
-    /// An end that a process or container holds.
-    pub fn own(&self, process: &str, container_id: &str, address: IpAddr) -> Endpoint {
-        if !container_id.is_empty() {
-            let (container, pod) = self.container(container_id);
-            if let Some(pod) = pod.filter(|pod| !pod.name.is_empty()) {
-                return endpoint("pod", &pod.namespace, &pod.name);
-            }
-            return match container.filter(|container| !container.name.is_empty()) {
-                Some(container) => endpoint("container", &container.namespace, &container.name),
-                None => endpoint("container", "", container_id.get(..SHORT_ID).unwrap_or(container_id)),
-            };
-        }
-        if !process.is_empty() {
-            return endpoint("process", "", process);
-        }
-        endpoint("unknown", "", &address.to_string())
-    }
-
-    /// An end that only its address tells of, and how sure that is.
-    pub fn by_address(&self, address: IpAddr, at: UnixNanos) -> (Endpoint, Certainty) {
-        if address.is_loopback() || address.is_unspecified() {
-            return (endpoint("unknown", "", &address.to_string()), Certainty::Unknown);
-        }
-        match self.holder(address, at) {
-            Some(thing) if !thing.name.is_empty() => {
-                (endpoint(&thing.kind, &thing.namespace, &thing.name), Certainty::Inferred)
-            }
-            _ => (endpoint("external", "", &address.to_string()), Certainty::Known),
-        }
-    }
-}
-
-fn endpoint(kind: &str, namespace: &str, name: &str) -> Endpoint {
-    Endpoint { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use weir_model::NodeName;
-
-    const SECOND: i64 = 1_000_000_000;
-
-    fn fact(kind: &str, id: &str, address: &str, from: i64, to: Option<i64>) -> Fact {
-        Fact {
-            node: NodeName("a".into()),
-            source: "cri".into(),
-            kind: kind.into(),
-            id: id.into(),
-            from: UnixNanos(from * SECOND),
-            said: UnixNanos(from * SECOND),
-            to: to.map(|to| UnixNanos(to * SECOND)),
-            name: format!("{id}-name"),
-            namespace: "shop".into(),
-            parent: String::new(),
-            netns: 0,
-            addresses: vec![address.to_owned()],
-            attributes: BTreeMap::new(),
-        }
-    }
-
-    fn names(facts: &[Fact]) -> Inventory {
-        let mut names = Inventory::default();
-        for fact in facts {
-            names.learn(fact);
-        }
-        names
-    }
-
-    #[test]
-    fn a_reused_address_is_not_attributed_to_the_old_pod() {
-        let names = names(&[fact("pod", "old", "10.0.0.1", 10, Some(20)), fact("pod", "new", "10.0.0.1", 30, None)]);
-        let name = |at: i64| {
-            let (endpoint, certainty) = names.by_address("10.0.0.1".parse().unwrap(), UnixNanos(at * SECOND / 10));
-            (endpoint.name, certainty)
-        };
-        assert_eq!(name(150), ("old-name".into(), Certainty::Inferred));
-        assert_eq!(name(250), ("10.0.0.1".into(), Certainty::Known), "between two holders it is only an address");
-        assert_eq!(name(400), ("new-name".into(), Certainty::Inferred));
-    }
-
-    #[test]
-    fn within_clock_uncertainty_of_a_change_and_between_two_claims_nobody_is_named() {
-        let names = names(&[
-            fact("pod", "old", "10.0.0.1", 10, Some(20)),
-            fact("pod", "new", "10.0.0.1", 20, None),
-            fact("pod", "one", "10.0.0.2", 10, None),
-            fact("pod", "two", "10.0.0.2", 10, None),
-        ]);
-        let holder = |address: &str, tenths: i64| {
-            names.holder(address.parse().unwrap(), UnixNanos(tenths * SECOND / 10)).map(|thing| thing.id.clone())
-        };
-        assert_eq!(holder("10.0.0.1", 185), Some("old".into()));
-        assert_eq!(holder("10.0.0.1", 195), None);
-        assert_eq!(holder("10.0.0.1", 205), None);
-        assert_eq!(holder("10.0.0.1", 215), Some("new".into()));
-        assert_eq!(holder("10.0.0.2", 150), None);
-    }
-
-    #[test]
-    fn an_own_end_is_its_pod_else_its_container_else_its_process() {
-        let mut container = fact("container", "c0ffee00c0ffee00", "10.0.0.1", 1, None);
-        let own = |names: &Inventory| {
-            let end = names.own("nginx", "c0ffee00c0ffee00", "10.0.0.1".parse().unwrap());
-            format!("{} {}/{}", end.kind, end.namespace, end.name)
-        };
-        assert_eq!(own(&names(&[])), "container /c0ffee00c0ff");
-        assert_eq!(own(&names(&[container.clone()])), "container shop/c0ffee00c0ffee00-name");
-        container.parent = "uid".into();
-        assert_eq!(own(&names(&[container, fact("pod", "uid", "10.0.0.1", 1, None)])), "pod shop/uid-name");
-        let process = names(&[]).own("nginx", "", "10.0.0.1".parse().unwrap());
-        assert_eq!((process.kind.as_str(), process.name.as_str()), ("process", "nginx"));
-    }
-
-    #[test]
-    fn a_source_that_knows_the_name_beats_a_newer_one_that_does_not() {
-        let named = fact("container", "c", "10.0.0.1", 1, None);
-        let nameless =
-            Fact { name: String::new(), source: "proc".into(), ..fact("container", "c", "10.0.0.1", 5, None) };
-        for facts in [[named.clone(), nameless.clone()], [nameless, named]] {
-            assert_eq!(names(&facts).container("c").0.unwrap().name, "c-name");
-        }
-    }
-
-    #[test]
-    fn loopback_names_nobody() {
-        let names = names(&[fact("node", "a", "127.0.0.1", 1, None)]);
-        let (endpoint, certainty) = names.by_address("127.0.0.1".parse().unwrap(), UnixNanos(5 * SECOND));
-        assert_eq!((endpoint.kind.as_str(), certainty), ("unknown", Certainty::Unknown));
-    }
-}
+mod tests;

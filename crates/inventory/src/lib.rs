@@ -10,5 +10,5 @@ pub mod inventory;
 pub mod processes;
 
 pub use cgroup::{ContainerId, PodUid};
-pub use inventory::Inventory;
+pub use inventory::{Inventory, LocalEnd, RemoteEnd, Who};
 pub use processes::{Basis, Changes, Limits, LocalIdentity, ProcessFact, Processes, SocketView};

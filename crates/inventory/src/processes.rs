@@ -284,8 +284,13 @@ impl Processes {
 /// Whether two readings are of one process: `/proc` gives the start in ticks of 10 ms (`USER_HZ` is 100 on every
 /// architecture that Linux supports), the kernel's structures in nanoseconds.
 fn same_process(a: ProcessId, b: ProcessId) -> bool {
+    a.pid == b.pid && same_start(a.start.0, b.start.0)
+}
+
+/// The same for the starts alone, nanoseconds since boot.
+pub(crate) fn same_start(a: u64, b: u64) -> bool {
     const TICK: u64 = 10_000_000;
-    a.pid == b.pid && a.start.0 / TICK == b.start.0 / TICK
+    a / TICK == b / TICK
 }
 
 #[cfg(test)]

@@ -1,0 +1,192 @@
+//! Who holds a key (an address, a network namespace, a pid, a port) and when: claims with their validity.
+//!
+//! A claim is *sure* within `[from, to)` and *possible* within `[early, late)`. Its sure part is what the best source
+//! (see `precedence`) says, cut where any other source says that it ended; its possible part is whatever any source says.
+//! A holder is named only where exactly one is sure and nobody else is possible, the uncertainty of clocks included.
+
+use hashbrown::HashMap;
+use std::hash::Hash;
+
+/// How far apart the clocks of two nodes may be, nanoseconds: NTP keeps machines within some 10 ms, kubelets write
+/// times in whole seconds, so that a time may be a second off and more would be a broken clock, which R7 tells of. So
+/// close to a change of holders nobody is named.
+pub const UNCERTAINTY_NS: i64 = 1_000_000_000;
+/// The end of what has not ended.
+pub(crate) const OPEN: i64 = i64::MAX;
+
+/// One holder's claim for one span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    pub(crate) thing: u32,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) early: i64,
+    pub(crate) late: i64,
+}
+
+impl Claim {
+    pub(crate) fn is_sure(&self, at: i64) -> bool {
+        self.from <= at && at < self.to
+    }
+
+    /// Whether it may have held at `at`, the clocks' uncertainty included.
+    pub(crate) fn is_possible(&self, at: i64) -> bool {
+        self.early.saturating_sub(UNCERTAINTY_NS) <= at && at < self.late.saturating_add(UNCERTAINTY_NS)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Claims {
+    One(Claim),
+    Many(Vec<Claim>),
+}
+
+/// Every claim by key.
+#[derive(Debug)]
+pub(crate) struct Holders<K> {
+    table: HashMap<K, Claims>,
+}
+
+impl<K> Default for Holders<K> {
+    fn default() -> Self {
+        Self { table: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Holders<K> {
+    /// Every claim for a key; empty when nobody ever claimed it.
+    pub(crate) fn claims(&self, key: &K) -> &[Claim] {
+        match self.table.get(key) {
+            None => &[],
+            Some(Claims::One(claim)) => std::slice::from_ref(claim),
+            Some(Claims::Many(claims)) => claims,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, key: K, claim: Claim) {
+        match self.table.entry(key) {
+            hashbrown::hash_map::Entry::Vacant(place) => {
+                place.insert(Claims::One(claim));
+            }
+            hashbrown::hash_map::Entry::Occupied(mut place) => match place.get_mut() {
+                Claims::One(first) => {
+                    let first = *first;
+                    place.insert(Claims::Many(vec![first, claim]));
+                }
+                Claims::Many(claims) => claims.push(claim),
+            },
+        }
+    }
+
+    /// Removes every claim of a thing for a key.
+    pub(crate) fn remove(&mut self, key: K, thing: u32) {
+        let hashbrown::hash_map::Entry::Occupied(mut place) = self.table.entry(key) else { return };
+        let is_empty = match place.get_mut() {
+            Claims::One(claim) => claim.thing == thing,
+            Claims::Many(claims) => {
+                claims.retain(|claim| claim.thing != thing);
+                match claims.as_slice() {
+                    [] => true,
+                    [only] => {
+                        let only = *only;
+                        place.insert(Claims::One(only));
+                        false
+                    }
+                    _ => false,
+                }
+            }
+        };
+        if is_empty {
+            place.remove();
+        }
+    }
+}
+
+/// One source's saying that a key was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Said {
+    /// The source's place in the order of precedence; lower is better.
+    pub(crate) rank: u8,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+}
+
+/// A thing's claims for one key from everything that sources say about it; `said` is sorted in place.
+pub(crate) fn merge(thing: u32, said: &mut [Said], take: &mut impl FnMut(Claim)) {
+    if let [only] = said {
+        take(Claim { thing, from: only.from, to: only.to, early: only.from, late: only.to });
+        return;
+    }
+    said.sort_unstable();
+    let Some(best) = said.first().map(|said| said.rank) else { return };
+    // A source that says nothing but ended spans says that it is over.
+    let mut over = OPEN;
+    for of_source in said.chunk_by(|a, b| a.rank == b.rank) {
+        over = over.min(of_source.iter().map(|said| said.to).max().unwrap_or(OPEN));
+    }
+    let of_best = said.iter().take_while(|said| said.rank == best).map(|said| (said.from, said.to.min(over)));
+    let sure = joined(of_best.filter(|(from, to)| from < to).collect());
+    let possible = joined(said.iter().map(|said| (said.from, said.to)).collect());
+    for (early, late) in possible {
+        let mut any = false;
+        for (from, to) in sure.iter().copied().filter(|(from, _)| early <= *from && *from < late) {
+            take(Claim { thing, from, to, early, late });
+            any = true;
+        }
+        if !any {
+            take(Claim { thing, from: early, to: early, early, late });
+        }
+    }
+}
+
+/// Spans with those that touch made one.
+fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    spans.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
+    for (from, to) in spans {
+        match joined.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => joined.push((from, to)),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(said: &[(u8, i64, i64)]) -> Vec<(i64, i64, i64, i64)> {
+        let mut said: Vec<Said> = said.iter().map(|&(rank, from, to)| Said { rank, from, to }).collect();
+        let mut claims = Vec::new();
+        merge(0, &mut said, &mut |claim| claims.push((claim.from, claim.to, claim.early, claim.late)));
+        claims
+    }
+
+    #[test]
+    fn the_best_source_says_from_when_and_the_first_end_is_the_end() {
+        assert_eq!(merged(&[(2, 12, OPEN), (0, 10, OPEN)]), [(10, OPEN, 10, OPEN)]);
+        assert_eq!(merged(&[(2, 12, 20), (0, 10, OPEN)]), [(10, 20, 10, OPEN)]);
+        assert_eq!(merged(&[(2, 12, OPEN), (0, 10, 30)]), [(10, 30, 10, OPEN)]);
+        assert_eq!(merged(&[(2, 5, 8), (0, 10, 30)]), [(5, 5, 5, 8), (10, 10, 10, 30)], "contradiction: never sure");
+    }
+
+    #[test]
+    fn a_source_that_speaks_anew_goes_on_with_what_it_said() {
+        assert_eq!(merged(&[(0, 10, OPEN), (0, 50, OPEN)]), [(10, OPEN, 10, OPEN)]);
+        assert_eq!(merged(&[(0, 10, 20), (0, 30, OPEN)]), [(10, 20, 10, 20), (30, OPEN, 30, OPEN)]);
+    }
+
+    #[test]
+    fn removing_a_holder_leaves_the_others() {
+        let mut holders = Holders::default();
+        for thing in 0..3 {
+            holders.insert(7, Claim { thing, from: 0, to: 1, early: 0, late: 1 });
+        }
+        holders.remove(7, 1);
+        assert_eq!(holders.claims(&7).iter().map(|claim| claim.thing).collect::<Vec<_>>(), [0, 2]);
+        holders.remove(7, 0);
+        holders.remove(7, 2);
+        assert_eq!((holders.claims(&7).len(), holders.table.len()), (0, 0));
+    }
+}

@@ -1,0 +1,67 @@
+//! Which source's word stands where several speak of one thing.
+//!
+//! | about | order |
+//! |---|---|
+//! | names, namespaces, parents, owners, addresses, validity, ports, images, everything else | kubelet, api, cri, docker, tracer, proc |
+//! | the pids of a container | tracer, proc, cri, docker, kubelet, api |
+//!
+//! The kubelet runs the pod; the API server repeats it, late; a runtime knows its containers but no pod's status; the
+//! tracer and `/proc` see processes and take the rest from paths.
+
+use weir_model::fact::source;
+
+/// A source of facts, as precedence orders them. Sources that weir does not know come last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
+    Kubelet,
+    Api,
+    Cri,
+    Docker,
+    Tracer,
+    Proc,
+    Other,
+}
+
+impl Source {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            source::KUBELET => Self::Kubelet,
+            source::API => Self::Api,
+            source::CRI => Self::Cri,
+            source::DOCKER => Self::Docker,
+            source::TRACER => Self::Tracer,
+            source::PROC => Self::Proc,
+            _ => Self::Other,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubelet => source::KUBELET,
+            Self::Api => source::API,
+            Self::Cri => source::CRI,
+            Self::Docker => source::DOCKER,
+            Self::Tracer => source::TRACER,
+            Self::Proc => source::PROC,
+            Self::Other => "other",
+        }
+    }
+
+    /// Its place in the order for pids.
+    pub(crate) fn for_pids(self) -> u8 {
+        match self {
+            Self::Tracer => 0,
+            Self::Proc => 1,
+            Self::Cri => 2,
+            Self::Docker => 3,
+            Self::Kubelet => 4,
+            Self::Api => 5,
+            Self::Other => 6,
+        }
+    }
+
+    /// Whether it knows a pod's owner: a pod without one is then a bare pod.
+    pub(crate) fn tells_owners(self) -> bool {
+        matches!(self, Self::Kubelet | Self::Api)
+    }
+}

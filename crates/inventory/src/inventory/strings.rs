@@ -1,0 +1,171 @@
+//! Interned texts: every name, id and attribute of the inventory once, as a number.
+//!
+//! A symbol stays the same for as long as something refers to it; [`Strings::sweep`] frees what nothing refers to any
+//! more, so that years of pods that came and went leave nothing behind.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher as _;
+
+/// An interned text. The default is the empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Symbol(u32);
+
+impl Symbol {
+    /// The empty text.
+    pub(crate) const EMPTY: Self = Self(0);
+
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::EMPTY
+    }
+
+    /// `self`, unless it is the empty text.
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self.is_empty() { other } else { self }
+    }
+
+    /// A dense number.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    offset: u32,
+    length: u32,
+}
+
+/// The texts.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    places: Vec<Place>,
+    text: String,
+    table: HashTable<u32>,
+    free: Vec<u32>,
+    hasher: DefaultHashBuilder,
+    /// Symbols made since the last sweep.
+    new: usize,
+}
+
+impl Default for Strings {
+    fn default() -> Self {
+        Self {
+            places: vec![Place::default()],
+            text: String::new(),
+            table: HashTable::new(),
+            free: Vec::new(),
+            hasher: DefaultHashBuilder::default(),
+            new: 0,
+        }
+    }
+}
+
+impl Strings {
+    /// Bytes of all texts together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The text of a symbol.
+    pub(crate) fn text(&self, symbol: Symbol) -> &str {
+        text(&self.places, &self.text, symbol.0)
+    }
+
+    /// The symbol of a text that is there already.
+    pub(crate) fn find(&self, wanted: &str) -> Option<Symbol> {
+        if wanted.is_empty() {
+            return Some(Symbol::EMPTY);
+        }
+        let hash = self.hasher.hash_one(wanted);
+        self.table.find(hash, |symbol| text(&self.places, &self.text, *symbol) == wanted).map(|symbol| Symbol(*symbol))
+    }
+
+    /// The symbol of a text; [`Symbol::EMPTY`] where the texts would outgrow 4 GiB, which their cap is far below.
+    pub(crate) fn intern(&mut self, wanted: &str) -> Symbol {
+        if let Some(symbol) = self.find(wanted) {
+            return symbol;
+        }
+        let (Ok(offset), Ok(length)) = (u32::try_from(self.text.len()), u32::try_from(wanted.len())) else {
+            return Symbol::EMPTY;
+        };
+        self.text.push_str(wanted);
+        let place = Place { offset, length };
+        let symbol = match self.free.pop() {
+            Some(symbol) => {
+                self.places[symbol as usize] = place;
+                symbol
+            }
+            None => {
+                self.places.push(place);
+                (self.places.len() - 1) as u32
+            }
+        };
+        let Self { places, text: all, table, hasher, .. } = self;
+        table.insert_unique(hasher.hash_one(wanted), symbol, |other| hasher.hash_one(text(places, all, *other)));
+        self.new += 1;
+        Symbol(symbol)
+    }
+
+    /// Whether so much is new since the last sweep that another one pays.
+    pub(crate) fn is_due(&self) -> bool {
+        /// A sweep walks everything; below this it would free next to nothing.
+        const NEW_MIN: usize = 65_536;
+        self.new >= NEW_MIN.max(self.table.len() / 2)
+    }
+
+    /// Frees every text but those of `live`, a mark per symbol.
+    pub(crate) fn sweep(&mut self, live: &[bool]) {
+        let mut kept = String::with_capacity(self.text.len());
+        self.free.clear();
+        self.table.clear();
+        for symbol in 1..self.places.len() {
+            let place = self.places[symbol];
+            if !live.get(symbol).copied().unwrap_or(false) || place.length == 0 {
+                self.places[symbol] = Place::default();
+                self.free.push(symbol as u32);
+                continue;
+            }
+            let offset = kept.len() as u32;
+            kept.push_str(text(&self.places, &self.text, symbol as u32));
+            self.places[symbol].offset = u32::MAX;
+            self.places[symbol] = Place { offset, length: place.length };
+        }
+        kept.shrink_to_fit();
+        self.text = kept;
+        let Self { places, text: all, table, hasher, .. } = self;
+        for symbol in (1..places.len() as u32).filter(|symbol| places[*symbol as usize].length != 0) {
+            let hash = hasher.hash_one(text(places, all, symbol));
+            table.insert_unique(hash, symbol, |other| hasher.hash_one(text(places, all, *other)));
+        }
+        self.new = 0;
+    }
+
+    /// How many symbols there may be: marks are as many.
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.len()
+    }
+}
+
+fn text<'a>(places: &[Place], all: &'a str, symbol: u32) -> &'a str {
+    let place = places[symbol as usize];
+    &all[place.offset as usize..][..place.length as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_once_and_survives_a_sweep_that_frees_the_others() {
+        let mut strings = Strings::default();
+        let (one, two) = (strings.intern("one"), strings.intern("two"));
+        assert_eq!((strings.intern("one"), strings.bytes()), (one, 6));
+        let mut live = vec![false; strings.capacity()];
+        live[two.index()] = true;
+        strings.sweep(&live);
+        assert_eq!((strings.text(two), strings.find("one"), strings.find("two")), ("two", None, Some(two)));
+        let three = strings.intern("three");
+        assert_eq!((three, strings.text(three), strings.bytes()), (one, "three", 8));
+        assert_eq!(strings.intern(""), Symbol::EMPTY);
+    }
+}

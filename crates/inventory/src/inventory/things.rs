@@ -1,0 +1,395 @@
+//! Things and what is said of them: one saying per (node, source, id, from), the newest of a key standing.
+//!
+//! A thing that something refers to before anybody spoke of it has a place already, without sayings; a static pod's UIDs
+//! lead to one thing.
+
+use super::precedence::Source;
+use super::strings::{Strings, Symbol};
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::cmp::Ordering;
+use std::hash::BuildHasher as _;
+use std::net::IpAddr;
+use weir_model::{Fact, fact};
+
+/// No thing, or no saying.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// The kinds of things, [`weir_model::fact::kind`] parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Node,
+    Namespace,
+    Pod,
+    Container,
+    Process,
+    ReplicaSet,
+    Job,
+    Service,
+    Endpoint,
+}
+
+impl Kind {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            fact::kind::NODE => Self::Node,
+            fact::kind::NAMESPACE => Self::Namespace,
+            fact::kind::POD => Self::Pod,
+            fact::kind::CONTAINER => Self::Container,
+            fact::kind::PROCESS => Self::Process,
+            fact::kind::REPLICA_SET => Self::ReplicaSet,
+            fact::kind::JOB => Self::Job,
+            fact::kind::SERVICE => Self::Service,
+            fact::kind::ENDPOINT => Self::Endpoint,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => fact::kind::NODE,
+            Self::Namespace => fact::kind::NAMESPACE,
+            Self::Pod => fact::kind::POD,
+            Self::Container => fact::kind::CONTAINER,
+            Self::Process => fact::kind::PROCESS,
+            Self::ReplicaSet => fact::kind::REPLICA_SET,
+            Self::Job => fact::kind::JOB,
+            Self::Service => fact::kind::SERVICE,
+            Self::Endpoint => fact::kind::ENDPOINT,
+        }
+    }
+}
+
+/// One fact.
+#[derive(Clone, Debug)]
+pub(crate) struct Saying {
+    pub(crate) next: u32,
+    pub(crate) source: Source,
+    pub(crate) node: Symbol,
+    pub(crate) id: Symbol,
+    pub(crate) name: Symbol,
+    pub(crate) namespace: Symbol,
+    pub(crate) parent: Symbol,
+    pub(crate) netns: u32,
+    pub(crate) from: i64,
+    /// `i64::MAX` while it is.
+    pub(crate) to: i64,
+    pub(crate) said: i64,
+    pub(crate) addresses: Box<[IpAddr]>,
+    pub(crate) attributes: Box<[(Symbol, Symbol)]>,
+}
+
+/// A thing, with what its sayings come to by precedence.
+#[derive(Clone, Debug)]
+pub(crate) struct Thing {
+    pub(crate) kind: Kind,
+    /// The thing that this one turned out to be, or `NONE`.
+    pub(crate) forward: u32,
+    /// Its first saying.
+    pub(crate) first: u32,
+    pub(crate) id: Symbol,
+    /// The node of a process: its id is unique there only.
+    pub(crate) scope: Symbol,
+    pub(crate) name: Symbol,
+    pub(crate) namespace: Symbol,
+    pub(crate) node: Symbol,
+    /// A container's pod, a process's container.
+    pub(crate) parent: u32,
+    /// A pod's ReplicaSet or Job.
+    pub(crate) owner: u32,
+    /// The owner's kind, in snake_case.
+    pub(crate) owner_kind: Symbol,
+    pub(crate) owner_name: Symbol,
+    /// When a source last said that it is.
+    pub(crate) said: i64,
+    /// A pod on its node's network.
+    pub(crate) is_host_network: bool,
+    /// A source that knows owners spoke of it.
+    pub(crate) has_owner_told: bool,
+    /// Sources disagree about its name, namespace or parent: a bit each.
+    pub(crate) disputed: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    kind: Kind,
+    scope: Symbol,
+    id: Symbol,
+    thing: u32,
+}
+
+/// Every thing and saying.
+#[derive(Debug, Default)]
+pub(crate) struct Things {
+    things: Vec<Thing>,
+    free_things: Vec<u32>,
+    sayings: Vec<Saying>,
+    free_sayings: Vec<u32>,
+    keys: HashTable<Key>,
+    hasher: DefaultHashBuilder,
+}
+
+fn hash(hasher: &DefaultHashBuilder, kind: Kind, scope: Symbol, id: Symbol) -> u64 {
+    hasher.hash_one((kind, scope, id))
+}
+
+impl Things {
+    pub(crate) fn get(&self, thing: u32) -> &Thing {
+        &self.things[thing as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, thing: u32) -> &mut Thing {
+        &mut self.things[thing as usize]
+    }
+
+    /// The thing itself, where it turned out to be another one.
+    pub(crate) fn resolve(&self, mut thing: u32) -> u32 {
+        while let Some(next) = self.things.get(thing as usize).map(|thing| thing.forward).filter(|next| *next != NONE) {
+            thing = next;
+        }
+        thing
+    }
+
+    /// Facts that are kept.
+    pub(crate) fn sayings_len(&self) -> usize {
+        self.sayings.len() - self.free_sayings.len()
+    }
+
+    pub(crate) fn find(&self, kind: Kind, scope: Symbol, id: Symbol) -> Option<u32> {
+        let hash = hash(&self.hasher, kind, scope, id);
+        let key = self.keys.find(hash, |key| key.kind == kind && key.scope == scope && key.id == id)?;
+        Some(self.resolve(key.thing))
+    }
+
+    /// The thing of an id, made where there is none.
+    pub(crate) fn entry(&mut self, kind: Kind, scope: Symbol, id: Symbol) -> u32 {
+        if let Some(thing) = self.find(kind, scope, id) {
+            return thing;
+        }
+        let new = Thing {
+            kind,
+            forward: NONE,
+            first: NONE,
+            id,
+            scope,
+            name: Symbol::EMPTY,
+            namespace: Symbol::EMPTY,
+            node: Symbol::EMPTY,
+            parent: NONE,
+            owner: NONE,
+            owner_kind: Symbol::EMPTY,
+            owner_name: Symbol::EMPTY,
+            said: i64::MIN,
+            is_host_network: false,
+            has_owner_told: false,
+            disputed: 0,
+        };
+        let thing = match self.free_things.pop() {
+            Some(thing) => {
+                self.things[thing as usize] = new;
+                thing
+            }
+            None => {
+                self.things.push(new);
+                (self.things.len() - 1) as u32
+            }
+        };
+        self.add_key(kind, scope, id, thing);
+        thing
+    }
+
+    fn add_key(&mut self, kind: Kind, scope: Symbol, id: Symbol, thing: u32) {
+        let Self { keys, hasher, .. } = self;
+        keys.insert_unique(hash(hasher, kind, scope, id), Key { kind, scope, id, thing }, |key| {
+            hash(hasher, key.kind, key.scope, key.id)
+        });
+    }
+
+    /// Makes `other` lead to `thing`; its sayings become `thing`'s. Says whether they were two.
+    pub(crate) fn unite(&mut self, thing: u32, other: u32) -> bool {
+        if thing == other {
+            return false;
+        }
+        let mut last = self.things[other as usize].first;
+        if last != NONE {
+            while self.sayings[last as usize].next != NONE {
+                last = self.sayings[last as usize].next;
+            }
+            self.sayings[last as usize].next = self.things[thing as usize].first;
+            self.things[thing as usize].first = self.things[other as usize].first;
+        }
+        let other = &mut self.things[other as usize];
+        (other.first, other.forward) = (NONE, thing);
+        true
+    }
+
+    /// What is said of a thing, in no order.
+    pub(crate) fn sayings(&self, thing: u32) -> impl Iterator<Item = &Saying> + Clone + '_ {
+        let mut next = self.things[thing as usize].first;
+        std::iter::from_fn(move || {
+            let saying = self.sayings.get(next as usize)?;
+            next = saying.next;
+            Some(saying)
+        })
+    }
+
+    /// Where the saying of a key is.
+    pub(crate) fn find_saying(&self, thing: u32, node: Symbol, source: Source, id: Symbol, from: i64) -> Option<u32> {
+        let mut next = self.things[thing as usize].first;
+        while let Some(saying) = self.sayings.get(next as usize) {
+            if saying.node == node && saying.source == source && saying.id == id && saying.from == from {
+                return Some(next);
+            }
+            next = saying.next;
+        }
+        None
+    }
+
+    pub(crate) fn saying_mut(&mut self, saying: u32) -> &mut Saying {
+        &mut self.sayings[saying as usize]
+    }
+
+    pub(crate) fn saying(&self, saying: u32) -> &Saying {
+        &self.sayings[saying as usize]
+    }
+
+    pub(crate) fn add_saying(&mut self, thing: u32, saying: Saying) {
+        let first = self.things[thing as usize].first;
+        let saying = Saying { next: first, ..saying };
+        self.things[thing as usize].first = match self.free_sayings.pop() {
+            Some(place) => {
+                self.sayings[place as usize] = saying;
+                place
+            }
+            None => {
+                self.sayings.push(saying);
+                (self.sayings.len() - 1) as u32
+            }
+        };
+    }
+
+    /// Removes a thing's sayings that `keep` refuses, and says how many.
+    pub(crate) fn retain_sayings(&mut self, thing: u32, keep: impl Fn(&Saying) -> bool) -> usize {
+        let mut removed = 0;
+        let mut next = std::mem::replace(&mut self.things[thing as usize].first, NONE);
+        while let Some(saying) = self.sayings.get_mut(next as usize) {
+            let place = std::mem::replace(&mut next, saying.next);
+            if keep(saying) {
+                saying.next = self.things[thing as usize].first;
+                self.things[thing as usize].first = place;
+            } else {
+                (saying.addresses, saying.attributes) = (Box::default(), Box::default());
+                saying.next = NONE;
+                self.free_sayings.push(place);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Every thing that something is said of.
+    pub(crate) fn told(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.things.len() as u32).filter(|thing| self.things[*thing as usize].first != NONE)
+    }
+
+    /// Frees things that nothing is said of and nothing refers to, and marks the symbols in use.
+    pub(crate) fn sweep(&mut self, live_symbols: &mut [bool]) {
+        let mut live = vec![false; self.things.len()];
+        for place in 0..self.things.len() as u32 {
+            if self.things[place as usize].first == NONE {
+                continue;
+            }
+            // What it refers to, and what that turned out to be.
+            for start in [place, self.things[place as usize].parent, self.things[place as usize].owner] {
+                let mut next = start;
+                while let Some(thing) = self.things.get(next as usize) {
+                    live[next as usize] = true;
+                    next = thing.forward;
+                }
+            }
+        }
+        self.keys.retain(|key| {
+            // The key of a UID that turned out to be another's leads there without the way between.
+            let mut thing = key.thing;
+            while self.things[thing as usize].forward != NONE {
+                thing = self.things[thing as usize].forward;
+            }
+            key.thing = thing;
+            live[thing as usize]
+        });
+        let mut mark = |symbol: Symbol| live_symbols[symbol.index()] = true;
+        for key in &self.keys {
+            mark(key.scope);
+            mark(key.id);
+        }
+        for thing in live.iter().enumerate().filter(|(_, live)| **live).map(|(place, _)| &self.things[place]) {
+            let Thing { id, scope, name, namespace, node, owner_kind, owner_name, .. } = *thing;
+            [id, scope, name, namespace, node, owner_kind, owner_name].into_iter().for_each(&mut mark);
+            let mut next = thing.first;
+            while let Some(saying) = self.sayings.get(next as usize) {
+                let Saying { node, id, name, namespace, parent, .. } = *saying;
+                [node, id, name, namespace, parent].into_iter().for_each(&mut mark);
+                saying.attributes.iter().for_each(|(name, value)| {
+                    mark(*name);
+                    mark(*value);
+                });
+                next = saying.next;
+            }
+        }
+        let free: std::collections::HashSet<u32> = self.free_things.iter().copied().collect();
+        for place in (0..self.things.len() as u32).filter(|place| !live[*place as usize] && !free.contains(place)) {
+            self.things[place as usize].forward = NONE;
+            self.free_things.push(place);
+        }
+    }
+}
+
+/// How a fact compares with the saying under its key: [`Fact::merge`]'s order.
+pub(crate) fn compare(fact: &Fact, saying: &Saying, strings: &Strings) -> Ordering {
+    let ended = (saying.to != i64::MAX).then_some(saying.to);
+    let text = |symbol| strings.text(symbol);
+    fact.said
+        .0
+        .cmp(&saying.said)
+        .then_with(|| fact.to.map(|to| to.0).cmp(&ended))
+        .then_with(|| content(fact, saying, &text))
+}
+
+fn content<'a>(fact: &Fact, saying: &Saying, text: &impl Fn(Symbol) -> &'a str) -> Ordering {
+    fact.name
+        .as_str()
+        .cmp(text(saying.name))
+        .then_with(|| fact.namespace.as_str().cmp(text(saying.namespace)))
+        .then_with(|| fact.parent.as_str().cmp(text(saying.parent)))
+        .then_with(|| fact.netns.cmp(&saying.netns))
+        .then_with(|| {
+            if addresses(fact).eq(saying.addresses.iter().copied()) {
+                Ordering::Equal
+            } else {
+                fact.addresses.iter().cloned().cmp(saying.addresses.iter().map(ToString::to_string))
+            }
+        })
+        .then_with(|| {
+            let told = fact.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            told.cmp(saying.attributes.iter().map(|(name, value)| (text(*name), text(*value))))
+        })
+}
+
+/// Whether a fact says nothing new but when it was said.
+pub(crate) fn is_same(fact: &Fact, saying: &Saying, strings: &Strings) -> bool {
+    fact.to.map_or(i64::MAX, |to| to.0) == saying.to
+        && content(fact, saying, &|symbol| strings.text(symbol)) == Ordering::Equal
+}
+
+/// A fact's addresses that can name somebody: loopback, link-local, multicast and unspecified ones mean another end in
+/// every place.
+pub(crate) fn addresses(fact: &Fact) -> impl Iterator<Item = IpAddr> + '_ {
+    fact.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()).map(|address| address.to_canonical()).filter(
+        |address| {
+            let is_link_local = match address {
+                IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+                IpAddr::V6(v6) => v6.is_unicast_link_local(),
+            };
+            !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local)
+        },
+    )
+}
