@@ -27,6 +27,7 @@ mod ports;
 mod precedence;
 mod resolve;
 mod services;
+mod slab;
 mod strings;
 mod things;
 mod who;
@@ -207,7 +208,7 @@ impl Inventory {
         let scope = if kind == Kind::Process { node } else { Symbol::EMPTY };
         let thing = self.things.entry(kind, scope, id);
         self.unindex(thing);
-        let new = self.to_saying(source, node, id, fact);
+        let new = self.saying_of(source, node, id, fact);
         match held {
             Some((_, saying)) => {
                 let next = self.things.saying(saying).next;
@@ -293,7 +294,7 @@ impl Inventory {
         Some((thing, self.things.find_saying(thing, node, source, id, fact.from.0)?))
     }
 
-    fn to_saying(&mut self, source: Source, node: Symbol, id: Symbol, fact: &Fact) -> Saying {
+    fn saying_of(&mut self, source: Source, node: Symbol, id: Symbol, fact: &Fact) -> Saying {
         let Limits { addresses, attributes, .. } = self.limits;
         self.refused.addresses += fact.addresses.len().saturating_sub(addresses) as u64;
         self.refused.attributes += fact.attributes.len().saturating_sub(attributes) as u64;

@@ -274,9 +274,8 @@ impl Inventory {
             Kind::Pod if held.is_host_network => Held::Node(held.node),
             Kind::Pod => Held::Pod(thing),
             Kind::Container if held.parent == NONE => Held::Container(thing),
-            Kind::Container => self.identity(self.things.resolve(held.parent)),
             Kind::Process if held.parent == NONE => Held::Outside,
-            Kind::Process => self.identity(self.things.resolve(held.parent)),
+            Kind::Container | Kind::Process => self.identity(self.things.resolve(held.parent)),
             Kind::Namespace | Kind::ReplicaSet | Kind::Job | Kind::Service | Kind::Endpoint => Held::Unclear,
         }
     }

@@ -94,8 +94,8 @@ impl Inventory {
                     saying.addresses.iter().for_each(|address| take(Place::Virtual(*address), said));
                     take(Place::Name(kind, saying.namespace, saying.name), said);
                     if let Some(list) = saying.attribute(ports) {
-                        for port in ports::ports(self.strings.text(list)).filter(|port| port.node_port != 0) {
-                            take(Place::NodePort(port.node_port, port.protocol), said);
+                        for port in ports::ports(self.strings.text(list)).filter(|port| port.on_nodes != 0) {
+                            take(Place::NodePort(port.on_nodes, port.protocol), said);
                         }
                     }
                     if let Some(name) = saying.attribute(external_name) {

@@ -5,10 +5,10 @@ use weir_model::Protocol;
 /// One port of a Service, a container or an endpoint. Those of SCTP are left out: weir watches none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
-    pub(crate) port: u16,
+    pub(crate) number: u16,
     pub(crate) protocol: Protocol,
     /// 0 where there is none.
-    pub(crate) node_port: u16,
+    pub(crate) on_nodes: u16,
 }
 
 /// The ports in a list; what cannot be read is left out.
@@ -18,9 +18,9 @@ pub(crate) fn ports(list: &str) -> impl Iterator<Item = Port> + '_ {
         let (port, rest) = item.split_once('/')?;
         let (protocol, node_port) = rest.split_once('@').unwrap_or((rest, "0"));
         Some(Port {
-            port: port.parse().ok()?,
+            number: port.parse().ok()?,
             protocol: Protocol::parse(protocol)?,
-            node_port: node_port.parse().ok()?,
+            on_nodes: node_port.parse().ok()?,
         })
     })
 }
@@ -35,8 +35,8 @@ mod tests {
         assert_eq!(
             read,
             [
-                Port { port: 80, protocol: Protocol::Tcp, node_port: 30080 },
-                Port { port: 53, protocol: Protocol::Udp, node_port: 0 }
+                Port { number: 80, protocol: Protocol::Tcp, on_nodes: 30080 },
+                Port { number: 53, protocol: Protocol::Udp, on_nodes: 0 }
             ]
         );
         assert_eq!(ports("").count(), 0);

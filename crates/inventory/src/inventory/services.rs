@@ -110,7 +110,7 @@ impl Inventory {
     fn has_port(&self, thing: u32, port: u16, protocol: Protocol, at: i64) -> bool {
         let list = self.saying_at(thing, at).and_then(|saying| saying.attribute(self.words.ports));
         list.is_some_and(|list| {
-            ports(self.strings.text(list)).any(|other| other.port == port && other.protocol == protocol)
+            ports(self.strings.text(list)).any(|other| other.number == port && other.protocol == protocol)
         })
     }
 

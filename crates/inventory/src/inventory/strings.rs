@@ -90,16 +90,11 @@ impl Strings {
         };
         self.text.push_str(wanted);
         let place = Place { offset, length };
-        let symbol = match self.free.pop() {
-            Some(symbol) => {
-                self.places[symbol as usize] = place;
-                symbol
-            }
-            None => {
-                self.places.push(place);
-                (self.places.len() - 1) as u32
-            }
-        };
+        let symbol = self.free.pop().unwrap_or(self.places.len() as u32);
+        if symbol as usize == self.places.len() {
+            self.places.push(Place::default());
+        }
+        self.places[symbol as usize] = place;
         let Self { places, text: all, table, hasher, .. } = self;
         table.insert_unique(hasher.hash_one(wanted), symbol, |other| hasher.hash_one(text(places, all, *other)));
         self.new += 1;
@@ -127,7 +122,6 @@ impl Strings {
             }
             let offset = kept.len() as u32;
             kept.push_str(text(&self.places, &self.text, symbol as u32));
-            self.places[symbol].offset = u32::MAX;
             self.places[symbol] = Place { offset, length: place.length };
         }
         kept.shrink_to_fit();

@@ -24,7 +24,9 @@ fn fact(kind: &str, id: &str, address: &str, from: i64, to: Option<i64>) -> Fact
 
 fn inventory(facts: &[Fact]) -> Inventory {
     let mut inventory = Inventory::default();
-    facts.iter().for_each(|fact| inventory.learn(fact));
+    for fact in facts {
+        inventory.learn(fact);
+    }
     inventory
 }
 

@@ -4,6 +4,7 @@
 //! lead to one thing.
 
 use super::precedence::Source;
+use super::slab::Slab;
 use super::strings::{Strings, Symbol};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::cmp::Ordering;
@@ -120,10 +121,8 @@ struct Key {
 /// Every thing and saying.
 #[derive(Debug, Default)]
 pub(crate) struct Things {
-    things: Vec<Thing>,
-    free_things: Vec<u32>,
-    sayings: Vec<Saying>,
-    free_sayings: Vec<u32>,
+    all: Slab<Thing>,
+    sayings: Slab<Saying>,
     keys: HashTable<Key>,
     hasher: DefaultHashBuilder,
 }
@@ -134,16 +133,16 @@ fn hash(hasher: &DefaultHashBuilder, kind: Kind, scope: Symbol, id: Symbol) -> u
 
 impl Things {
     pub(crate) fn get(&self, thing: u32) -> &Thing {
-        &self.things[thing as usize]
+        &self.all[thing]
     }
 
     pub(crate) fn get_mut(&mut self, thing: u32) -> &mut Thing {
-        &mut self.things[thing as usize]
+        &mut self.all[thing]
     }
 
     /// The thing itself, where it turned out to be another one.
     pub(crate) fn resolve(&self, mut thing: u32) -> u32 {
-        while let Some(next) = self.things.get(thing as usize).map(|thing| thing.forward).filter(|next| *next != NONE) {
+        while let Some(next) = self.all.get(thing).map(|thing| thing.forward).filter(|next| *next != NONE) {
             thing = next;
         }
         thing
@@ -151,7 +150,7 @@ impl Things {
 
     /// Facts that are kept.
     pub(crate) fn sayings_len(&self) -> usize {
-        self.sayings.len() - self.free_sayings.len()
+        self.sayings.len()
     }
 
     pub(crate) fn find(&self, kind: Kind, scope: Symbol, id: Symbol) -> Option<u32> {
@@ -183,16 +182,7 @@ impl Things {
             has_owner_told: false,
             disputed: 0,
         };
-        let thing = match self.free_things.pop() {
-            Some(thing) => {
-                self.things[thing as usize] = new;
-                thing
-            }
-            None => {
-                self.things.push(new);
-                (self.things.len() - 1) as u32
-            }
-        };
+        let thing = self.all.insert(new);
         self.add_key(kind, scope, id, thing);
         thing
     }
@@ -209,24 +199,24 @@ impl Things {
         if thing == other {
             return false;
         }
-        let mut last = self.things[other as usize].first;
+        let mut last = self.all[other].first;
         if last != NONE {
-            while self.sayings[last as usize].next != NONE {
-                last = self.sayings[last as usize].next;
+            while self.sayings[last].next != NONE {
+                last = self.sayings[last].next;
             }
-            self.sayings[last as usize].next = self.things[thing as usize].first;
-            self.things[thing as usize].first = self.things[other as usize].first;
+            self.sayings[last].next = self.all[thing].first;
+            self.all[thing].first = self.all[other].first;
         }
-        let other = &mut self.things[other as usize];
+        let other = &mut self.all[other];
         (other.first, other.forward) = (NONE, thing);
         true
     }
 
     /// What is said of a thing, in no order.
     pub(crate) fn sayings(&self, thing: u32) -> impl Iterator<Item = &Saying> + Clone + '_ {
-        let mut next = self.things[thing as usize].first;
+        let mut next = self.all[thing].first;
         std::iter::from_fn(move || {
-            let saying = self.sayings.get(next as usize)?;
+            let saying = self.sayings.get(next)?;
             next = saying.next;
             Some(saying)
         })
@@ -234,8 +224,8 @@ impl Things {
 
     /// Where the saying of a key is.
     pub(crate) fn find_saying(&self, thing: u32, node: Symbol, source: Source, id: Symbol, from: i64) -> Option<u32> {
-        let mut next = self.things[thing as usize].first;
-        while let Some(saying) = self.sayings.get(next as usize) {
+        let mut next = self.all[thing].first;
+        while let Some(saying) = self.sayings.get(next) {
             if saying.node == node && saying.source == source && saying.id == id && saying.from == from {
                 return Some(next);
             }
@@ -245,41 +235,31 @@ impl Things {
     }
 
     pub(crate) fn saying_mut(&mut self, saying: u32) -> &mut Saying {
-        &mut self.sayings[saying as usize]
+        &mut self.sayings[saying]
     }
 
     pub(crate) fn saying(&self, saying: u32) -> &Saying {
-        &self.sayings[saying as usize]
+        &self.sayings[saying]
     }
 
     pub(crate) fn add_saying(&mut self, thing: u32, saying: Saying) {
-        let first = self.things[thing as usize].first;
-        let saying = Saying { next: first, ..saying };
-        self.things[thing as usize].first = match self.free_sayings.pop() {
-            Some(place) => {
-                self.sayings[place as usize] = saying;
-                place
-            }
-            None => {
-                self.sayings.push(saying);
-                (self.sayings.len() - 1) as u32
-            }
-        };
+        let next = self.all[thing].first;
+        self.all[thing].first = self.sayings.insert(Saying { next, ..saying });
     }
 
     /// Removes a thing's sayings that `keep` refuses, and says how many.
     pub(crate) fn retain_sayings(&mut self, thing: u32, keep: impl Fn(&Saying) -> bool) -> usize {
         let mut removed = 0;
-        let mut next = std::mem::replace(&mut self.things[thing as usize].first, NONE);
-        while let Some(saying) = self.sayings.get_mut(next as usize) {
+        let mut next = std::mem::replace(&mut self.all[thing].first, NONE);
+        while let Some(saying) = self.sayings.get_mut(next) {
             let place = std::mem::replace(&mut next, saying.next);
             if keep(saying) {
-                saying.next = self.things[thing as usize].first;
-                self.things[thing as usize].first = place;
+                saying.next = self.all[thing].first;
+                self.all[thing].first = place;
             } else {
                 (saying.addresses, saying.attributes) = (Box::default(), Box::default());
                 saying.next = NONE;
-                self.free_sayings.push(place);
+                self.sayings.free(place);
                 removed += 1;
             }
         }
@@ -288,20 +268,20 @@ impl Things {
 
     /// Every thing that something is said of.
     pub(crate) fn told(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.things.len() as u32).filter(|thing| self.things[*thing as usize].first != NONE)
+        (0..self.all.capacity()).filter(|thing| self.all[*thing].first != NONE)
     }
 
     /// Frees things that nothing is said of and nothing refers to, and marks the symbols in use.
     pub(crate) fn sweep(&mut self, live_symbols: &mut [bool]) {
-        let mut live = vec![false; self.things.len()];
-        for place in 0..self.things.len() as u32 {
-            if self.things[place as usize].first == NONE {
+        let mut live = vec![false; self.all.capacity() as usize];
+        for place in 0..self.all.capacity() {
+            if self.all[place].first == NONE {
                 continue;
             }
             // What it refers to, and what that turned out to be.
-            for start in [place, self.things[place as usize].parent, self.things[place as usize].owner] {
+            for start in [place, self.all[place].parent, self.all[place].owner] {
                 let mut next = start;
-                while let Some(thing) = self.things.get(next as usize) {
+                while let Some(thing) = self.all.get(next) {
                     live[next as usize] = true;
                     next = thing.forward;
                 }
@@ -310,8 +290,8 @@ impl Things {
         self.keys.retain(|key| {
             // The key of a UID that turned out to be another's leads there without the way between.
             let mut thing = key.thing;
-            while self.things[thing as usize].forward != NONE {
-                thing = self.things[thing as usize].forward;
+            while self.all[thing].forward != NONE {
+                thing = self.all[thing].forward;
             }
             key.thing = thing;
             live[thing as usize]
@@ -321,11 +301,11 @@ impl Things {
             mark(key.scope);
             mark(key.id);
         }
-        for thing in live.iter().enumerate().filter(|(_, live)| **live).map(|(place, _)| &self.things[place]) {
+        for thing in live.iter().enumerate().filter(|(_, live)| **live).map(|(place, _)| &self.all[place as u32]) {
             let Thing { id, scope, name, namespace, node, owner_kind, owner_name, .. } = *thing;
             [id, scope, name, namespace, node, owner_kind, owner_name].into_iter().for_each(&mut mark);
             let mut next = thing.first;
-            while let Some(saying) = self.sayings.get(next as usize) {
+            while let Some(saying) = self.sayings.get(next) {
                 let Saying { node, id, name, namespace, parent, .. } = *saying;
                 [node, id, name, namespace, parent].into_iter().for_each(&mut mark);
                 saying.attributes.iter().for_each(|(name, value)| {
@@ -335,10 +315,11 @@ impl Things {
                 next = saying.next;
             }
         }
-        let free: std::collections::HashSet<u32> = self.free_things.iter().copied().collect();
-        for place in (0..self.things.len() as u32).filter(|place| !live[*place as usize] && !free.contains(place)) {
-            self.things[place as usize].forward = NONE;
-            self.free_things.push(place);
+        for (place, was_free) in (0..).zip(self.all.free_marks()) {
+            if !live[place as usize] && !was_free {
+                self.all[place].forward = NONE;
+                self.all.free(place);
+            }
         }
     }
 }
