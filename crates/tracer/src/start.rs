@@ -162,8 +162,9 @@ fn load(setup: Setup, cgroup_root: Option<&Path>) -> anyhow::Result<(Manifest, D
     probes::log_libbpf();
     let mut descriptors = Descriptors::new();
     let tcp = probes::tcp::load(&mut descriptors, &setup).context(
-        "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, and no lockdown in mode \
-         confidentiality); --log weir_tracer=debug shows its words",
+        "the kernel refused the TCP probe (Linux 5.11 or newer with BTF is needed, no lockdown in mode \
+         confidentiality, and in a container a seccomp profile that lets bpf(2) through); --log \
+         weir_tracer=debug shows its words",
     )?;
     let [udp, dns] = if Held::effective().has(NET_ADMIN) {
         probes::udp::load(&mut descriptors, &setup, cgroup_root)
