@@ -16,6 +16,12 @@ npm npm
 test='
 chromium chromium
 ip iproute2
+dockerd docker.io
+containerd containerd
+runc runc
+/usr/lib/cni/bridge containernetworking-plugins
+busybox busybox-static
+iptables iptables
 '
 demo='
 ip iproute2

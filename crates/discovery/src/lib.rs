@@ -7,11 +7,14 @@
 //! - [`said`]: what a source says of one thing.
 //! - [`source`]: a source of metadata, as the agent runs it.
 //! - [`collect`]: what is collected beside, by configuration.
+//! - [`cri`]: pods and containers as a container runtime tells them.
 //! - [`permissions`]: every call to a kubelet or an API server.
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
 
 pub mod collect;
+pub mod cri;
+mod events;
 pub mod node;
 pub mod permissions;
 pub mod proc;

@@ -109,8 +109,12 @@ pub mod attribute {
     pub const OWNER_UID: &str = "owner_uid";
     /// Of a pod: the label `pod-template-hash`, by which a ReplicaSet's name begins with its Deployment's.
     pub const POD_TEMPLATE_HASH: &str = "pod_template_hash";
-    /// Of a container: `container`, `init`, `sidecar` or `ephemeral`.
+    /// Of a container: `container`, `init`, `sidecar`, `ephemeral`, or [`SANDBOX`].
     pub const CONTAINER_TYPE: &str = "container_type";
+    /// The [`CONTAINER_TYPE`] of what only holds a pod's namespaces (`pause`); it has no name.
+    pub const SANDBOX: &str = "sandbox";
+    /// Of a container without a network of its own: `host`, `none`, or `container:ID` of the one whose it shares.
+    pub const NETWORK_MODE: &str = "network_mode";
     /// Of a container: the image's name as it was asked for.
     pub const IMAGE: &str = "image";
     /// Of a container: the pids of the initial namespace that the source knows.

@@ -55,6 +55,7 @@ const TAKEN: &[&str] = &[
     attribute::OWNER_UID,
     attribute::POD_TEMPLATE_HASH,
     attribute::CONTAINER_TYPE,
+    attribute::NETWORK_MODE,
     attribute::IMAGE,
     attribute::PIDS,
     attribute::STATE,
