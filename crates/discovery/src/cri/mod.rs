@@ -141,7 +141,10 @@ impl Cri {
         self.known.list(sandboxes, containers);
         let sandboxes: Vec<String> = self.known.unknown_sandboxes().take(ASKED).collect();
         let containers: Vec<String> = self.known.unknown_containers().take(ASKED - sandboxes.len()).collect();
-        let asked = sandboxes.iter().map(|id| client.sandbox(id));
+        let asked = sandboxes.into_iter().map(|id| {
+            let client = client.clone();
+            async move { client.sandbox(&id).await }
+        });
         let mut told = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some(told) = told.next().await {
             if let Some(told) = told? {
@@ -149,7 +152,10 @@ impl Cri {
             }
         }
         drop(told);
-        let asked = containers.iter().map(|id| client.container(id));
+        let asked = containers.into_iter().map(|id| {
+            let client = client.clone();
+            async move { client.container(&id).await }
+        });
         let mut told = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some(told) = told.next().await {
             if let Some(told) = told? {
