@@ -108,8 +108,13 @@ fn every_pod_has_the_account_the_volumes_and_the_limits_that_it_needs() -> Resul
         // Two servers on one volume would fight.
         let server = variant.get("Deployment", "weir-server")?;
         ensure!(server["spec"]["strategy"]["type"] == "Recreate" && server["spec"]["replicas"] == 1);
-        // Every node.
+        // Longer than the agent's last poll and delivery (`weir_agent::pipeline`, 3 s), shorter than the kubelet's patience.
         let node = variant.pod("weir-node")?;
+        let tracer = containers(node).find(|container| container["name"] == "tracer").context("a tracer")?;
+        let pause = tracer["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().context("a pause")?;
+        let patience = node["terminationGracePeriodSeconds"].as_u64().context("a grace period")?;
+        ensure!(pause > 3 && pause + 5 < patience, "{}: {pause} of {patience}", variant.name);
+        // Every node.
         ensure!(node["tolerations"] == serde_json::json!([{"operator": "Exists"}]), "{}", variant.name);
     }
     Ok(())
