@@ -9,7 +9,7 @@ use crate::attribute::{Key, Outcome, Poll, Previous, Stage, Table};
 use crate::facts::Facts;
 use crate::losses::{Losses, Lost};
 use crate::metrics::Metrics;
-use crate::observe::{Acknowledged, Failure, Observed, SourceState};
+use crate::observe::{Acknowledged, Failure, Kind, Observed, SourceState};
 use crate::spool::format::{Position, Summary};
 use crate::spool::{Baselines, Drop, Recovered, Spool, SpoolError};
 use crate::window::{Part, Span, Window};
@@ -41,8 +41,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Polled {
     /// The reply without its rows.
     pub observed: Observed,
-    /// Whether it is weir's own feed.
-    pub is_weir: bool,
     /// What is missing from the source, in words; empty when all runs.
     pub degraded: String,
     /// The tracer's version, where it told.
@@ -145,7 +143,12 @@ impl Committer {
 
     /// What to acknowledge to the tracer, if it is still the same boot's.
     pub fn acknowledged(&self) -> Acknowledged {
-        Acknowledged { cursor: self.position.cursor, run: self.position.run, dns: self.position.dns_cursor }
+        Acknowledged {
+            cursor: self.position.cursor,
+            run: self.position.run,
+            dns: self.position.dns_cursor,
+            polled_unix: self.position.previous_at.map_or(0, |_at| self.position.previous_unix),
+        }
     }
 
     /// Counters known.
@@ -243,7 +246,7 @@ impl Committer {
         self.note_losses(polled, run, same_run);
         let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
         let span = Span { from: previous.map_or(0, |previous| previous.unix.min(to)), to };
-        let covers_from = match (previous, same_run && run != 0) {
+        let covers_from = match (previous, same_run && run != 0 && polled.observed.is_gapless) {
             // The tracer's maps went on counting: nothing between the two successful polls is missing.
             (Some(previous), true) => previous.unix.min(to),
             _ => self.position.covered_to.min(to),
@@ -261,8 +264,11 @@ impl Committer {
         let dns_refused = window.add_dns(&mut part, &envelope.dns);
         self.lose(losses::ROWS_REFUSED, Lost::count(dns_refused));
         self.table.finish(&poll);
-        let unseen =
-            if polled.is_weir && envelope.complete != Some(false) { self.table.ended_unseen(&poll) } else { 0 };
+        let unseen = if polled.observed.kind == Kind::Weir && envelope.complete != Some(false) {
+            self.table.ended_unseen(&poll)
+        } else {
+            0
+        };
         self.lose(losses::CLOSED_UNSEEN, Lost::connections(unseen));
         let position = Position {
             boot_id: self.identity.boot_id.to_vec(),
@@ -413,6 +419,9 @@ impl Committer {
         let before = |word: &String| if same_run { self.position.losses.get(word).copied().unwrap_or(0) } else { 0 };
         let since = envelope.losses.iter().map(|(word, count)| (word.as_str(), count.saturating_sub(before(word))));
         self.losses.add_tracer(&since.filter(|(_, count)| *count > 0).collect());
+        for (reason, lost) in &polled.observed.lost {
+            self.lose(reason, *lost);
+        }
         if !same_run && (run != 0 || self.position.run != 0) {
             self.lose(losses::TRACER_RESTARTED, Lost::count(1));
         }
@@ -555,7 +564,7 @@ fn source(polled: &Polled, run: u64) -> Source {
     let detail = polled.missing();
     let state = if detail.is_empty() { SourceState::Ok } else { SourceState::Degraded };
     Source {
-        kind: if polled.is_weir { "weir" } else { "legacy" }.into(),
+        kind: polled.observed.kind.as_str().into(),
         state: state.as_str().into(),
         detail,
         run_id: if run == 0 { Bytes::new() } else { Bytes::copy_from_slice(&run.to_be_bytes()) },

@@ -6,7 +6,7 @@ use crate::commit::{Committer, Identity, Polled};
 use crate::export::{self, Exporter, Stop};
 use crate::facts::Facts;
 use crate::metrics::{self, Metrics};
-use crate::observe::{self, Failure, Feed, Observed, SourceState};
+use crate::observe::{self, Dialect, Failure, Feed, Kind, Observed, SourceState};
 use crate::spool::folder::random;
 use crate::spool::{Limits, Spool};
 use anyhow::{Context, bail};
@@ -85,6 +85,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         body: args.interval.max(Duration::from_secs(10)),
         max_body: args.max_body,
         timeouts: Timeouts::default(),
+        dialect: Dialect::default(),
     };
     let spool = Arc::new(Mutex::new(spool));
     let facts = Facts::new(&node, &identity.node, clock.wall().0);
@@ -239,10 +240,9 @@ impl Observer {
 
     /// Adds what the tracer, or `/proc`, tells beside the connections.
     async fn complete(&self, observed: Observed) -> Polled {
-        let is_weir = observed.envelope.run_id.is_some() || observed.envelope.cursor.is_some();
-        if !is_weir {
+        if observed.kind != Kind::Weir {
             let processes = self.read_proc().await;
-            return Polled { observed, is_weir, degraded: String::new(), tracer_version: String::new(), processes };
+            return Polled { observed, degraded: String::new(), tracer_version: String::new(), processes };
         }
         let processes = match tracer::processes(&self.feed.socket).await {
             Ok(processes) => Some((processes, "tracer")),
@@ -260,7 +260,7 @@ impl Observer {
                 (String::new(), String::new())
             }
         };
-        Polled { observed, is_weir, degraded, tracer_version, processes }
+        Polled { observed, degraded, tracer_version, processes }
     }
 
     async fn read_proc(&self) -> Option<(Vec<ProcessFact>, &'static str)> {
@@ -311,6 +311,7 @@ impl Observer {
             }
             Err(error) => {
                 tracing::error!(%error, "failed to write the poll to the spool; the tracer repeats it");
+                self.feed.not_durable();
                 Ok(Next::Tick)
             }
         }

@@ -90,6 +90,7 @@ pub enum FetchError {
 pub struct Reply {
     path: PathBuf,
     status: StatusCode,
+    content_type: Option<String>,
     body: Incoming,
     /// Drives the connection; ends with the reply.
     _connection: JoinSet<()>,
@@ -105,6 +106,11 @@ impl Reply {
             return Ok(self);
         }
         Err(FetchError::Status { path: self.path, status: self.status })
+    }
+
+    /// The `Content-Type` that the reply's head names.
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
     }
 
     /// The body's length, where the reply's head announces it.
@@ -151,6 +157,19 @@ impl Reply {
 /// # Errors
 /// [`FetchError`]; a status other than 200 is not one yet, see [`Reply::ok`].
 pub async fn get(path: &Path, target: &str, timeouts: Timeouts) -> Result<Reply, FetchError> {
+    get_as(path, target, None, timeouts).await
+}
+
+/// The same, with an `Accept` header.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_as(
+    path: &Path,
+    target: &str,
+    accept: Option<&'static str>,
+    timeouts: Timeouts,
+) -> Result<Reply, FetchError> {
     let late = |step, limit| FetchError::Timeout { path: path.into(), step, limit };
     let stream = timeout(timeouts.connect, UnixStream::connect(path))
         .await
@@ -159,7 +178,11 @@ pub async fn get(path: &Path, target: &str, timeouts: Timeouts) -> Result<Reply,
             ErrorKind::PermissionDenied => FetchError::Denied { path: path.into() },
             _ => FetchError::Missing { path: path.into(), source },
         })?;
-    let request = http::Request::get(target).header(http::header::HOST, "weir").body(Empty::<Bytes>::new())?;
+    let mut request = http::Request::get(target).header(http::header::HOST, "weir");
+    if let Some(accept) = accept {
+        request = request.header(http::header::ACCEPT, accept);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let broken = |source| FetchError::Broken { path: path.into(), source };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let mut driver = JoinSet::new();
@@ -171,5 +194,12 @@ pub async fn get(path: &Path, target: &str, timeouts: Timeouts) -> Result<Reply,
         .await
         .map_err(|_elapsed| late("answer", timeouts.header))?
         .map_err(broken)?;
-    Ok(Reply { path: path.into(), status: reply.status(), body: reply.into_body(), _connection: driver })
+    let content_type = reply.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    Ok(Reply {
+        path: path.into(),
+        status: reply.status(),
+        content_type: content_type.map(str::to_owned),
+        body: reply.into_body(),
+        _connection: driver,
+    })
 }

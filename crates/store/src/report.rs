@@ -67,7 +67,7 @@ pub struct Coverage {
 /// How a node's source does, in its agent's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceState {
-    /// `weir` or `legacy`.
+    /// `weir`, `legacy` or `system-probe`.
     pub kind: String,
     /// `ok`, `degraded`, `missing`, ...
     pub state: String,

@@ -124,6 +124,20 @@ reasons! {
     CLOSED_UNSEEN = "tracer" "closed_unseen" Bytes;
     /// The tracer's counters began anew: UDP since the last poll, and connections that ended, are lost.
     TRACER_RESTARTED = "tracer" "tracer_restarted" Bytes;
+    /// A tracer that keeps ended connections only for clients that it knows did not know this one.
+    CLOSED_ROWS_NOT_KEPT = "tracer" "closed_rows_not_kept" Bytes;
+    /// Failed connects that a tracer told as one row.
+    FAILURES_MERGED = "tracer" "failures_merged" Detail;
+    /// system-probe's own: ended connections beyond its bound.
+    CLOSED_CONN_DROPPED = "tracer" "closed_conn_dropped" Bytes;
+    /// system-probe's own: connections beyond its bound of baselines a client.
+    CONN_DROPPED = "tracer" "conn_dropped" Bytes;
+    /// system-probe's own: ended connections lost between kernel and system-probe.
+    PERF_LOST = "tracer" "perf_lost" Bytes;
+    /// system-probe's own: runs of its kernel programs that the kernel skipped.
+    KPROBES_MISSED = "tracer" "kprobes_missed" Bytes;
+    /// system-probe's own: datagrams whose sending it could not count.
+    UDP_SENDS_MISSED = "tracer" "udp_sends_missed" Bytes;
     /// Connections that the agent's table had no room for.
     CONNECTION_TABLE_FULL = "agent" "connection_table_full" Bytes intended;
     /// Lives of a socket that was used again more often within a poll than the agent follows.

@@ -13,7 +13,7 @@ use weir_model::Protocol;
 const MAX_OLDER: usize = 8;
 
 /// One generation of a counter. Times are `CLOCK_MONOTONIC` nanoseconds, 0 unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     /// Its ends.
     pub tuple: PackedTuple,
@@ -31,6 +31,24 @@ pub struct Life {
     pub tracer_generation: Option<u32>,
     /// The feed's `state`, last seen.
     pub state: Word,
+    /// How the totals follow from the source's own count, for a source that has only deltas ([`super::table`]).
+    pub anchor: Option<Box<Anchor>>,
+}
+
+/// What a sum of deltas has to do with the count of its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The source's run, never 0.
+    pub run: u64,
+    /// Our total less the source's count, modulo 2^64: sent, received, sent again.
+    pub base: [u64; 3],
+}
+
+impl Anchor {
+    /// An anchor in a run; none where the run is not known.
+    pub fn of(run: u64, base: [u64; 3]) -> Option<Box<Self>> {
+        (run != 0).then(|| Box::new(Self { run, base }))
+    }
 }
 
 /// A counter in the table.
@@ -137,6 +155,7 @@ impl Life {
             generation,
             tracer_generation: row.tracer_generation,
             state: row.state,
+            anchor: None,
         }
     }
 
@@ -144,7 +163,9 @@ impl Life {
     pub fn read(&self, row: &StagedRow) -> [u64; 3] {
         match row.reading {
             Reading::Totals(totals) => totals,
-            Reading::Deltas(deltas) => {
+            // The source's count is not ours; see `super::table`.
+            Reading::Baseline(_) => self.totals,
+            Reading::Deltas(deltas) | Reading::FirstDeltas(deltas) => {
                 let mut totals = self.totals;
                 for (total, delta) in totals.iter_mut().zip(deltas) {
                     *total = total.saturating_add(delta);
@@ -247,7 +268,7 @@ impl Entry {
             if lost {
                 older.lives.remove(0);
             }
-            older.lives.push(self.life);
+            older.lives.push(self.life.clone());
         }
         self.next_generation = life.generation.saturating_add(1);
         self.life = life;

@@ -1,7 +1,7 @@
 //! Baselines as they lie in the spool: protobuf, whose fields are only ever added.
 
 use super::key::{Key, PackedTuple};
-use super::life::{Entry, Life, Older};
+use super::life::{Anchor, Entry, Life, Older};
 use super::words::Word;
 use prost::Message;
 use weir_model::Protocol;
@@ -88,6 +88,12 @@ pub struct SavedLife {
     /// [`Word::index`] of the state.
     #[prost(uint32, tag = "11")]
     pub state: u32,
+    /// [`Anchor::run`], 0 without an anchor.
+    #[prost(fixed64, tag = "12")]
+    pub anchor_run: u64,
+    /// [`Anchor::base`].
+    #[prost(fixed64, repeated, tag = "13")]
+    pub anchor_base: Vec<u64>,
 }
 
 impl SavedCounter {
@@ -151,6 +157,8 @@ impl SavedLife {
             generation: life.generation,
             tracer_generation: life.tracer_generation,
             state: life.state.index(),
+            anchor_run: life.anchor.as_ref().map_or(0, |anchor| anchor.run),
+            anchor_base: life.anchor.as_ref().map(|anchor| anchor.base.to_vec()).unwrap_or_default(),
         }
     }
 
@@ -164,6 +172,9 @@ impl SavedLife {
             generation: self.generation,
             tracer_generation: self.tracer_generation,
             state: Word::from_index(self.state),
+            anchor: <[u64; 3]>::try_from(self.anchor_base.as_slice())
+                .ok()
+                .and_then(|base| Anchor::of(self.anchor_run, base)),
         })
     }
 }

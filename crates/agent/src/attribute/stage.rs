@@ -35,8 +35,23 @@ pub struct RawEnd {
 pub enum Reading {
     /// Sent, received, sent again: since the counter began.
     Totals([u64; 3]),
-    /// The same since the last fetch, from a feed that has nothing else.
+    /// The same since the last fetch, from a source that has nothing else.
     Deltas([u64; 3]),
+    /// The same, where the source's own count of them began with these.
+    FirstDeltas([u64; 3]),
+    /// What such a source has counted itself so far, from the first fetch of one of its clients.
+    Baseline([u64; 3]),
+}
+
+impl Reading {
+    /// The numbers.
+    pub fn numbers(self) -> [u64; 3] {
+        match self {
+            Self::Totals(numbers) | Self::Deltas(numbers) | Self::FirstDeltas(numbers) | Self::Baseline(numbers) => {
+                numbers
+            }
+        }
+    }
 }
 
 /// One row.
@@ -54,6 +69,9 @@ pub struct StagedRow {
     pub close: u64,
     /// When it last changed, 0 unknown.
     pub last_update: u64,
+    /// Sent and received since the last fetch, beside totals: tells only whether those were counted from another begin
+    /// (see [`super::table`]), and is never added.
+    pub last: [u64; 2],
     /// The tracer's own count of the cookie's lives.
     pub tracer_generation: Option<u32>,
     /// errno, 0 none.
@@ -78,6 +96,8 @@ pub struct StagedRow {
     pub close_reason: Word,
     /// It stands for every peer beyond the cap.
     pub other_peer: bool,
+    /// A source of deltas says that it was established since the last fetch.
+    pub begins: bool,
 }
 
 /// The rows of one reply.
@@ -93,6 +113,8 @@ pub struct Stage {
     pub replies: Vec<ReplyTuple>,
     /// The translations of connections that were accepted here: how their openers know them.
     pub accepted: Vec<Translated>,
+    /// Failed connects that stand in other rows of failed connects.
+    pub failures_merged: u64,
     lookup: HashTable<u32>,
     hasher: hashbrown::DefaultHashBuilder,
     /// Which pid's row carries a tuple's retransmits, for feeds that repeat them on every pid's row.
@@ -109,6 +131,7 @@ impl Stage {
         self.ends.clear();
         self.replies.clear();
         self.accepted.clear();
+        self.failures_merged = 0;
         self.lookup.clear();
         self.carriers.clear();
     }
@@ -125,26 +148,20 @@ impl Stage {
 
     /// Takes a row.
     pub fn push(&mut self, row: &Row<'_>) {
-        let end = self.end(row);
-        let reply = self.translation(row);
         let reading = if row.sent_total.is_some() || row.recv_total.is_some() {
             let retransmits = row.retransmits_total.unwrap_or(0);
             Reading::Totals([row.sent_total.unwrap_or(0), row.recv_total.unwrap_or(0), retransmits])
         } else {
             Reading::Deltas([row.sent_last, row.recv_last, row.retransmits_last])
         };
-        let direction = match row.direction {
-            1 => Some(Direction::Incoming),
-            2 => Some(Direction::Outgoing),
-            // 3 (local) tells no role: both ends' rows have it.
-            _ => None,
-        };
-        let certainty = match (direction, row.direction_certainty.as_deref()) {
-            (None, _) => Certainty::Unknown,
-            (Some(_), Some(text)) => Certainty::parse(text),
-            // A feed that does not say how sure it is guesses by its own node's addresses.
-            (Some(_), None) => Certainty::Inferred,
-        };
+        self.push_as(row, reading, false);
+    }
+
+    /// Takes a row whose numbers mean `reading`, whatever fields they stand in. `begins`: see [`StagedRow::begins`].
+    pub fn push_as(&mut self, row: &Row<'_>, reading: Reading, begins: bool) {
+        let end = self.end(row);
+        let reply = self.translation(row);
+        let (direction, certainty) = role(row);
         let staged = StagedRow {
             tuple: PackedTuple::of(row.tuple),
             cookie: row.cookie.unwrap_or(0),
@@ -152,6 +169,7 @@ impl Stage {
             start: row.start.map_or(0, |start| start.0),
             close: row.close.map_or(0, |close| close.0.max(1)),
             last_update: row.last_update.0,
+            last: [row.sent_last, row.recv_last],
             tracer_generation: row.generation,
             errno: row.errno,
             rtt_us: row.rtt_us,
@@ -164,6 +182,7 @@ impl Stage {
             state: row.state.as_deref().map_or(Word::UNKNOWN, Word::of),
             close_reason: row.close_reason.as_deref().map_or(Word::UNKNOWN, Word::of),
             other_peer: row.other_peer,
+            begins,
         };
         if staged.cookie == 0 && retransmits(staged.reading) > 0 {
             let carrier = self.carriers.entry((row.netns, staged.tuple)).or_insert(row.pid);
@@ -254,10 +273,41 @@ impl Stage {
     }
 }
 
-fn retransmits(reading: Reading) -> u64 {
-    match reading {
-        Reading::Totals([_, _, retransmits]) | Reading::Deltas([_, _, retransmits]) => retransmits,
+/// Ports from which a kernel takes those of clients (`net.ipv4.ip_local_port_range`, its default).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+
+/// Who opened a connection, and how sure that is.
+///
+/// A feed that does not say how sure it is guesses by its own node's addresses and listeners: it calls every pod's
+/// connection outgoing, and before 2019-03-25 its numbers meant something else. Its word is not taken. The end with a
+/// port that kernels give to clients is the client, where the other end has none; otherwise the server of weir finds
+/// the roles by the other end's view (R5), or nobody knows.
+fn role(row: &Row<'_>) -> (Option<Direction>, Certainty) {
+    let told = match row.direction {
+        1 => Some(Direction::Incoming),
+        2 => Some(Direction::Outgoing),
+        // 3 (local) tells no role: both ends' rows have it.
+        _ => None,
+    };
+    match (told, row.direction_certainty.as_deref()) {
+        (Some(_), Some(text)) => (told, Certainty::parse(text)),
+        (None, Some(_)) => (None, Certainty::Unknown),
+        (_, None) if row.cookie.is_some() => {
+            (told, if told.is_some() { Certainty::Inferred } else { Certainty::Unknown })
+        }
+        (_, None) => {
+            let is_client = |port| EPHEMERAL.contains(&port);
+            match (is_client(row.tuple.local.port()), is_client(row.tuple.remote.port())) {
+                (true, false) => (Some(Direction::Outgoing), Certainty::Inferred),
+                (false, true) => (Some(Direction::Incoming), Certainty::Inferred),
+                _ => (None, Certainty::Unknown),
+            }
+        }
     }
+}
+
+fn retransmits(reading: Reading) -> u64 {
+    reading.numbers()[2]
 }
 
 #[cfg(test)]
@@ -319,5 +369,52 @@ mod tests {
         stage.push(&row(CLIENT, BACKEND, plain));
         stage.push(&row(BACKEND, CLIENT, plain));
         assert!(stage.open.iter().all(|row| row.reply == 0) && stage.accepted.is_empty());
+    }
+
+    /// A row of the 2019 feed.
+    fn legacy(pid: u32, direction: u8, local: &str, remote: &str, retransmits: u64) -> Row<'static> {
+        let text = r#"{"type":0,"source":"10.0.0.1","dest":"10.0.0.2","sport":1,"dport":2,"net_ns":9}"#;
+        let (row, _) = weir_wire::feed::decode::row::parse(text.as_bytes()).unwrap();
+        let totals = (Some(5), Some(retransmits));
+        Row { pid, direction, tuple: tuple(local, remote), sent_total: totals.0, retransmits_total: totals.1, ..row }
+    }
+
+    #[test]
+    fn the_2019_feeds_direction_is_not_believed_the_ports_are() {
+        let mut stage = Stage::default();
+        // Both ends of a connection between pods: the feed calls both outgoing.
+        stage.push(&legacy(1, 2, "10.244.0.7:40000", "10.244.0.8:8080", 0));
+        stage.push(&legacy(2, 2, "10.244.0.8:8080", "10.244.0.7:40000", 0));
+        // Local, and a direction of before 2019-03-25.
+        stage.push(&legacy(3, 3, "10.0.0.5:22", "10.0.0.6:51000", 0));
+        stage.push(&legacy(4, 0, "10.0.0.5:51000", "10.0.0.6:443", 0));
+        // Nothing tells who opened these.
+        stage.push(&legacy(5, 2, "10.0.0.5:51000", "10.0.0.6:51001", 0));
+        stage.push(&legacy(6, 1, "10.0.0.5:80", "10.0.0.6:8080", 0));
+        let roles: Vec<_> = stage.open.iter().map(|row| (row.direction, row.certainty)).collect();
+        let inferred = |direction| (Some(direction), Certainty::Inferred);
+        let unknown = (None, Certainty::Unknown);
+        assert_eq!(
+            roles,
+            [
+                inferred(Direction::Outgoing),
+                inferred(Direction::Incoming),
+                inferred(Direction::Incoming),
+                inferred(Direction::Outgoing),
+                unknown,
+                unknown
+            ]
+        );
+    }
+
+    #[test]
+    fn retransmits_that_stand_on_every_pids_row_are_carried_by_one() {
+        let mut stage = Stage::default();
+        for pid in [30, 10, 20] {
+            stage.push(&legacy(pid, 2, "10.0.0.1:40000", "10.0.0.2:80", 7));
+        }
+        stage.push(&legacy(40, 2, "10.0.0.1:40001", "10.0.0.2:80", 3));
+        let carriers: Vec<bool> = stage.open.iter().map(|row| stage.carries_retransmits(row)).collect();
+        assert_eq!(carriers, [false, true, false, true]);
     }
 }

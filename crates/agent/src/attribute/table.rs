@@ -2,10 +2,16 @@
 //!
 //! Bounded: live counters by `--max-connections`, those that closed by `MAX_CLOSED` and `CLOSED_FOR`, those that
 //! vanished without a closed row by `VANISHED_FOR`. What a bound costs is counted.
+//!
+//! Counters without a cookie are the tuple's, and tuples are used again. One that was forgotten and comes back begins at
+//! a later generation ([`tuple_generation`]). The 2019 tracer sums up a tuple's connections within an interval and shows
+//! the last one alone afterwards; what of that was counted already, its `last_*` tell ([`counted_anew`]).
+
+mod sums;
 
 use super::key::Key;
 use super::life::{Entry, Life, Poll, Relation, fell};
-use super::stage::StagedRow;
+use super::stage::{Reading, StagedRow};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
@@ -18,7 +24,7 @@ const CLOSED_FOR: u64 = 600_000_000_000;
 const VANISHED_FOR: u64 = 1_800_000_000_000;
 
 /// What a row was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing new.
     Unchanged,
@@ -33,7 +39,7 @@ pub enum Outcome {
 }
 
 /// What a row adds to its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The counter's life after it.
     pub life: Life,
@@ -131,6 +137,9 @@ impl Table {
 
     /// Reads one row of `poll`. `carries` says whether its retransmits are its own.
     pub fn apply(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll) -> Outcome {
+        if !matches!(row.reading, Reading::Totals(_)) {
+            return self.apply_sum(key, row, carries, poll);
+        }
         let Some(entry) = self.entries.get_mut(&key) else { return self.first_sight(key, row, carries, poll) };
         match entry.relation(key, row, poll) {
             Relation::Repeated => {
@@ -218,11 +227,12 @@ impl Table {
             return Outcome::Full;
         }
         // The tracer's count of a cookie's lives keeps generations apart that an agent sees after it forgot the socket.
-        let generation = row.tracer_generation.unwrap_or(0);
+        let generation = row.tracer_generation.unwrap_or_else(|| tuple_generation(key, poll));
         let mut life = Life::of(row, key, poll, generation);
         let whole = poll.began_since(row.start) && (row.start != 0 || self.is_sound());
-        let delta = begin(&mut life, row, carries, whole);
-        let mut entry = Entry::new(life, poll.number);
+        let new = if whole { [u64::MAX; 2] } else { [0; 2] };
+        let delta = begin(&mut life, row, carries, new);
+        let mut entry = Entry::new(life.clone(), poll.number);
         if row.close != 0 {
             entry.end(row);
             self.closed.push_back((key, poll.at));
@@ -240,8 +250,11 @@ impl Table {
             let repeated = entry.seen == poll.number;
             if !torn && !repeated {
                 self.counts.fallen += 1;
-                return self.next_life(key, row, carries, poll, true);
+                let new = if key.has_cookie() { [u64::MAX; 2] } else { counted_since(row, poll) };
+                return self.begin_next(key, row, carries, poll, new);
             }
+        } else if !key.has_cookie() && entry.seen.checked_add(1) == Some(poll.number) && counted_anew(row, entry, now) {
+            return self.begin_next(key, row, carries, poll, row.last);
         }
         let (totals, delta) = advance(entry.life.totals, now, carries);
         let told = row.state != entry.life.state && row.state.index() != 0;
@@ -262,17 +275,23 @@ impl Table {
         } else if delta == [0; 3] && !told {
             return Outcome::Unchanged;
         }
-        Outcome::Changed(Change { life: entry.life, delta, opened: false, whole: false })
+        Outcome::Changed(Change { life: entry.life.clone(), delta, opened: false, whole: false })
     }
 
     /// `fresh`: the counter began anew since the last successful poll, so that all it shows is new.
     fn next_life(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll, fresh: bool) -> Outcome {
+        let whole = fresh || poll.began_since(row.start);
+        self.begin_next(key, row, carries, poll, if whole { [u64::MAX; 2] } else { [0; 2] })
+    }
+
+    /// `new`: how much of the new life's first totals came since the last successful poll, at most.
+    fn begin_next(&mut self, key: Key, row: &StagedRow, carries: bool, poll: &Poll, new: [u64; 2]) -> Outcome {
         let Some(entry) = self.entries.get_mut(&key) else { return Outcome::Unchanged };
         let generation = entry.next_generation.max(row.tracer_generation.unwrap_or(0));
         let mut life = Life::of(row, key, poll, generation);
-        let whole = fresh || poll.began_since(row.start);
-        let delta = begin(&mut life, row, carries, whole);
-        if entry.supersede(life) {
+        let delta = begin(&mut life, row, carries, new);
+        let whole = life.before == [0; 2];
+        if entry.supersede(life.clone()) {
             self.counts.superseded += 1;
         }
         entry.seen = poll.number;
@@ -303,7 +322,7 @@ impl Table {
         entry.next_generation = generation.saturating_add(1);
         let mut life = Life::of(row, key, poll, generation);
         let whole = poll.began_since(row.start);
-        let delta = begin(&mut life, row, carries, whole);
+        let delta = begin(&mut life, row, carries, if whole { [u64::MAX; 2] } else { [0; 2] });
         entry.closed_until = entry.closed_until.max(row.close);
         Outcome::Changed(Change { life, delta, opened: true, whole })
     }
@@ -331,15 +350,40 @@ impl Table {
     }
 }
 
-/// Gives a life its first totals. What lies before the first sight belongs to no window (R2).
-fn begin(life: &mut Life, row: &StagedRow, carries: bool, whole: bool) -> [u64; 3] {
+/// Gives a life its first totals, of which at most `new` came since the last successful poll. What lies before belongs
+/// to no window (R2); retransmits count with a life that is new as a whole.
+fn begin(life: &mut Life, row: &StagedRow, carries: bool, new: [u64; 2]) -> [u64; 3] {
     life.totals = life.read(row);
-    if whole {
-        let [sent, recv, retransmits] = life.totals;
-        return [sent, recv, if carries { retransmits } else { 0 }];
+    let [sent, recv, retransmits] = life.totals;
+    let delta = [sent.min(new[0]), recv.min(new[1])];
+    life.before = [sent - delta[0], recv - delta[1]];
+    let is_new = new != [0; 2] && carries;
+    [delta[0], delta[1], if is_new { retransmits } else { 0 }]
+}
+
+/// The first generation of a counter without a cookie and without a count of the tracer's: seconds since boot, so that a
+/// tuple which was forgotten and comes back is told apart from what it was. What the very first poll finds begins at 0.
+fn tuple_generation(key: Key, poll: &Poll) -> u32 {
+    if key.has_cookie() || poll.previous.is_none() { 0 } else { (poll.at / 1_000_000_000) as u32 }
+}
+
+/// What a total that fell counts of new bytes. A restart at 0 is new as a whole. A row that summed up two connections and
+/// now shows the last one alone is not: then `last_*` say what is new, or the row has not changed since the last poll.
+fn counted_since(row: &StagedRow, poll: &Poll) -> [u64; 2] {
+    if row.last != [0; 2] {
+        return row.last;
     }
-    life.before = [life.totals[0], life.totals[1]];
-    [0; 3]
+    let changed = poll.previous.is_none_or(|previous| row.last_update == 0 || row.last_update > previous.at);
+    if changed { [u64::MAX; 2] } else { [0; 2] }
+}
+
+/// Whether a total that did not fall is counted from another begin than the last reply's: more came since the last fetch
+/// than it rose by. A tracer beyond its bound of clients' baselines tells the total as `last_*`, which proves nothing.
+fn counted_anew(row: &StagedRow, entry: &Entry, now: [u64; 3]) -> bool {
+    let Reading::Totals([sent, recv, _]) = row.reading else { return false };
+    let rose = [now[0] - entry.life.totals[0], now[1] - entry.life.totals[1]];
+    let is_beyond_bound = row.last == [sent, recv];
+    !is_beyond_bound && row.last[0] <= sent && row.last[1] <= recv && (row.last[0] > rose[0] || row.last[1] > rose[1])
 }
 
 /// The larger of each field, and what it adds.
@@ -356,5 +400,7 @@ fn advance(before: [u64; 3], now: [u64; 3], carries: bool) -> ([u64; 3], [u64; 3
     (totals, delta)
 }
 
+#[cfg(test)]
+mod sums_tests;
 #[cfg(test)]
 mod tests;

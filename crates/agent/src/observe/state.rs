@@ -1,5 +1,6 @@
 //! How the source does, in the words that travel with every batch.
 
+use super::access;
 use weir_discovery::unix_http::FetchError;
 use weir_wire::feed::decode::DecodeError;
 
@@ -16,7 +17,7 @@ pub enum SourceState {
     Timeout,
     /// An answer that is not 200.
     HttpError,
-    /// A body that is not the feed.
+    /// A body that is not the source's, in JSON or in protobuf.
     BadJson,
     /// A body that breaks off.
     Truncated,
@@ -66,6 +67,22 @@ impl From<FetchError> for Failure {
             FetchError::TooLarge { .. } => SourceState::TooLarge,
             FetchError::Target(_) | FetchError::Status { .. } => SourceState::HttpError,
         };
+        let detail = match &error {
+            FetchError::Denied { path } => access::denied(path),
+            _ => error.to_string(),
+        };
+        Self::new(state, detail)
+    }
+}
+
+impl From<super::system_probe::decode::DecodeError> for Failure {
+    fn from(error: super::system_probe::decode::DecodeError) -> Self {
+        use super::system_probe::decode::DecodeError;
+        let state = match &error {
+            DecodeError::Odd { .. } => SourceState::BadJson,
+            DecodeError::Truncated { .. } => SourceState::Truncated,
+            DecodeError::TooLong { .. } => SourceState::TooLarge,
+        };
         Self::new(state, error.to_string())
     }
 }
@@ -73,7 +90,7 @@ impl From<FetchError> for Failure {
 impl From<DecodeError> for Failure {
     fn from(error: DecodeError) -> Self {
         let state = match &error {
-            DecodeError::NotTheFeed { .. } => SourceState::BadJson,
+            DecodeError::NotTheFeed { .. } | DecodeError::SystemProbe { .. } => SourceState::BadJson,
             DecodeError::Truncated { .. } => SourceState::Truncated,
             DecodeError::RowTooLong { .. } | DecodeError::EnvelopeTooLong { .. } | DecodeError::BodyTooLong { .. } => {
                 SourceState::TooLarge

@@ -6,14 +6,14 @@ use crate::attribute::PackedTuple;
 use proptest::prelude::*;
 use weir_model::{Certainty, Protocol, Tuple};
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 fn tuple(port: u16) -> PackedTuple {
     PackedTuple::of(Tuple::new([10, 0, 0, 1].into(), port, [10, 0, 0, 2].into(), 80))
 }
 
 /// An open TCP row with a cookie.
-fn row(cookie: u64, start: u64, sent: u64) -> StagedRow {
+pub(super) fn row(cookie: u64, start: u64, sent: u64) -> StagedRow {
     StagedRow {
         tuple: tuple(1000),
         cookie,
@@ -21,6 +21,7 @@ fn row(cookie: u64, start: u64, sent: u64) -> StagedRow {
         start,
         close: 0,
         last_update: 0,
+        last: [0; 2],
         tracer_generation: None,
         errno: 0,
         rtt_us: 0,
@@ -33,6 +34,7 @@ fn row(cookie: u64, start: u64, sent: u64) -> StagedRow {
         state: Word::UNKNOWN,
         close_reason: Word::UNKNOWN,
         other_peer: false,
+        begins: false,
     }
 }
 
@@ -41,10 +43,10 @@ fn closed(cookie: u64, start: u64, sent: u64, close: u64) -> StagedRow {
 }
 
 /// An agent that polls: every reply is one call of `poll`.
-struct Agent {
-    table: Table,
+pub(super) struct Agent {
+    pub(super) table: Table,
     polls: u32,
-    run: u64,
+    pub(super) run: u64,
     run_since: u32,
     previous: Option<Previous>,
     complete: bool,
@@ -52,7 +54,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             table: Table::new(1000),
             polls: 0,
@@ -65,7 +67,7 @@ impl Agent {
     }
 
     /// Answers the changes of one reply whose snapshot was made at `at` seconds.
-    fn poll(&mut self, at: u64, rows: &[StagedRow]) -> Vec<Outcome> {
+    pub(super) fn poll(&mut self, at: u64, rows: &[StagedRow]) -> Vec<Outcome> {
         self.polls += 1;
         let poll = Poll {
             number: self.polls,
@@ -85,14 +87,14 @@ impl Agent {
     }
 
     /// The only change of one reply.
-    fn change(&mut self, at: u64, rows: &[StagedRow]) -> Change {
+    pub(super) fn change(&mut self, at: u64, rows: &[StagedRow]) -> Change {
         let outcomes = self.poll(at, rows);
         let changes: Vec<Change> = outcomes
             .iter()
-            .filter_map(|outcome| if let Outcome::Changed(change) = outcome { Some(*change) } else { None })
+            .filter_map(|outcome| if let Outcome::Changed(change) = outcome { Some(change.clone()) } else { None })
             .collect();
         assert_eq!(changes.len(), 1, "{outcomes:?}");
-        changes[0]
+        changes[0].clone()
     }
 }
 
@@ -233,7 +235,7 @@ fn an_open_and_a_closed_row_of_one_connection_in_one_reply_are_one_key() {
     let mut agent = Agent::new();
     agent.poll(100, &[]);
     let outcomes = agent.poll(110, &[row(1, 105 * SECOND, 40), closed(1, 105 * SECOND, 50, 106 * SECOND)]);
-    assert!(matches!(outcomes[0], Outcome::Changed(change) if change.delta[0] == 50));
+    assert!(matches!(&outcomes[0], Outcome::Changed(change) if change.delta[0] == 50));
     assert_eq!(outcomes[1], Outcome::Stale);
 }
 
@@ -262,12 +264,89 @@ fn udp_counters_of_another_run_are_other_counters() {
 
 #[test]
 fn the_2019_tracers_counters_that_restart_at_zero_are_counted_on() {
-    let legacy = |sent| StagedRow { cookie: 0, ..row(0, 0, sent) };
     let mut agent = Agent::new();
-    agent.poll(100, &[legacy(500)]);
+    agent.poll(100, &[legacy(500, 0)]);
     agent.poll(230, &[]);
-    let change = agent.change(240, &[legacy(20)]);
+    let change = agent.change(240, &[legacy(20, 0)]);
     assert_eq!((change.life.generation, change.delta[0]), (1, 20));
+}
+
+/// A row of the 2019 feed: its total and its `last_sent_bytes`.
+fn legacy(total: u64, last: u64) -> StagedRow {
+    StagedRow { cookie: 0, last: [last, 0], ..row(0, 0, total) }
+}
+
+#[test]
+fn a_key_closed_and_opened_anew_within_an_interval_of_the_2019_tracer_is_counted_once() {
+    // 500 of the old connection, then 40 more and 70 of the next one in one row, then the next one alone.
+    let mut agent = Agent::new();
+    agent.poll(100, &[legacy(500, 0)]);
+    assert_eq!(agent.change(110, &[legacy(610, 110)]).delta[0], 110);
+    let alone = agent.change(120, &[legacy(100, 30)]);
+    assert_eq!((alone.delta[0], alone.life.generation, alone.life.before[0]), (30, 1, 70));
+    assert_eq!(agent.change(130, &[legacy(150, 50)]).delta[0], 50);
+    // The next one has overtaken the sum: no total falls.
+    let mut agent = Agent::new();
+    agent.poll(100, &[legacy(500, 0)]);
+    agent.poll(110, &[legacy(610, 110)]);
+    let alone = agent.change(120, &[legacy(670, 600)]);
+    assert_eq!((alone.delta[0], alone.life.generation, alone.life.before[0]), (600, 1, 70));
+    // Nothing came since: the row changed before the last poll.
+    let mut agent = Agent::new();
+    agent.poll(100, &[legacy(500, 0)]);
+    agent.poll(110, &[legacy(610, 110)]);
+    let idle = StagedRow { last_update: 109 * SECOND, ..legacy(70, 0) };
+    assert_eq!(agent.change(120, &[idle]).delta[0], 0);
+}
+
+#[test]
+fn a_restart_of_the_2019_tracer_counts_from_zero_once() {
+    let mut agent = Agent::new();
+    agent.poll(100, &[legacy(500, 0)]);
+    // The first reply to a client that it does not know: no `last_*`, what it counts began after the last poll.
+    let restarted = StagedRow { last_update: 108 * SECOND, ..legacy(30, 0) };
+    assert_eq!(agent.change(110, &[restarted]).delta[0], 30);
+    assert_eq!(agent.change(120, &[legacy(45, 15)]).delta[0], 15);
+}
+
+#[test]
+fn what_the_2019_tracer_repeats_as_last_beyond_its_bound_is_not_counted_again() {
+    let mut agent = Agent::new();
+    agent.poll(90, &[]);
+    let deltas: Vec<u64> =
+        (1..5).map(|poll| agent.change(90 + 10 * poll, &[legacy(500 + poll, 500 + poll)]).delta[0]).collect();
+    assert_eq!(deltas, [501, 1, 1, 1], "last_* is the total each time");
+}
+
+#[test]
+fn a_client_that_the_2019_tracer_forgot_goes_on_from_its_totals() {
+    let mut agent = Agent::new();
+    agent.poll(100, &[legacy(500, 0)]);
+    // Three minutes without a poll: the reply is a first one again, its `last_*` are 0, closed rows are not in it.
+    assert_eq!(agent.change(280, &[legacy(900, 0)]).delta[0], 400);
+}
+
+#[test]
+fn a_closed_row_of_the_2019_tracer_comes_once_and_is_counted_once() {
+    let mut agent = Agent::new();
+    agent.poll(90, &[]);
+    agent.poll(100, &[legacy(500, 500)]);
+    assert_eq!(agent.change(110, &[legacy(520, 20)]).delta[0], 20);
+    assert!(agent.poll(120, &[]).is_empty());
+}
+
+#[test]
+fn a_tuple_that_was_forgotten_is_another_counter_when_it_is_used_again() {
+    let mut agent = Agent::new();
+    agent.poll(90, &[]);
+    let first = agent.change(100, &[legacy(500, 500)]);
+    for poll in 11..200 {
+        agent.poll(poll * 10, &[]);
+    }
+    assert_eq!(agent.table.len(), 0);
+    let again = agent.change(2000, &[legacy(300, 300)]);
+    assert_eq!(again.delta[0], 300);
+    assert!(again.life.generation > first.life.generation, "its totals are not merged with the former ones");
 }
 
 #[test]
@@ -275,9 +354,10 @@ fn a_feed_that_has_only_deltas_is_summed() {
     let delta = |sent| StagedRow { reading: Reading::Deltas([sent, 0, 0]), ..row(0, 0, 0) };
     let mut agent = Agent::new();
     agent.poll(90, &[]);
-    assert_eq!(agent.change(100, &[delta(5)]).life.totals[0], 5);
+    let first = agent.change(100, &[delta(5)]);
+    assert_eq!(first.life.totals[0], 5);
     let change = agent.change(110, &[delta(7)]);
-    assert_eq!((change.life.totals[0], change.delta[0], change.life.generation), (12, 7, 0));
+    assert_eq!((change.life.totals[0], change.delta[0], change.life.generation), (12, 7, first.life.generation));
     assert_eq!(agent.change(120, &[delta(u64::MAX)]).life.totals[0], u64::MAX, "sums do not wrap");
 }
 
@@ -378,6 +458,6 @@ fn what_is_acknowledged_is_forgotten_unless_its_generation_would_be_taken_again(
     assert!(agent.table.get(&Key::Socket { cookie: 2 }).is_some());
     // The socket is used again: its life goes on where the tracer's count is.
     let outcomes = agent.poll(20, &[counted(1, 15, 7, 16)]);
-    let Outcome::Changed(change) = outcomes[0] else { panic!("{outcomes:?}") };
+    let Outcome::Changed(change) = &outcomes[0] else { panic!("{outcomes:?}") };
     assert_eq!((change.life.generation, change.delta), (1, [7, 0, 0]));
 }

@@ -50,6 +50,12 @@ pub enum DecodeError {
         /// Where, counted from 0.
         at: u64,
     },
+    /// It is the list `conns` of Datadog's system-probe.
+    #[error("the reply is system-probe's: it has `conns` at byte {at}")]
+    SystemProbe {
+        /// Where, counted from 0.
+        at: u64,
+    },
     /// It stops before its end.
     #[error("the reply breaks off at byte {at}, {within}")]
     Truncated {
@@ -320,6 +326,9 @@ impl Decoder {
                 _ => return Err(self.wrong("`:` is expected", at)),
             },
             State::Value => {
+                if self.key == b"conns" && !self.seen_rows {
+                    return Err(DecodeError::SystemProbe { at: self.offset + at as u64 });
+                }
                 if let Some(list) = List::named(&self.key, byte) {
                     return self.begin_list(list, byte, at);
                 }
