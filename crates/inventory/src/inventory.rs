@@ -169,6 +169,11 @@ impl Inventory {
         self.things.sayings_len()
     }
 
+    /// Bytes of names, ids and attributes, each text counted once.
+    pub fn text_bytes(&self) -> usize {
+        self.strings.bytes()
+    }
+
     /// What was not taken.
     pub fn refused(&self) -> Refused {
         self.refused
@@ -216,13 +221,16 @@ impl Inventory {
             }
             None => self.things.add_saying(thing, new),
         }
-        if kind == Kind::Pod
-            && let Some(aliases) = fact.attributes.get(attribute::ALIASES)
-        {
-            self.unite(thing, aliases);
-        }
+        let aliases = fact.attributes.get(attribute::ALIASES).filter(|_| kind == Kind::Pod);
+        let united = aliases.is_some_and(|aliases| self.unite(thing, aliases));
         self.resolve(thing);
         self.index(thing);
+        if united {
+            // What was two parents may be one now.
+            for disputed in self.disputed.iter().copied().collect::<Vec<_>>() {
+                self.resolve(disputed);
+            }
+        }
     }
 
     /// Forgets what ended before an instant, and frees what only that referred to. Says how many facts it were.
@@ -320,17 +328,19 @@ impl Inventory {
         }
     }
 
-    /// A static pod has two UIDs: all of them lead to one thing.
-    fn unite(&mut self, thing: u32, aliases: &str) {
+    /// A static pod has two UIDs: all of them lead to one thing. Says whether they were more than one.
+    fn unite(&mut self, thing: u32, aliases: &str) -> bool {
+        let mut united = false;
         for alias in aliases.split(',').filter(|alias| !alias.is_empty()) {
             let alias = self.strings.intern(alias);
             let other = self.things.entry(Kind::Pod, Symbol::EMPTY, alias);
             if other != thing {
                 self.unindex(other);
-                self.things.unite(thing, other);
+                united |= self.things.unite(thing, other);
                 self.disputed.remove(&other);
             }
         }
+        united
     }
 }
 

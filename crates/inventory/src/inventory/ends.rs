@@ -73,7 +73,8 @@ impl Inventory {
             return who;
         }
         let node = self.strings.find(end.node);
-        let netns = match node.filter(|_| end.netns != 0) {
+        // That nobody else holds a namespace is known only as far as everything was told.
+        let netns = match node.filter(|node| end.netns != 0 && at.0 < self.vouched_until(*node)) {
             Some(node) => self.held(self.namespaces.claims(&(node, end.netns)), at.0, node),
             None => Held::Never,
         };
@@ -296,6 +297,10 @@ impl Inventory {
     pub(super) fn is_possible(&self, claim: &Claim, at: i64) -> bool {
         claim.is_possible(at)
             && (claim.late != OPEN || at < self.told_until(claim.thing).saturating_add(UNCERTAINTY_NS))
+    }
+
+    fn vouched_until(&self, node: Symbol) -> i64 {
+        self.vouched.get(&node).map_or(OPEN, |vouched| vouched.until)
     }
 
     /// Until when what a node said without an end is believed.
