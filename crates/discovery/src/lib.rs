@@ -8,6 +8,7 @@
 //! - [`source`]: a source of metadata, as the agent runs it.
 //! - [`collect`]: what is collected beside, by configuration.
 //! - [`cri`]: pods and containers as a container runtime tells them.
+//! - [`kubernetes`]: the Kubernetes API, listed and watched.
 //! - [`permissions`]: every call to a kubelet or an API server.
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
@@ -15,6 +16,7 @@
 pub mod collect;
 pub mod cri;
 mod events;
+pub mod kubernetes;
 pub mod node;
 pub mod permissions;
 pub mod proc;

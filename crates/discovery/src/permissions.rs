@@ -41,6 +41,24 @@ pub struct Call {
     pub verbs: &'static [&'static str],
 }
 
+impl Call {
+    /// What to do about a 403: the rule that is missing, as it stands in a ClusterRole.
+    pub fn missing_rule(&self) -> String {
+        let quoted: Vec<String> = self.verbs.iter().map(|verb| format!("\"{verb}\"")).collect();
+        let whom = match self.caller {
+            Caller::Agent => "weir-agent",
+            Caller::Server => "weir server",
+        };
+        format!(
+            "its ServiceAccount lacks a rule: bind {whom}'s a ClusterRole with {{apiGroups: [\"{}\"], resources: \
+             [\"{}\"], verbs: [{}]}}",
+            self.group,
+            self.resource,
+            quoted.join(", ")
+        )
+    }
+}
+
 const fn call(
     caller: Caller,
     need: Need,

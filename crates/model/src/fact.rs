@@ -54,6 +54,7 @@ impl Fact {
 /// | `replica_set`, `job` | UID | its own | | |
 /// | `service` | UID | its own | | cluster, external and load-balancer addresses |
 /// | `endpoint` | `slice UID/address` | the Service's | the Service's `namespace/name` | its one address |
+/// | `watch` | a kind | the same | | |
 pub mod kind {
     /// A machine with an agent, or one that the API server knows.
     pub const NODE: &str = "node";
@@ -73,6 +74,8 @@ pub mod kind {
     pub const SERVICE: &str = "service";
     /// One address of an EndpointSlice.
     pub const ENDPOINT: &str = "endpoint";
+    /// The server's watch of a kind: when it said so last, it knew everything of that kind.
+    pub const WATCH: &str = "watch";
 }
 
 /// Who says so ([`Fact::source`]).

@@ -5,8 +5,12 @@ use super::place::Place;
 use anyhow::{Context, Result};
 use axum::Router;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 /// A running server; it ends when it is dropped.
 #[derive(Debug)]
@@ -18,6 +22,16 @@ pub(crate) struct Serving {
 impl Serving {
     /// Serves `router` on `listener`. With `inside`, what the handlers connect to is looked for in that namespace.
     pub(crate) fn start(listener: TcpListener, inside: Option<Place>, router: Router) -> Result<Self> {
+        Self::start_with(listener, inside, router, None)
+    }
+
+    /// The same, with TLS where there is a configuration for it.
+    pub(crate) fn start_with(
+        listener: TcpListener,
+        inside: Option<Place>,
+        router: Router,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Self> {
         listener.set_nonblocking(true)?;
         let (stop, stopped) = oneshot::channel();
         let (started, outcome) = std::sync::mpsc::sync_channel(1);
@@ -38,7 +52,10 @@ impl Serving {
             runtime.block_on(async {
                 let serve = async {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
-                    axum::serve(listener, router).await
+                    match tls {
+                        Some(config) => axum::serve(Secure { listener, acceptor: config.into() }, router).await,
+                        None => axum::serve(listener, router).await,
+                    }
                 };
                 tokio::select! {
                     _ = stopped => {}
@@ -59,6 +76,31 @@ impl Drop for Serving {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// A listener whose connections are TLS; one that fails its handshake is dropped.
+struct Secure {
+    listener: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Secure {
+    type Io = TlsStream<tokio::net::TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
+            match self.acceptor.accept(stream).await {
+                Ok(stream) => return (stream, peer),
+                Err(error) => eprintln!("a TLS handshake failed: {error}"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

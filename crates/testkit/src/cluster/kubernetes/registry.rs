@@ -6,9 +6,12 @@
 use super::objects::Resource;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-/// Changes that are kept: a test makes some hundred.
-const CHANGES: usize = 2048;
+/// Changes that are kept: a burst of a test makes some thousand.
+const CHANGES: usize = 8192;
+/// Lists in pages that can be gone on with.
+const SNAPSHOTS: usize = 64;
 
 /// Namespace and name.
 type Name = (String, String);
@@ -40,6 +43,8 @@ pub(crate) struct Registry {
     changes: VecDeque<Change>,
     /// The version of the last change that is not kept.
     forgotten: u64,
+    /// What lists in pages go on with, by their version: the newest last.
+    snapshots: VecDeque<(u64, Resource, Arc<Vec<Value>>)>,
 }
 
 impl Registry {
@@ -61,6 +66,43 @@ impl Registry {
         for (key, object) in wanted {
             self.change("ADDED", key, object);
         }
+    }
+
+    /// Makes one object be so.
+    pub(crate) fn put(&mut self, resource: Resource, object: Value) {
+        let key = (resource, name_of(&object));
+        match self.objects.get(&key) {
+            Some(known) if is_same(known, &object) => {}
+            Some(_) => self.change("MODIFIED", key, object),
+            None => self.change("ADDED", key, object),
+        }
+    }
+
+    /// Removes one object; what is not there stays away.
+    pub(crate) fn remove(&mut self, resource: Resource, namespace: &str, name: &str) {
+        let key = (resource, (namespace.to_owned(), name.to_owned()));
+        if let Some(object) = self.objects.get(&key).cloned() {
+            self.change("DELETED", key, object);
+        }
+    }
+
+    /// Every object of a resource as it is now, kept for the pages that follow.
+    pub(crate) fn snapshot(&mut self, resource: Resource) -> (u64, Arc<Vec<Value>>) {
+        let objects = Arc::new(self.list(resource).cloned().collect());
+        self.snapshots.push_back((self.version, resource, Arc::clone(&objects)));
+        while self.snapshots.len() > SNAPSHOTS {
+            self.snapshots.pop_front();
+        }
+        (self.version, objects)
+    }
+
+    /// The snapshot of a version.
+    ///
+    /// # Errors
+    /// When it is not kept any more.
+    pub(crate) fn at(&self, resource: Resource, version: u64) -> Result<Arc<Vec<Value>>, Gone> {
+        let kept = self.snapshots.iter().find(|(at, of, _)| (*at, *of) == (version, resource));
+        kept.map(|(_, _, objects)| Arc::clone(objects)).ok_or(Gone::Expired)
     }
 
     fn change(&mut self, kind: &'static str, key: (Resource, Name), mut object: Value) {
@@ -88,6 +130,7 @@ impl Registry {
         while !self.changes.is_empty() {
             self.forget_one();
         }
+        self.snapshots.clear();
     }
 
     /// The version of the last change.
@@ -111,8 +154,8 @@ impl Registry {
         if version < self.forgotten {
             return Err(Gone::Expired);
         }
-        let later = self.changes.iter().filter(|change| change.version > version && change.resource == resource);
-        Ok(later.cloned().collect())
+        let first = self.changes.partition_point(|change| change.version <= version);
+        Ok(self.changes.range(first..).filter(|change| change.resource == resource).cloned().collect())
     }
 }
 
