@@ -28,7 +28,7 @@ fn mount(folder: &std::path::Path) -> Option<Mount> {
         return None;
     }
     let mounted =
-        nix::mount::mount(Some("weir"), folder, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=40m"));
+        nix::mount::mount(Some("weir"), folder, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=108m"));
     if let Err(errno) = mounted {
         skip(&format!("mounting a small file system failed: {errno}"));
         return None;

@@ -5,6 +5,7 @@
 
 use crate::error::StoreError;
 use crate::report::Lsn;
+use crate::rollup::{RollupRow, Sums};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use weir_model::{ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos, Window};
@@ -68,6 +69,19 @@ impl HistoryRow {
     }
 }
 
+/// What one tier holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierSummary {
+    /// Segments.
+    pub segments: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The earliest row's end (its window's start in a roll-up).
+    pub oldest: Option<UnixNanos>,
+}
+
 /// What history holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HistorySummary {
@@ -81,6 +95,131 @@ pub struct HistorySummary {
     pub watermark: Lsn,
     /// The earliest row's end.
     pub oldest: Option<UnixNanos>,
+    /// Each tier: rows of 10 s, of a minute, of an hour.
+    pub tiers: [TierSummary; 3],
+}
+
+/// What is due for compaction. Each instant must not be later than the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Rows before it are settled: which of two views counts is decided for good. It lies at least the lateness horizon
+    /// (1 h, R5) back.
+    pub settled_before: UnixNanos,
+    /// Settled rows before it become rows of a minute, and their connections are no longer told apart.
+    pub minutes_before: UnixNanos,
+    /// Rows of a minute before it become rows of an hour.
+    pub hours_before: UnixNanos,
+}
+
+/// What a judge says of a row that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The role of the row's own end.
+    pub side: Side,
+    /// Whether the row counts (R5).
+    pub counted: bool,
+}
+
+/// Decides which of two views counts. Knows the connections; the store does not.
+pub trait Judge {
+    /// Rows whose ends lie in `[oldest, newest]` come next.
+    ///
+    /// # Errors
+    /// When what is needed cannot be read; then nothing is settled.
+    fn prepare(&mut self, oldest: UnixNanos, newest: UnixNanos) -> Result<(), StoreError>;
+
+    /// What is so of a row.
+    fn judge(&mut self, row: &HistoryRow) -> Judgement;
+}
+
+/// One step of compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Segments that went in.
+    pub segments: u64,
+    /// Rows that went in.
+    pub rows_in: u64,
+    /// Rows that came out.
+    pub rows_out: u64,
+    /// Bytes that went in.
+    pub bytes_in: u64,
+    /// Bytes that came out.
+    pub bytes_out: u64,
+}
+
+/// How much of a tier is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierLimit {
+    /// Segments whose newest row is older leave.
+    pub keep_from: UnixNanos,
+    /// The oldest segments leave until no more bytes than this are left.
+    pub bytes_max: u64,
+}
+
+/// What [`HistoryStore::retain_history`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRemoved {
+    /// Segments.
+    pub segments: u64,
+    /// Rows whose time had come.
+    pub rows_expired: u64,
+    /// Rows beyond the limit of bytes.
+    pub rows_evicted: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// What moved on an edge within a span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeTotal {
+    /// Who the client is.
+    pub client: Endpoint,
+    /// Who the server is.
+    pub server: Endpoint,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The server's port.
+    pub port: u16,
+    /// The sums, those of round-trip times left out.
+    pub sums: Sums,
+}
+
+/// Sums by edge of everything in a span that is settled and counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdgeTotals {
+    /// Each edge once, in no particular order.
+    pub edges: Vec<EdgeTotal>,
+    /// Rows of the span that are not settled yet and are in no sum.
+    pub unsettled_rows: u64,
+}
+
+/// History at one moment: compaction and retention do not change what it says.
+pub trait HistoryView {
+    /// Calls `visit` for every row of 10 s whose `to` lies in `[since, until)`, in no particular order, with whether it
+    /// counts where that is settled.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    fn rows(
+        &self,
+        since: UnixNanos,
+        until: UnixNanos,
+        visit: &mut dyn FnMut(HistoryRow, Option<bool>),
+    ) -> Result<(), StoreError>;
+
+    /// Calls `visit` for every row of a minute or an hour whose window starts in `[since, until)`, in no particular
+    /// order; equal keys may come more than once.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    fn rollups(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(RollupRow)) -> Result<(), StoreError>;
+
+    /// What moved by edge, from rows of every resolution, found as in [`HistoryView::rows`] and
+    /// [`HistoryView::rollups`].
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    fn edge_totals(&self, since: UnixNanos, until: UnixNanos) -> Result<EdgeTotals, StoreError>;
 }
 
 /// History.
@@ -92,7 +231,13 @@ pub trait HistoryStore: Send + Sync {
     /// When it cannot be stored; then it is not there, whole or in part.
     fn put_segment(&self, id: SegmentId, rows: &[HistoryRow]) -> Result<(), StoreError>;
 
-    /// Calls `visit` for every row whose `to` lies in `[since, until)`, from the segments up to `as_of`, in no
+    /// What is there now, from the segments up to `as_of`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn history(&self, as_of: Lsn) -> Result<Box<dyn HistoryView + '_>, StoreError>;
+
+    /// Calls `visit` for every row of 10 s whose `to` lies in `[since, until)`, from the segments up to `as_of`, in no
     /// particular order.
     ///
     /// # Errors
@@ -103,13 +248,33 @@ pub trait HistoryStore: Send + Sync {
         until: UnixNanos,
         as_of: Lsn,
         visit: &mut dyn FnMut(HistoryRow),
-    ) -> Result<(), StoreError>;
+    ) -> Result<(), StoreError> {
+        self.history(as_of)?.rows(since, until, &mut |row, _| visit(row))
+    }
+
+    /// Does one step of what is due: some segments are replaced by one, as one step. `None`: nothing is due. One caller
+    /// at a time.
+    ///
+    /// # Errors
+    /// When it cannot be done, or too little room is free for it; then everything is as it was.
+    fn compact(&self, due: &Due, judge: &mut dyn Judge) -> Result<Option<Compacted>, StoreError>;
+
+    /// Forgets what is beyond the limits of each tier (rows of 10 s, of a minute, of an hour), and adds the rows to the
+    /// counters `history_rows_expired` and `history_rows_evicted`.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be changed.
+    fn retain_history(&self, limits: &[TierLimit; 3]) -> Result<HistoryRemoved, StoreError>;
 
     /// Removes every segment whose newest row ends before `horizon`; answers how many segments and rows that were.
     ///
     /// # Errors
     /// When the catalogue cannot be changed.
-    fn forget_before(&self, horizon: UnixNanos) -> Result<(u64, u64), StoreError>;
+    fn forget_before(&self, horizon: UnixNanos) -> Result<(u64, u64), StoreError> {
+        let limit = TierLimit { keep_from: horizon, bytes_max: u64::MAX };
+        let removed = self.retain_history(&[limit; 3])?;
+        Ok((removed.segments, removed.rows_expired))
+    }
 
     /// What is there.
     ///

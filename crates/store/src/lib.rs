@@ -9,15 +9,21 @@
 mod dns;
 pub mod embedded;
 mod error;
+mod failpoint;
 mod history;
 mod report;
+pub mod rollup;
 mod state;
 pub mod transaction;
 mod translation;
 
 pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
-pub use history::{HistoryRow, HistoryStore, HistorySummary, SegmentId};
+pub use failpoint::{STEPS as FAIL_POINTS, VARIABLE as FAIL_POINT_VARIABLE};
+pub use history::{
+    Compacted, Due, EdgeTotal, EdgeTotals, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary, HistoryView,
+    Judge, Judgement, SegmentId, TierLimit, TierSummary,
+};
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
 pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};

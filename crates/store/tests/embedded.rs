@@ -2,6 +2,10 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod full_disk;
 
 use contract::row;
 use weir_model::UnixNanos;
@@ -23,6 +27,15 @@ fn it_keeps_the_contract_of_state() {
 fn it_keeps_the_contract_of_history() {
     let folder = tempfile::tempdir().unwrap();
     contract::history(|| Embedded::open(folder.path()).unwrap());
+}
+
+#[test]
+fn it_keeps_the_contract_of_compaction() {
+    contract::compaction::compaction(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        (folder, store)
+    });
 }
 
 #[test]
@@ -121,6 +134,7 @@ fn a_segment_is_readable_by_its_columns_and_says_its_version() {
             "failure",
             "rtt_us",
             "started",
+            "counted",
         ]
     );
 }

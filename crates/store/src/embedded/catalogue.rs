@@ -1,17 +1,56 @@
 //! The catalogue: names of ends and edges, segments, and the watermark. The one place that says which files exist.
 
-use super::segment;
+use super::pins::Pins;
+use super::raw::RawRow;
+use super::segment::{FileRow as _, SegmentKind, Writer, Written, file_name};
+use super::writing::add_to_counter;
 use crate::error::StoreError;
-use crate::history::{HistoryRow, HistorySummary, SegmentId};
+use crate::failpoint;
+use crate::history::{HistoryRemoved, HistoryRow, HistorySummary, SegmentId, TierLimit, TierSummary};
 use crate::report::Lsn;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use weir_model::{Endpoint, UnixNanos};
 
-/// The first tier: rows as they were received. Compaction will write the higher ones.
-const TIER_RECEIVED: i64 = 0;
+/// A segment as the catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: SegmentId,
+    pub(super) kind: SegmentKind,
+    /// The rows' smallest instant ([`super::segment::FileRow::at`]).
+    pub(super) oldest: UnixNanos,
+    /// Their largest.
+    pub(super) newest: UnixNanos,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// CRC-32C of the file; files of the first builds have none.
+    pub(super) checksum: Option<u32>,
+}
+
+impl Entry {
+    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let kind = match (row.get::<_, i64>(2)?, row.get::<_, bool>(3)?) {
+            (0, false) => SegmentKind::Received,
+            (0, true) => SegmentKind::Settled,
+            (1, _) => SegmentKind::Minute,
+            (2, _) => SegmentKind::Hour,
+            (tier, _) => return Err(rusqlite::Error::IntegralValueOutOfRange(2, tier)),
+        };
+        Ok(Self {
+            id: SegmentId { first: Lsn(row.get::<_, i64>(0)? as u64), last: Lsn(row.get::<_, i64>(1)? as u64) },
+            kind,
+            oldest: UnixNanos(row.get(4)?),
+            newest: UnixNanos(row.get(5)?),
+            rows: row.get::<_, i64>(6)? as u64,
+            bytes: row.get::<_, i64>(7)? as u64,
+            checksum: row.get(8)?,
+        })
+    }
+}
+
+const ENTRY_COLUMNS: &str = "first_lsn, last_lsn, tier, settled, oldest, newest, rows, bytes, checksum";
 
 pub(super) fn watermark(connection: &Connection) -> Result<Lsn, StoreError> {
     connection
@@ -38,52 +77,109 @@ pub(super) fn put_segment(
             text: format!("segment {}-{} does not follow the watermark {}", id.first.0, id.last.0, held.0),
         });
     }
-    let bytes = if rows.is_empty() {
-        0
+    let written = if rows.is_empty() {
+        None
     } else {
         let edges = edge_ids(&mut lock(), rows)?;
-        segment::write(folder, id, rows, &edges)?
+        let mut sorted: Vec<RawRow> =
+            rows.iter().zip(edges).map(|(row, edge)| RawRow { edge, counted: None, row: row.clone() }).collect();
+        sorted.sort_by_key(RawRow::order);
+        let mut writer = Writer::new(folder, id, SegmentKind::Received);
+        for row in sorted {
+            writer.push(row)?;
+        }
+        Some(writer.finish()?)
     };
-    let connection = &mut *lock();
-    // The log is cut behind this commit, so it is on disk before this function returns.
-    let sql = || StoreError::sql("add a segment to the catalogue");
-    connection.pragma_update(None, "synchronous", "FULL").map_err(sql())?;
-    let added = add(connection, id, rows, bytes);
-    connection.pragma_update(None, "synchronous", "NORMAL").map_err(sql())?;
-    added
+    durably(&mut lock(), "add a segment to the catalogue", |step| {
+        if let Some(written) = &written {
+            add(step, id, SegmentKind::Received, written)?;
+        }
+        step.execute("UPDATE watermark SET lsn = ?1", [id.last.0 as i64])
+            .map_err(StoreError::sql("move the watermark"))?;
+        failpoint::reach("catalogue-begun");
+        Ok(())
+    })?;
+    failpoint::reach("catalogue-committed");
+    Ok(())
 }
 
-fn add(connection: &mut Connection, id: SegmentId, rows: &[HistoryRow], bytes: u64) -> Result<(), StoreError> {
-    let sql = || StoreError::sql("add a segment to the catalogue");
-    let step = connection.transaction().map_err(sql())?;
-    let ends = || rows.iter().map(|row| row.to.0);
-    if let (Some(oldest), Some(newest)) = (ends().min(), ends().max()) {
+/// One transaction that is on disk before this function returns: what follows it cannot be undone.
+fn durably<T>(
+    connection: &mut Connection,
+    action: &'static str,
+    change: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let sql = || StoreError::sql(action);
+    connection.pragma_update(None, "synchronous", "FULL").map_err(sql())?;
+    let changed = || {
+        let step = connection.transaction().map_err(sql())?;
+        let answer = change(&step)?;
+        step.commit().map_err(sql())?;
+        Ok(answer)
+    };
+    let answer = changed();
+    connection.pragma_update(None, "synchronous", "NORMAL").map_err(sql())?;
+    answer
+}
+
+fn add(step: &Connection, id: SegmentId, kind: SegmentKind, written: &Written) -> Result<(), StoreError> {
+    let places = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9";
+    step.execute(
+        &format!("INSERT INTO segments ({ENTRY_COLUMNS}) VALUES ({places})"),
+        params![
+            id.first.0 as i64,
+            id.last.0 as i64,
+            kind.tier() as i64,
+            kind == SegmentKind::Settled,
+            written.oldest.0,
+            written.newest.0,
+            written.rows as i64,
+            written.bytes as i64,
+            written.checksum
+        ],
+    )
+    .map(|_| ())
+    .map_err(StoreError::sql("add a segment to the catalogue"))
+}
+
+/// Puts one segment in the place of others, as one step. False: one of them is no longer there, and nothing changed.
+pub(super) fn replace(
+    connection: &mut Connection,
+    inputs: &[Entry],
+    id: SegmentId,
+    kind: SegmentKind,
+    written: &Written,
+) -> Result<bool, StoreError> {
+    let sql = || StoreError::sql("replace segments in the catalogue");
+    let there = |connection: &Connection| -> Result<bool, StoreError> {
+        let held = entries(connection, Some((id.first, id.last)))?;
+        Ok(held == inputs)
+    };
+    if !there(connection)? {
+        return Ok(false);
+    }
+    durably(connection, "replace segments in the catalogue", |step| {
         step.execute(
-            "INSERT INTO segments (first_lsn, last_lsn, tier, oldest, newest, rows, bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                id.first.0 as i64,
-                id.last.0 as i64,
-                TIER_RECEIVED,
-                oldest,
-                newest,
-                rows.len() as i64,
-                bytes as i64
-            ],
+            "DELETE FROM segments WHERE first_lsn >= ?1 AND last_lsn <= ?2",
+            [id.first.0 as i64, id.last.0 as i64],
         )
         .map_err(sql())?;
-    }
-    step.execute("UPDATE watermark SET lsn = ?1", [id.last.0 as i64]).map_err(sql())?;
-    step.commit().map_err(sql())
+        add(step, id, kind, written)?;
+        failpoint::reach("compaction-catalogue-begun");
+        Ok(true)
+    })
 }
 
 /// The dense id of each row's edge. New names are added; a name that no segment uses in the end does no harm.
-fn edge_ids(connection: &mut Connection, rows: &[HistoryRow]) -> Result<Vec<u64>, StoreError> {
+pub(super) fn edge_ids<'a>(
+    connection: &mut Connection,
+    rows: impl IntoIterator<Item = &'a HistoryRow>,
+) -> Result<Vec<u64>, StoreError> {
     let sql = || StoreError::sql("name an edge");
     let step = connection.transaction().map_err(sql())?;
     let mut endpoints: HashMap<&Endpoint, i64> = HashMap::new();
     let mut edges = HashMap::new();
-    let mut ids = Vec::with_capacity(rows.len());
+    let mut ids = Vec::new();
     for row in rows {
         let key = (&*row.client_endpoint, &*row.server_endpoint, row.protocol, row.server.port());
         let id = if let Some(id) = edges.get(&key) {
@@ -141,89 +237,96 @@ fn found_or_added(
     add.query_row(values, |row| row.get(0)).map_err(sql())
 }
 
-/// The segments up to `as_of` that can hold rows of `[since, until)`.
-pub(super) fn segments_between(
-    connection: &Connection,
-    since: UnixNanos,
-    until: UnixNanos,
-    as_of: Lsn,
-) -> Result<Vec<SegmentId>, StoreError> {
+/// Every segment, or those within a range of the log, in its order.
+pub(super) fn entries(connection: &Connection, within: Option<(Lsn, Lsn)>) -> Result<Vec<Entry>, StoreError> {
     let sql = || StoreError::sql("list segments");
+    let (first, last) = within.unwrap_or((Lsn(0), Lsn(u64::MAX)));
+    let signed = |lsn: Lsn| lsn.0.min(i64::MAX as u64) as i64;
     let mut statement = connection
-        .prepare_cached(
-            "SELECT first_lsn, last_lsn FROM segments
-             WHERE newest >= ?1 AND oldest < ?2 AND last_lsn <= ?3 ORDER BY first_lsn",
-        )
+        .prepare_cached(&format!(
+            "SELECT {ENTRY_COLUMNS} FROM segments WHERE first_lsn >= ?1 AND last_lsn <= ?2 ORDER BY first_lsn"
+        ))
         .map_err(sql())?;
-    let rows = statement
-        .query_map(params![since.0, until.0, as_of.0.min(i64::MAX as u64) as i64], segment_id)
-        .map_err(sql())?;
+    let rows = statement.query_map([signed(first), signed(last)], Entry::of).map_err(sql())?;
     rows.collect::<Result<Vec<_>, _>>().map_err(sql())
 }
 
-fn segment_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<SegmentId> {
-    Ok(SegmentId { first: Lsn(row.get::<_, i64>(0)? as u64), last: Lsn(row.get::<_, i64>(1)? as u64) })
-}
-
 /// Out of the catalogue first, then from disk: a file that the catalogue does not name does not exist.
-pub(super) fn forget_before(
-    connection: &mut Connection,
+pub(super) fn retain(
+    writer: &Mutex<Connection>,
     folder: &Path,
-    horizon: UnixNanos,
-) -> Result<(u64, u64), StoreError> {
-    let sql = || StoreError::sql("forget old segments");
-    let step = connection.transaction().map_err(sql())?;
-    let gone: Vec<(SegmentId, i64)> = {
-        let mut statement = step
-            .prepare_cached("DELETE FROM segments WHERE newest < ?1 RETURNING first_lsn, last_lsn, rows")
-            .map_err(sql())?;
-        let rows = statement.query_map([horizon.0], |row| Ok((segment_id(row)?, row.get(2)?))).map_err(sql())?;
-        rows.collect::<Result<_, _>>().map_err(sql())?
-    };
-    step.commit().map_err(sql())?;
-    for (id, _) in &gone {
-        let path = folder.join(segment::file_name(*id));
-        if let Err(error) = std::fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "an old segment's file stays until the next start");
+    pins: &Pins,
+    limits: &[TierLimit; 3],
+) -> Result<HistoryRemoved, StoreError> {
+    let connection = &mut *writer.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut removed = HistoryRemoved::default();
+    let mut gone = Vec::new();
+    let mut held = entries(connection, None)?;
+    held.sort_by_key(|entry| std::cmp::Reverse(entry.newest));
+    let mut bytes = [0_u64; 3];
+    // The newest first: what no longer fits is the oldest.
+    for entry in held {
+        let tier = entry.kind.tier();
+        let limit = &limits[tier];
+        if entry.newest < limit.keep_from {
+            removed.rows_expired += entry.rows;
+        } else if bytes[tier].saturating_add(entry.bytes) > limit.bytes_max {
+            // Once one is too much, so is every older one: what is left has no hole.
+            bytes[tier] = u64::MAX;
+            removed.rows_evicted += entry.rows;
+        } else {
+            bytes[tier] += entry.bytes;
+            continue;
         }
+        removed.segments += 1;
+        removed.bytes += entry.bytes;
+        gone.push(entry);
     }
-    Ok((gone.len() as u64, gone.iter().map(|(_, rows)| *rows as u64).sum()))
+    if gone.is_empty() {
+        return Ok(removed);
+    }
+    durably(connection, "forget old segments", |step| {
+        for entry in &gone {
+            step.execute("DELETE FROM segments WHERE first_lsn = ?1", [entry.id.first.0 as i64])
+                .map_err(StoreError::sql("forget old segments"))?;
+        }
+        add_to_counter(step, "history_rows_expired", removed.rows_expired)?;
+        add_to_counter(step, "history_rows_evicted", removed.rows_evicted)
+    })?;
+    pins.doom(gone.iter().map(|entry| folder.join(file_name(entry.id, entry.kind))));
+    Ok(removed)
 }
 
 pub(super) fn summary(connection: &Connection) -> Result<HistorySummary, StoreError> {
-    let watermark = watermark(connection)?;
-    connection
-        .query_row(
-            "SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(bytes), 0), min(oldest) FROM segments",
-            [],
-            |row| {
-                Ok(HistorySummary {
-                    segments: row.get::<_, i64>(0)? as u64,
-                    rows: row.get::<_, i64>(1)? as u64,
-                    bytes: row.get::<_, i64>(2)? as u64,
-                    watermark,
-                    oldest: row.get::<_, Option<i64>>(3)?.map(UnixNanos),
-                })
-            },
-        )
-        .map_err(StoreError::sql("sum up the segments"))
+    let mut summary = HistorySummary { watermark: watermark(connection)?, ..HistorySummary::default() };
+    for entry in entries(connection, None)? {
+        let tier = &mut summary.tiers[entry.kind.tier()];
+        *tier = TierSummary {
+            segments: tier.segments + 1,
+            rows: tier.rows + entry.rows,
+            bytes: tier.bytes + entry.bytes,
+            oldest: Some(tier.oldest.map_or(entry.oldest, |oldest| oldest.min(entry.oldest))),
+        };
+        summary.segments += 1;
+        summary.rows += entry.rows;
+        summary.bytes += entry.bytes;
+        summary.oldest = Some(summary.oldest.map_or(entry.oldest, |oldest| oldest.min(entry.oldest)));
+    }
+    Ok(summary)
 }
 
-/// Removes files that the catalogue does not name: a crash came between their rename and the catalogue's transaction,
-/// or while they were written.
-pub(super) fn remove_unnamed(connection: &Connection, folder: &Path) -> Result<u64, StoreError> {
-    let named: std::collections::HashSet<_> =
-        segments_between(connection, UnixNanos(i64::MIN), UnixNanos(i64::MAX), Lsn(u64::MAX))?
-            .into_iter()
-            .map(segment::file_name)
-            .collect();
-    let mut removed = 0;
+/// Files that the catalogue does not name: a crash came between their rename and the catalogue's transaction, or while
+/// they were written, or before a replaced one was removed.
+pub(super) fn unnamed(connection: &Connection, folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let named: HashSet<String> =
+        entries(connection, None)?.into_iter().map(|entry| file_name(entry.id, entry.kind)).collect();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(StoreError::io("read", folder))? {
         let entry = entry.map_err(StoreError::io("read", folder))?;
         if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
-            std::fs::remove_file(entry.path()).map_err(StoreError::io("remove", entry.path()))?;
-            removed += 1;
+            found.push(entry.path());
         }
     }
-    Ok(removed)
+    found.sort();
+    Ok(found)
 }

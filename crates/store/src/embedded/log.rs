@@ -13,6 +13,7 @@
 //! where the last whole entry ends: after a crash that is the unacknowledged tail. What is cut is counted.
 
 use super::folder::sync_folder;
+use super::room;
 use crate::error::StoreError;
 use crate::report::{Lsn, StreamId};
 use bytes::Bytes;
@@ -33,9 +34,6 @@ const FIXED_BYTES: usize = 44;
 const PAYLOAD_BYTES_MAX: u32 = 80 << 20;
 /// A file is ended when it is larger: small enough that truncation frees space soon, large enough that files stay few.
 const FILE_BYTES: u64 = 64 << 20;
-/// Appending stops while less is free, so that SQLite and the segments, which free space later, can still be written.
-const RESERVE_BYTES: u64 = 32 << 20;
-
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -152,7 +150,8 @@ impl Log {
     /// When the disk is full or fails; then none of the entries is in the log.
     pub fn append(&mut self, entries: &[NewEntry]) -> Result<Lsn, StoreError> {
         let first = self.next;
-        self.check_room()?;
+        // What is appended lies twice on the disk until its segment is written and the log is cut.
+        room::check(&self.folder, 0)?;
         let mut block = Vec::with_capacity(entries.iter().map(|entry| entry.payload.len() + 64).sum());
         for (entry, lsn) in entries.iter().zip(first.0..) {
             encode(&mut block, entry, Lsn(lsn));
@@ -194,16 +193,6 @@ impl Log {
                 self.active = None;
             }
             self.files.remove(0);
-        }
-        Ok(())
-    }
-
-    fn check_room(&self) -> Result<(), StoreError> {
-        let room = nix::sys::statvfs::statvfs(&self.folder)
-            .map_err(|errno| StoreError::io("look for room in", &self.folder)(errno.into()))?;
-        let free_bytes = room.blocks_available().saturating_mul(room.fragment_size());
-        if free_bytes < RESERVE_BYTES {
-            return Err(StoreError::Full { path: self.folder.clone(), free_bytes, wanted_bytes: RESERVE_BYTES });
         }
         Ok(())
     }

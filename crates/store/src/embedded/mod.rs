@@ -7,39 +7,53 @@
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
 //!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
 //!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table
-//!               `migrations` says which build raised it when                         (schema 3, see `schema`)
-//!   segments/   FIRST-LAST.parquet: immutable history, named by its range of the log (format 1, see `segment`)
+//!               `migrations` says which build raised it when                         (schema 4, see `schema`)
+//!   segments/   immutable history, named by its range of the log                     (format 1, see `segment`)
+//!               FIRST-LAST.parquet rows of 10 s as received, .settled.parquet those of which it is decided which of
+//!               two views counts, .1m.parquet and .1h.parquet their sums of a minute and an hour (see `plan`)
 //! ```
 //!
 //! The durable order (R8): a batch is appended to the log and synced, then acknowledged, then merged into `state.db`;
 //! its history rows wait in the server until a flush writes them as one segment: temporary file, sync, rename, sync the
 //! folder, then one catalogue transaction that adds the segment and moves the watermark. A file that the catalogue does
-//! not name does not exist; it is removed at the next start.
+//! not name does not exist; it is removed at the next start. Compaction goes the same way: the one transaction that adds
+//! the new segment takes the old ones out.
 //!
 //! `synchronous` is NORMAL for merges: a lost merge is replayed from the log. It is FULL for the catalogue's
 //! transaction: the log is cut behind it. Both are in one WAL, so a durable watermark makes every earlier merge durable.
 
 mod catalogue;
+mod columns;
+mod compact;
 mod dns;
 mod folder;
+mod histories;
 pub mod log;
+mod pins;
+mod plan;
+mod raw;
 mod reading;
+mod rolled;
+mod room;
 mod rows;
 mod schema;
 mod segment;
+mod totals;
 mod writing;
 
 use crate::error::StoreError;
-use crate::history::{HistoryRow, HistoryStore, HistorySummary, SegmentId};
+use crate::history::{
+    Compacted, Due, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary, HistoryView, Judge, SegmentId, TierLimit,
+};
 use crate::report::Lsn;
 use crate::state::{Removed, Retention, StateChanges, StateStore, StateView};
 pub use folder::{FOLDER_VERSION, Folder};
+pub use room::RESERVE_BYTES;
 use rusqlite::Connection;
 pub use schema::SCHEMA_VERSION;
-pub use segment::SEGMENT_VERSION;
+pub use segment::{SEGMENT_VERSION, SegmentKind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use weir_model::UnixNanos;
 
 /// Idle connections for readers that are kept. More readers than this open their own and close it.
 const READERS_KEPT: usize = 4;
@@ -50,6 +64,7 @@ pub struct Embedded {
     folder: Folder,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+    pins: pins::Pins,
 }
 
 impl Embedded {
@@ -61,11 +76,14 @@ impl Embedded {
         let folder = Folder::open(path)?;
         let mut writer = schema::connect(&folder.database())?;
         schema::migrate(&mut writer, &folder.database())?;
-        let removed = catalogue::remove_unnamed(&writer, &folder.segments())?;
-        if removed > 0 {
-            tracing::info!(files = removed, "removed segment files that the catalogue does not name");
+        let unnamed = catalogue::unnamed(&writer, &folder.segments())?;
+        for path in &unnamed {
+            std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
         }
-        Ok(Self { folder, writer: Mutex::new(writer), readers: Mutex::new(Vec::new()) })
+        if !unnamed.is_empty() {
+            tracing::info!(files = unnamed.len(), "removed segment files that the catalogue does not name");
+        }
+        Ok(Self { folder, writer: Mutex::new(writer), readers: Mutex::new(Vec::new()), pins: pins::Pins::default() })
     }
 
     /// The folder.
@@ -118,24 +136,16 @@ impl HistoryStore for Embedded {
         catalogue::put_segment(&self.writer, &self.folder.segments(), id, rows)
     }
 
-    fn scan(
-        &self,
-        since: UnixNanos,
-        until: UnixNanos,
-        as_of: Lsn,
-        visit: &mut dyn FnMut(HistoryRow),
-    ) -> Result<(), StoreError> {
-        let reader = self.reader()?;
-        let segments = catalogue::segments_between(&reader, since, until, as_of);
-        self.give_back(reader);
-        for id in segments? {
-            segment::read(&self.folder.segments(), id, since, until, visit)?;
-        }
-        Ok(())
+    fn history(&self, as_of: Lsn) -> Result<Box<dyn HistoryView + '_>, StoreError> {
+        Ok(Box::new(histories::View::begin(self, as_of)?))
     }
 
-    fn forget_before(&self, horizon: UnixNanos) -> Result<(u64, u64), StoreError> {
-        catalogue::forget_before(&mut self.writer(), &self.folder.segments(), horizon)
+    fn compact(&self, due: &Due, judge: &mut dyn Judge) -> Result<Option<Compacted>, StoreError> {
+        compact::step(self, due, judge)
+    }
+
+    fn retain_history(&self, limits: &[TierLimit; 3]) -> Result<HistoryRemoved, StoreError> {
+        catalogue::retain(&self.writer, &self.folder.segments(), &self.pins, limits)
     }
 
     fn summary(&self) -> Result<HistorySummary, StoreError> {

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -168,6 +168,12 @@ CREATE TABLE dns_names (
     PRIMARY KEY (stream, client, address, from_ns, name)
 ) WITHOUT ROWID;
 CREATE INDEX dns_names_until ON dns_names (until_ns);
+";
+
+/// Compaction: what is settled, and what a file's checksum is. Files of older builds have none.
+const SCHEMA_4: &str = "
+ALTER TABLE segments ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;   -- 1: rows say whether they count
+ALTER TABLE segments ADD COLUMN checksum INTEGER;                     -- CRC-32C of the file
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -1,5 +1,7 @@
 //! The contract: what every backend promises. A backend's test calls [`state`] and [`history`] with a way to open it.
 
+pub(crate) mod compaction;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_model::{

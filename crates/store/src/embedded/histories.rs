@@ -1,0 +1,77 @@
+//! History at one moment: the catalogue's list as it was when the view began, and a pin that keeps its files.
+
+use super::catalogue::{self, Entry};
+use super::pins::Pin;
+use super::raw::RawRow;
+use super::rolled::RolledRow;
+use super::segment::{self, FileRow, file_name};
+use super::{Embedded, totals};
+use crate::error::StoreError;
+use crate::history::{EdgeTotals, HistoryRow, HistoryView};
+use crate::report::Lsn;
+use crate::rollup::RollupRow;
+use std::path::PathBuf;
+use weir_model::UnixNanos;
+
+pub(super) struct View<'a> {
+    store: &'a Embedded,
+    entries: Vec<Entry>,
+    _pin: Pin<'a>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn begin(store: &'a Embedded, as_of: Lsn) -> Result<Self, StoreError> {
+        let pin = store.pins.pin();
+        let reader = store.reader()?;
+        let entries = catalogue::entries(&reader, Some((Lsn(0), as_of)));
+        store.give_back(reader);
+        Ok(Self { store, entries: entries?, _pin: pin })
+    }
+
+    fn between(&self, since: UnixNanos, until: UnixNanos) -> impl Iterator<Item = (&Entry, PathBuf)> {
+        let folder = self.store.folder.segments();
+        self.entries
+            .iter()
+            .filter(move |entry| entry.newest >= since && entry.oldest < until)
+            .map(move |entry| (entry, folder.join(file_name(entry.id, entry.kind))))
+    }
+
+    fn read<R: FileRow>(
+        &self,
+        rolled: bool,
+        since: UnixNanos,
+        until: UnixNanos,
+        visit: &mut dyn FnMut(R),
+    ) -> Result<(), StoreError> {
+        for (_, path) in self.between(since, until).filter(|(entry, _)| (entry.kind.tier() > 0) == rolled) {
+            segment::read(&path, since, until, visit)?;
+        }
+        Ok(())
+    }
+}
+
+impl HistoryView for View<'_> {
+    fn rows(
+        &self,
+        since: UnixNanos,
+        until: UnixNanos,
+        visit: &mut dyn FnMut(HistoryRow, Option<bool>),
+    ) -> Result<(), StoreError> {
+        self.read(false, since, until, &mut |raw: RawRow| visit(raw.row, raw.counted))
+    }
+
+    fn rollups(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(RollupRow)) -> Result<(), StoreError> {
+        self.read(true, since, until, &mut |rolled: RolledRow| visit(rolled.row))
+    }
+
+    fn edge_totals(&self, since: UnixNanos, until: UnixNanos) -> Result<EdgeTotals, StoreError> {
+        let mut sums = totals::Totals::default();
+        for (entry, path) in self.between(since, until) {
+            sums.add(entry, &path, since, until)?;
+        }
+        let reader = self.store.reader()?;
+        let named = sums.named(&reader);
+        self.store.give_back(reader);
+        named
+    }
+}

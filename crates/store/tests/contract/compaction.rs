@@ -1,0 +1,377 @@
+//! The promises of compaction: nothing is lost, nothing is there twice, whatever the split, the order and the moment.
+
+use super::row;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_model::{Endpoint, Side, UnixNanos};
+use weir_store::rollup::{Resolution, Rollup, RollupRow, Sums};
+use weir_store::{
+    Due, EdgeTotals, HistoryRow, HistoryStore, HistoryView, Judge, Judgement, Lsn, SegmentId, StoreError, TierLimit,
+};
+
+const MINUTE: i64 = 60_000_000_000;
+const ALL: (UnixNanos, UnixNanos) = (UnixNanos(i64::MIN), UnixNanos(i64::MAX));
+
+/// Decides by the connection's id alone: some rows do not count, some turn out to be the other end's.
+pub(crate) struct ById;
+
+impl Judge for ById {
+    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn judge(&mut self, row: &HistoryRow) -> Judgement {
+        let number = row.connection.0[0];
+        let side = row.view.unwrap_or(if number.is_multiple_of(5) { Side::Server } else { Side::Client });
+        Judgement { side, counted: !number.is_multiple_of(4) }
+    }
+}
+
+fn turned(row: &HistoryRow) -> HistoryRow {
+    let mut row = row.clone();
+    let side = ById.judge(&row).side;
+    if row.view.unwrap_or(Side::Client) != side {
+        std::mem::swap(&mut row.client, &mut row.server);
+        std::mem::swap(&mut row.client_endpoint, &mut row.server_endpoint);
+        std::mem::swap(&mut row.deltas.sent, &mut row.deltas.recv);
+    }
+    row.view = Some(side);
+    row
+}
+
+/// Numbers that look random and are the same every time (Knuth's multiplier).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) % bound
+    }
+}
+
+/// Rows over three hours and a few, of connections that last, with late ones among them.
+fn rows(seed: u64, count: usize) -> Vec<HistoryRow> {
+    let mut numbers = Numbers(seed);
+    let mut at = 100 * 360 * MINUTE;
+    let mut rows = Vec::new();
+    for _ in 0..count {
+        at += numbers.below(2 * 180 * MINUTE as u64 / count as u64) as i64;
+        let late = if numbers.below(10) == 0 { numbers.below(30 * MINUTE as u64) as i64 } else { 0 };
+        let number = numbers.below(40) as u8;
+        let mut row = row(at - late, number, numbers.below(1 << 40));
+        row.from = row.to.plus(-10_000_000_000);
+        row.deltas.recv.0 = numbers.below(1 << 40);
+        row.deltas.retransmits = numbers.below(5);
+        row.opened = numbers.below(7) == 0;
+        row.closed = numbers.below(7) == 0;
+        row.failure = ["", "", "", "reset", "refused"][numbers.below(5) as usize].into();
+        row.rtt_us = (numbers.below(3) == 0).then(|| numbers.below(100_000) as u32);
+        rows.push(row);
+    }
+    rows
+}
+
+fn put(store: &dyn HistoryStore, rows: &[HistoryRow], numbers: &mut Numbers) {
+    let mut rest = rows;
+    let mut lsn = store.summary().unwrap().watermark.0 + 1;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at((1 + numbers.below(50) as usize).min(rest.len()));
+        let last = lsn + numbers.below(3);
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(last) }, now).unwrap();
+        (rest, lsn) = (later, last + 1);
+    }
+}
+
+pub(crate) type ByEdge = BTreeMap<(Endpoint, Endpoint, u16, bool), Sums>;
+
+fn add(sums: &mut ByEdge, client: &Arc<Endpoint>, server: &Arc<Endpoint>, port: u16, counted: bool, more: Sums) {
+    let held = sums.entry(((**client).clone(), (**server).clone(), port, counted)).or_default();
+    *held = held.plus(more);
+}
+
+/// What must be there, summed from the rows themselves.
+fn truth(rows: &[HistoryRow]) -> ByEdge {
+    let mut sums = ByEdge::new();
+    for row in rows {
+        let counted = ById.judge(row).counted;
+        let row = turned(row);
+        add(&mut sums, &row.client_endpoint, &row.server_endpoint, row.server.port(), counted, Sums::of(&row));
+    }
+    sums
+}
+
+/// What a reader finds once all is settled, and how many rows of 10 s, of a minute and of an hour that took.
+fn found(view: &dyn HistoryView) -> (ByEdge, [u64; 3]) {
+    let (mut sums, mut counts) = (ByEdge::new(), [0; 3]);
+    view.rows(ALL.0, ALL.1, &mut |row, counted| {
+        counts[0] += 1;
+        let counted = counted.unwrap_or_else(|| ById.judge(&row).counted);
+        let row = turned(&row);
+        add(&mut sums, &row.client_endpoint, &row.server_endpoint, row.server.port(), counted, Sums::of(&row));
+    })
+    .unwrap();
+    view.rollups(ALL.0, ALL.1, &mut |row| {
+        counts[if row.resolution == Resolution::Minute { 1 } else { 2 }] += 1;
+        let key = &row.key;
+        add(&mut sums, &key.client_endpoint, &key.server_endpoint, key.server.port(), key.counted, row.sums);
+    })
+    .unwrap();
+    (sums, counts)
+}
+
+fn rollups(store: &dyn HistoryStore) -> Vec<RollupRow> {
+    let mut rows = Vec::new();
+    let view = store.history(Lsn(u64::MAX)).unwrap();
+    view.rollups(ALL.0, ALL.1, &mut |row| rows.push(row)).unwrap();
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    rows
+}
+
+/// Equal keys, that lie in two segments, become one.
+fn gathered(rows: &[RollupRow], resolution: Resolution) -> Vec<RollupRow> {
+    let mut rollup = Rollup::new(resolution);
+    for row in rows {
+        rollup.add(row.clone());
+    }
+    rollup.drain().collect()
+}
+
+fn total(totals: &EdgeTotals) -> ByEdge {
+    let mut sums = ByEdge::new();
+    for edge in &totals.edges {
+        let (client, server) = (Arc::new(edge.client.clone()), Arc::new(edge.server.clone()));
+        add(&mut sums, &client, &server, edge.port, true, edge.sums);
+    }
+    sums
+}
+
+fn due(settled: i64, minutes: i64, hours: i64) -> Due {
+    Due { settled_before: UnixNanos(settled), minutes_before: UnixNanos(minutes), hours_before: UnixNanos(hours) }
+}
+
+fn until_at_rest(store: &dyn HistoryStore, due: &Due) -> u64 {
+    let mut steps = 0;
+    while store.compact(due, &mut ById).unwrap().is_some() {
+        steps += 1;
+        assert!(steps < 10_000, "compaction does not come to rest");
+    }
+    steps
+}
+
+/// `fresh` opens a new, empty store; `G` keeps it alive.
+pub(crate) fn compaction<G, S: HistoryStore + 'static>(fresh: impl Fn() -> (G, S)) {
+    every_step_keeps_every_sum(&fresh().1);
+    any_split_and_order_gives_the_same_rows(&fresh().1, &fresh().1);
+    what_is_not_due_stays(&fresh().1);
+    a_view_stays_as_it_was(&fresh().1);
+    a_reader_sees_each_row_once_while_it_is_compacted(&fresh().1);
+    edges_are_summed_from_rows_of_every_resolution(&fresh().1);
+    what_is_beyond_the_limits_leaves_and_is_counted(&fresh().1);
+    a_failing_judge_changes_nothing(&fresh().1);
+}
+
+fn every_step_keeps_every_sum(store: &dyn HistoryStore) {
+    let rows = rows(1, 1_200);
+    put(store, &rows, &mut Numbers(7));
+    let expected = truth(&rows);
+    let everything = due(i64::MAX, i64::MAX, i64::MAX);
+    for (stage, due) in [due(i64::MAX, 0, 0), due(i64::MAX, i64::MAX, 0), everything].iter().enumerate() {
+        let mut steps = 0;
+        while store.compact(due, &mut ById).unwrap().is_some() {
+            steps += 1;
+            let (sums, _) = found(&*store.history(Lsn(u64::MAX)).unwrap());
+            assert_eq!(sums, expected, "stage {stage}, step {steps}");
+        }
+        assert!(steps > 0, "stage {stage}");
+        let (_, counts) = found(&*store.history(Lsn(u64::MAX)).unwrap());
+        let others: u64 = counts.iter().enumerate().filter(|(tier, _)| *tier != stage).map(|(_, rows)| rows).sum();
+        assert_eq!(others, 0, "all is of the one resolution: {counts:?}");
+        // Again: nothing changes.
+        assert_eq!(store.compact(due, &mut ById).unwrap(), None);
+    }
+    // Each window of an hour is the sum of its minutes: summed anew from the truth.
+    let mut hours = Rollup::new(Resolution::Hour);
+    for row in &rows {
+        hours.add(RollupRow::of(&turned(row), ById.judge(row).counted));
+    }
+    assert_eq!(gathered(&rollups(store), Resolution::Hour), hours.drain().collect::<Vec<_>>());
+    assert_eq!(store.summary().unwrap().tiers[2].rows, store.summary().unwrap().rows);
+}
+
+fn any_split_and_order_gives_the_same_rows(one: &dyn HistoryStore, other: &dyn HistoryStore) {
+    let rows = rows(2, 1_200);
+    put(one, &rows, &mut Numbers(3));
+    until_at_rest(one, &due(i64::MAX, i64::MAX, 0));
+    // The other gets its rows in other segments and is compacted as it grows.
+    let mut numbers = Numbers(11);
+    for part in rows.chunks(200) {
+        put(other, part, &mut numbers);
+        let at = part[0].to.0;
+        until_at_rest(other, &due(at, at - 60 * MINUTE, 0));
+    }
+    until_at_rest(other, &due(i64::MAX, i64::MAX, 0));
+    assert_eq!(gathered(&rollups(one), Resolution::Minute), gathered(&rollups(other), Resolution::Minute));
+    for store in [one, other] {
+        until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+    }
+    assert_eq!(gathered(&rollups(one), Resolution::Hour), gathered(&rollups(other), Resolution::Hour));
+}
+
+fn what_is_not_due_stays(store: &dyn HistoryStore) {
+    let rows = rows(3, 500);
+    put(store, &rows, &mut Numbers(5));
+    let middle = rows[250].to.0;
+    until_at_rest(store, &due(middle, i64::MIN, i64::MIN));
+    let mut settled = 0;
+    let view = store.history(Lsn(u64::MAX)).unwrap();
+    view.rows(ALL.0, ALL.1, &mut |row, counted| {
+        assert!(counted.is_none() || row.to.0 < middle, "a row within the horizon is not settled");
+        settled += u64::from(counted.is_some());
+    })
+    .unwrap();
+    assert!(settled > 0);
+    // Until it is due, a row of 10 s keeps its connection, its ports and its times.
+    let mut before: Vec<HistoryRow> = Vec::new();
+    view.rows(ALL.0, ALL.1, &mut |row, _| before.push(turned(&row))).unwrap();
+    let mut expected: Vec<HistoryRow> = rows.iter().map(turned).collect();
+    for rows in [&mut before, &mut expected] {
+        rows.sort_by_key(|row| (row.to, row.connection, row.deltas.sent));
+    }
+    assert_eq!(before, expected);
+}
+
+fn a_view_stays_as_it_was(store: &dyn HistoryStore) {
+    let rows = rows(4, 500);
+    put(store, &rows, &mut Numbers(5));
+    let view = store.history(Lsn(u64::MAX)).unwrap();
+    until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+    assert_eq!(found(&*view).1, [500, 0, 0], "it still reads what it began with");
+    drop(view);
+    let (sums, counts) = found(&*store.history(Lsn(u64::MAX)).unwrap());
+    assert_eq!((sums, counts[0]), (truth(&rows), 0));
+}
+
+fn a_reader_sees_each_row_once_while_it_is_compacted(store: &dyn HistoryStore) {
+    let rows = rows(5, 500);
+    put(store, &rows, &mut Numbers(13));
+    let expected = truth(&rows);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) || reads == 0 {
+                        let (sums, _) = found(&*store.history(Lsn(u64::MAX)).unwrap());
+                        assert_eq!(sums, expected);
+                        reads += 1;
+                    }
+                })
+            })
+            .collect();
+        until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+fn edges_are_summed_from_rows_of_every_resolution(store: &dyn HistoryStore) {
+    let rows = rows(6, 1_000);
+    put(store, &rows, &mut Numbers(17));
+    let without_rtt = |sums: ByEdge, counted_only: bool| -> ByEdge {
+        sums.into_iter()
+            .filter(|((.., counted), _)| *counted || !counted_only)
+            .map(|(key, sums)| (key, Sums { rtt_sum_us: 0, rtt_rows: 0, rtt_max_us: 0, ..sums }))
+            .collect()
+    };
+    let totals = |since, until| store.history(Lsn(u64::MAX)).unwrap().edge_totals(since, until).unwrap();
+    assert_eq!(totals(ALL.0, ALL.1), EdgeTotals { edges: Vec::new(), unsettled_rows: 1_000 });
+    let border = UnixNanos(rows[500].to.0);
+    let inside: Vec<HistoryRow> = rows.iter().filter(|row| row.to >= border).cloned().collect();
+    assert_eq!(totals(border, ALL.1).unsettled_rows, inside.len() as u64);
+    until_at_rest(store, &due(i64::MAX, i64::MIN, i64::MIN));
+    let expected = without_rtt(truth(&rows), true);
+    assert_eq!(total(&totals(ALL.0, ALL.1)), expected);
+    assert_eq!(total(&totals(border, ALL.1)), without_rtt(truth(&inside), true));
+    let (first, last) = (rows[0].to.0, rows[999].to.0);
+    until_at_rest(store, &due(i64::MAX, first + (last - first) / 2, first + (last - first) / 4));
+    assert_eq!(total(&totals(ALL.0, ALL.1)), expected);
+    until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+    assert_eq!(total(&totals(ALL.0, ALL.1)), expected);
+    // A window is in the span that holds its start: two spans that meet have it once.
+    let border = Resolution::Hour.floor(border).plus(MINUTE);
+    let (mut both, after) = (total(&totals(ALL.0, border)), total(&totals(border, ALL.1)));
+    for (key, sums) in after {
+        let held = both.entry(key).or_default();
+        *held = held.plus(sums);
+    }
+    assert_eq!(both, expected);
+}
+
+fn what_is_beyond_the_limits_leaves_and_is_counted(store: &dyn HistoryStore) {
+    let rows = rows(8, 1_000);
+    put(store, &rows, &mut Numbers(19));
+    let (first, last) = (rows[0].to.0, rows[999].to.0);
+    until_at_rest(store, &due(i64::MAX, first + (last - first) / 2, first));
+    let before = store.summary().unwrap();
+    assert!(before.tiers[0].segments > 2 && before.tiers[1].segments > 0);
+    let keep = TierLimit { keep_from: UnixNanos(i64::MIN), bytes_max: u64::MAX };
+    assert_eq!(store.retain_history(&[keep; 3]).unwrap().segments, 0);
+    // By bytes, the oldest first, each tier by its own limit.
+    let half = TierLimit { bytes_max: before.tiers[0].bytes / 2, ..keep };
+    let removed = store.retain_history(&[half, keep, keep]).unwrap();
+    let after = store.summary().unwrap();
+    assert!(after.tiers[0].bytes <= half.bytes_max && after.tiers[0].bytes > 0);
+    assert!(after.tiers[0].oldest > before.tiers[0].oldest, "the oldest go");
+    assert_eq!(after.tiers[1], before.tiers[1]);
+    assert_eq!((removed.rows_expired, removed.rows_evicted), (0, before.rows - after.rows));
+    assert_eq!((removed.bytes, removed.segments), (before.bytes - after.bytes, before.segments - after.segments));
+    // By age.
+    let aged = TierLimit { keep_from: UnixNanos(i64::MAX), ..keep };
+    let removed = store.retain_history(&[keep, aged, keep]).unwrap();
+    assert_eq!((removed.rows_expired, removed.rows_evicted), (after.tiers[1].rows, 0));
+    assert_eq!(store.summary().unwrap().tiers[1].segments, 0);
+    assert_eq!(store.forget_before(UnixNanos(i64::MAX)).unwrap().1, after.tiers[0].rows);
+    assert_eq!(found(&*store.history(Lsn(u64::MAX)).unwrap()).1, [0; 3]);
+    assert_eq!(store.summary().unwrap().watermark, before.watermark);
+}
+
+struct Fails;
+
+impl Judge for Fails {
+    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+        Err(StoreError::Corrupt { what: "the state", text: "a test says so".into() })
+    }
+
+    fn judge(&mut self, _: &HistoryRow) -> Judgement {
+        Judgement { side: Side::Client, counted: true }
+    }
+}
+
+fn a_failing_judge_changes_nothing(store: &dyn HistoryStore) {
+    let rows = rows(9, 200);
+    put(store, &rows, &mut Numbers(23));
+    let before = store.summary().unwrap();
+    assert!(store.compact(&due(i64::MAX, i64::MAX, i64::MAX), &mut Fails).is_err());
+    assert_eq!(store.summary().unwrap(), before);
+    assert_eq!(found(&*store.history(Lsn(u64::MAX)).unwrap()).1, [200, 0, 0]);
+}
+
+/// Enough for every kind of step.
+pub(crate) fn some_rows() -> Vec<HistoryRow> {
+    rows(10, 24)
+}
+
+/// Puts those that are not there yet, one a segment: row N is the log's entry N.
+pub(crate) fn put_all(store: &dyn HistoryStore, rows: &[HistoryRow]) {
+    for (row, lsn) in rows.iter().zip(1..) {
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, std::slice::from_ref(row)).unwrap();
+    }
+}
+
+/// What must be there of these rows, and what is.
+pub(crate) fn found_sums(store: &dyn HistoryStore, rows: &[HistoryRow]) -> (ByEdge, ByEdge) {
+    (truth(rows), found(&*store.history(Lsn(u64::MAX)).unwrap()).0)
+}
