@@ -84,6 +84,11 @@ image-check: packages ## The same with a Docker engine of its own, then what is 
 	@$(MAKE) --no-print-directory ui/dist/index.html
 	@scripts/image.sh --check
 
+FUZZ_SECONDS ?= 120
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZ_SECONDS (120), one core (needs a nightly toolchain and cargo-fuzz)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
 .PHONY: deny
 deny: ## Licences, sources and doubles of what we depend on (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources

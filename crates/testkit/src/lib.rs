@@ -24,6 +24,7 @@ pub mod overhead;
 pub mod played;
 pub mod process;
 pub mod shop;
+pub mod system_probe;
 pub mod traffic;
 pub mod weir;
 

@@ -58,6 +58,50 @@ fn the_published_sample_is_all_bytes_before_until_its_totals_rise() -> Result<()
     Ok(())
 }
 
+/// Both ends of a connection between pods, as the 2019 tracer tells them: it calls both outgoing, and shows the
+/// retransmits of one tuple on every pid's row.
+fn between_pods(bytes: u64) -> String {
+    let row = |pid: u32, netns: u32, source: &str, dest: &str, sport: u16, dport: u16, sent: u64, recv: u64| {
+        format!(
+            r#"{{"pid":{pid},"type":0,"family":0,"net_ns":{netns},"source":"{source}","dest":"{dest}","sport":{sport},
+            "dport":{dport},"direction":2,"monotonic_sent_bytes":{sent},"last_sent_bytes":0,"monotonic_recv_bytes":{recv},
+            "last_recv_bytes":0,"monotonic_retransmits":{},"last_retransmits":0,"last_update_epoch":11457291007926789,
+            "conntrack":null}}"#,
+            bytes / 100
+        )
+    };
+    let rows = [
+        row(10, 1, "10.244.0.7", "10.244.0.8", 40000, 8080, bytes, 0),
+        // A second process with the same socket: its bytes are its own, its retransmits are not.
+        row(11, 1, "10.244.0.7", "10.244.0.8", 40000, 8080, 0, 0),
+        row(20, 2, "10.244.0.8", "10.244.0.7", 8080, 40000, 0, bytes),
+    ];
+    format!(r#"{{"connections":[{}]}}"#, rows.join(","))
+}
+
+#[test]
+fn the_2019_feeds_direction_is_not_believed_and_a_pods_connection_has_one_client_and_counts_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("feed.sock");
+    let feed = StandIn::listen(&socket, Behaviour::Body(between_pods(100).into()))?;
+    let weir = up(folder.path(), &socket)?;
+    until(Duration::from_secs(20), || Ok(weir.transactions()?.len() == 3))?;
+    feed.behave(Behaviour::Body(between_pods(400).into()));
+    until(Duration::from_secs(20), || {
+        let edges = weir.edges()?;
+        let addresses: Vec<_> = edges
+            .iter()
+            .map(|edge| (edge.client.address.as_deref(), edge.server.address.as_deref(), edge.port))
+            .collect();
+        ensure!(addresses == [(Some("10.244.0.7"), Some("10.244.0.8"), 8080)], "{addresses:?}");
+        let edge = &edges[0];
+        ensure!((edge.sent_bytes, edge.recv_bytes, edge.retransmits) == (300, 0, 3), "{edge:?}");
+        Ok(true)
+    })?;
+    assert!(weir.stop(Duration::from_secs(5))?.success());
+    Ok(())
+}
+
 #[test]
 fn a_feed_that_misbehaves_is_named_and_counted_and_picked_up_when_it_is_back() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Longer without a fetch, and the client may be forgotten (system-probe's own bound is two minutes).
 pub const SESSION_MAX_PAUSE: Duration = Duration::from_secs(100);
 
+/// How far a file's time may lie behind the clock: the kernel stamps it with one that ticks (`CONFIG_HZ`, 10 ms at most).
+/// It makes no restart of what is none: the old socket was in place until the last durable poll was over.
+const STAMP_NS: i64 = 20_000_000;
+
 /// The upper half of a run of this kind: tells it from the runs of other sources.
 const MARK: u64 = 0x6464_5350;
 
@@ -85,7 +89,11 @@ pub fn meaning(session: Option<&Session>, run: Run, durable: Durable, now: u64) 
         return Meaning::Deltas;
     }
     let was_system_probe = durable.run >> 32 == MARK;
-    if was_system_probe && durable.run != run.id && durable.unix != 0 && run.began > durable.unix {
+    if was_system_probe
+        && durable.run != run.id
+        && durable.unix != 0
+        && run.began.saturating_add(STAMP_NS) > durable.unix
+    {
         return Meaning::Restarted;
     }
     Meaning::Baseline
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn only_a_system_probe_that_began_after_the_last_durable_poll_is_a_restart() {
-        let (old, new) = (Run::from_parts(1, 2, 50), Run::from_parts(1, 3, 100));
+        let (old, new) = (Run::from_parts(1, 2, 50), Run::from_parts(1, 3, 100 - STAMP_NS));
         let after = |durable| meaning(Some(&session(old, 0)), new, durable, SECOND);
         assert_eq!(after(Durable { run: old.id, unix: 60 }), Meaning::Restarted);
         assert_eq!(after(Durable { run: old.id, unix: 101 }), Meaning::Baseline, "it ran before: another socket");

@@ -1,0 +1,141 @@
+//! What is fuzzed: each function takes any bytes, and panics where a promise is broken. They run under libFuzzer
+//! (`make fuzz`), and on stable over the corpus with mutations (`crates/testkit/tests/fuzz.rs`).
+#![allow(dead_code, reason = "every fuzz target uses one of them")]
+
+use prost::Message as _;
+use weir_agent::attribute::table::Outcome;
+use weir_agent::attribute::{Poll, Previous, Stage, Table};
+use weir_agent::observe::system_probe::decode::Decoder as SystemProbeDecoder;
+use weir_agent::observe::system_probe::rows;
+use weir_agent::observe::system_probe::session::Meaning;
+use weir_tracer::dns::message;
+use weir_wire::agent::{BATCH_FORMAT, Batch, Frame};
+use weir_wire::feed::decode::{DecodeError, Decoder, Envelope, Limits};
+
+/// A target.
+pub(crate) type Target = fn(&[u8]);
+
+/// The targets by name.
+pub(crate) const ALL: [(&str, Target); 4] =
+    [("feed", feed), ("system_probe", system_probe), ("batch", batch), ("dns", dns)];
+
+/// Small bounds, so that a fuzzer reaches them.
+const BODY: u64 = 1 << 16;
+
+/// The feed's JSON: however it is cut it says the same, what it says can be staged and counted, and nothing is counted
+/// beyond what it tells.
+pub(crate) fn feed(bytes: &[u8]) {
+    let mut stage = Stage::default();
+    let whole = read_feed(bytes, bytes.len().max(1), &mut stage);
+    let mut again = Stage::default();
+    let cut = read_feed(bytes, 1 + bytes.first().map_or(0, |byte| usize::from(*byte % 61)), &mut again);
+    match (&whole, &cut) {
+        (Ok(whole), Ok(cut)) => {
+            assert_eq!(whole, cut);
+            assert_eq!(format!("{:?}{:?}", stage.open, stage.closed), format!("{:?}{:?}", again.open, again.closed));
+            assert_eq!(whole.rows, stage.len() as u64);
+        }
+        (Err(_), Err(_)) => {}
+        _ => panic!("cut or not, it is the same body: {whole:?}, {cut:?}"),
+    }
+    if whole.is_ok() {
+        count(&mut stage);
+    }
+}
+
+fn read_feed(bytes: &[u8], size: usize, stage: &mut Stage) -> Result<Envelope, DecodeError> {
+    let limits = Limits { row: 4096, envelope: 8192, body: BODY, translations: 8, dns: 4096 };
+    let mut decoder = Decoder::new(limits);
+    for chunk in bytes.chunks(size) {
+        decoder.push(chunk, |row| stage.push(row))?;
+    }
+    decoder.finish()
+}
+
+/// system-probe's replies in either form, under each meaning that a session may give them.
+pub(crate) fn system_probe(bytes: &[u8]) {
+    for (content_type, meaning) in [
+        (None, Meaning::Deltas),
+        (Some("application/json"), Meaning::Baseline),
+        (Some("application/protobuf"), Meaning::Restarted),
+    ] {
+        let read = |size: usize, stage: &mut Stage| {
+            let mut decoder = SystemProbeDecoder::new(content_type, BODY);
+            for chunk in bytes.chunks(size) {
+                decoder.push(chunk, |connection| {
+                    rows::stage(connection, meaning, 7, stage);
+                })?;
+            }
+            decoder.finish()
+        };
+        let (mut stage, mut again) = (Stage::default(), Stage::default());
+        let whole = read(bytes.len().max(1), &mut stage);
+        let cut = read(1 + bytes.last().map_or(0, |byte| usize::from(*byte % 61)), &mut again);
+        match (&whole, &cut) {
+            (Ok(whole), Ok(cut)) => {
+                assert_eq!(whole, cut);
+                assert_eq!(stage.len(), again.len());
+            }
+            (Err(_), Err(_)) => {}
+            _ => panic!("cut or not, it is the same body: {whole:?}, {cut:?}"),
+        }
+        if whole.is_ok() {
+            count(&mut stage);
+        }
+    }
+}
+
+/// Reads the rows against a table, twice: a total is what lies before the first sight and what was counted.
+fn count(stage: &mut Stage) {
+    stage.order();
+    let mut table = Table::new(64);
+    let mut previous = None;
+    for number in 1..3 {
+        let at = u64::from(number) * 10_000_000_000;
+        let poll = Poll { number, at, run: 7, run_since: 1, same_run: number > 1, previous, stream_began: Some(1) };
+        for row in stage.closed.iter().chain(&stage.open) {
+            let key = stage.key(row);
+            if let Outcome::Changed(change) = table.apply(key, row, stage.carries_retransmits(row), &poll) {
+                let life = &change.life;
+                for field in 0..2 {
+                    let counted = life.before[field].checked_add(change.delta[field]);
+                    assert!(counted.is_some_and(|counted| counted <= life.totals[field]), "{change:?} of {row:?}");
+                    assert!(!change.opened || counted == Some(life.totals[field]), "{change:?} of {row:?}");
+                }
+            }
+        }
+        table.finish(&poll);
+        assert!(table.len() <= 64);
+        previous = Some(Previous { at, unix: 1, complete: true });
+    }
+}
+
+/// A batch as it comes over the network: what is taken is encoded again to the same batch.
+pub(crate) fn batch(bytes: &[u8]) {
+    const LIMIT: usize = 1 << 20;
+    // As it is, and as what a frame with a right checksum holds.
+    let frame = Frame::new(1, bytes.to_vec().into(), 0);
+    let opened = frame.open(LIMIT);
+    if let Ok(batch) = &opened {
+        let again = Batch::from_bytes(&batch.to_bytes().expect("memory"), LIMIT + LIMIT / 2).expect("its own bytes");
+        assert_eq!(*batch, again);
+    }
+    // And as the bytes within the compression, which a fuzzer does not find a way through.
+    if let Ok(plain) = Batch::decode(bytes) {
+        let bytes = plain.to_bytes().expect("memory");
+        match Batch::from_bytes(&bytes, LIMIT + LIMIT / 2) {
+            Ok(again) => assert_eq!(plain, again),
+            Err(_) => assert_ne!(plain.format, BATCH_FORMAT),
+        }
+    }
+}
+
+/// A DNS message from the network.
+pub(crate) fn dns(bytes: &[u8]) {
+    let Some(message) = message::decode(bytes) else { return };
+    assert!(message.aliases.len() <= 8 && message.answers.len() <= 16, "{message:?}");
+    for name in message.aliases.iter().chain(message.question.as_ref().map(|question| &question.name)) {
+        // 255 bytes of a name, each of which may stand as four characters.
+        assert!(name.len() <= 4 * 255 && name.is_ascii(), "{name:?}");
+    }
+}
