@@ -67,7 +67,7 @@ fn granted(account: &str, variant: &Variant) -> Result<BTreeSet<Grant>> {
 #[test]
 fn rbac_grants_what_the_code_calls_and_nothing_else_in_every_overlay() -> Result<()> {
     for variant in variants()? {
-        for (account, caller) in [("weir-node", Caller::Agent), ("weir-server", Caller::Server)] {
+        for (account, caller) in [("weir-agent", Caller::Agent), ("weir-server", Caller::Server)] {
             let (granted, wanted) = (granted(account, variant)?, wanted(caller, variant)?);
             let missing: Vec<_> = wanted.difference(&granted).collect();
             let needless: Vec<_> = granted.difference(&wanted).collect();

@@ -116,7 +116,7 @@ const WORDS: &[(&str, &[&str])] = &[
     (".recursiveReadOnly", &["Disabled", "IfPossible", "Enabled"]),
     (".protocol", &["TCP", "UDP", "SCTP"]),
     (".fsGroupChangePolicy", &["OnRootMismatch", "Always"]),
-    (".fieldPath", &["spec.nodeName", "status.hostIP", "metadata.namespace"]),
+    (".fieldPath", &["spec.nodeName", "status.hostIPs", "metadata.namespace"]),
     (".tolerations[].operator", &["Exists", "Equal"]),
     (".verbs[]", &["get", "list", "watch", "create"]),
 ];
