@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(crate) enum Told<T> {
     /// An event.
     Event(T),
+    /// The stream is open now; only from runtimes that answer before the first event.
+    Opened,
     /// The stream broke, with the reason; it will be opened again.
     Broken(String),
 }
@@ -45,6 +47,11 @@ pub(crate) struct Sink<T> {
 }
 
 impl<T> Sink<T> {
+    /// Says that the stream is open.
+    pub(crate) async fn opened(&self) {
+        let _ = self.told.send(Told::Opened).await;
+    }
+
     /// Hands an event on; waits while the queue is full. Once nobody reads any more the task is ended.
     pub(crate) async fn event(&self, event: T) {
         self.has_told.store(true, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //! - [`source`]: a source of metadata, as the agent runs it.
 //! - [`collect`]: what is collected beside, by configuration.
 //! - [`cri`]: pods and containers as a container runtime tells them.
+//! - [`docker`]: containers as a Docker engine tells them.
 //! - [`kubernetes`]: the Kubernetes API, listed and watched.
 //! - [`permissions`]: every call to a kubelet or an API server.
 //!
@@ -15,6 +16,7 @@
 
 pub mod collect;
 pub mod cri;
+pub mod docker;
 mod events;
 pub mod kubernetes;
 pub mod node;

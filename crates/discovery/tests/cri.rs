@@ -252,7 +252,8 @@ async fn a_second_sandbox_of_a_pod_ends_the_first() {
     ended.finished_at = first.created_at + 7;
     told.sandboxes.push(second.clone());
     let runtime = Runtime::start(told);
-    let said = read(&mut cri(&runtime.socket, "/nowhere")).await;
+    let mut source = cri(&runtime.socket, "/nowhere");
+    let said = read(&mut source).await;
     let pods: Vec<&Said> = said.iter().filter(|said| said.kind == "pod" && said.name == "echo-0").collect();
     assert_eq!(pods.len(), 2);
     assert_eq!(pods[0].id, pods[1].id);
@@ -260,6 +261,8 @@ async fn a_second_sandbox_of_a_pod_ends_the_first() {
     assert_eq!((pods[1].from, pods[1].to), (Some(UnixNanos(second.created_at)), None));
     let all: Vec<String> = pods[1].addresses.iter().map(ToString::to_string).collect();
     assert_eq!(all, ["10.244.0.99", "fd00::99", "10.1.2.3"]);
+    let again = read(&mut source).await;
+    assert_eq!(one(&again, "pod", "echo-0"), pods[1], "the end is said once");
 }
 
 #[tokio::test]

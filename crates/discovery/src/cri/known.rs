@@ -38,6 +38,8 @@ pub(super) struct Sandbox {
     pub(super) stopped_at: Option<i64>,
     /// What the configuration collects.
     pub(super) collected: BTreeMap<String, String>,
+    /// Its pod has another sandbox since, and the end of this one was said.
+    is_end_said: bool,
     is_asked: bool,
 }
 
@@ -212,8 +214,25 @@ impl Known {
     /// What is said: everything that is there, and the ends of what is gone since the last time.
     pub(super) fn say(&mut self) -> Vec<Said> {
         let mut said = std::mem::take(&mut self.gone);
+        let mut newest: HashMap<&str, (i64, &str)> = HashMap::new();
         for sandbox in self.sandboxes.values() {
-            said.extend(say::sandbox(sandbox, self.containers_of(&sandbox.id)));
+            let own = (sandbox.created_at, sandbox.id.as_str());
+            newest.entry(&sandbox.pod.uid).and_modify(|other| *other = own.max(*other)).or_insert(own);
+        }
+        let mut ended = Vec::new();
+        for sandbox in self.sandboxes.values() {
+            let mut of_sandbox = say::sandbox(sandbox, self.containers_of(&sandbox.id));
+            if newest.get(sandbox.pod.uid.as_str()).is_some_and(|(_, id)| *id != sandbox.id) {
+                // The pod goes on in a newer sandbox: the end of its time in this one is said once.
+                of_sandbox.retain(|said| said.kind != kind::POD || said.to.is_some() && !sandbox.is_end_said);
+                ended.push(sandbox.id.clone());
+            }
+            said.append(&mut of_sandbox);
+        }
+        for id in ended {
+            if let Some(sandbox) = self.sandboxes.get_mut(&id) {
+                sandbox.is_end_said |= !sandbox.is_ready;
+            }
         }
         for container in self.containers.values() {
             said.extend(say::container(container, self.sandboxes.get(&container.sandbox)));
@@ -230,7 +249,8 @@ impl Known {
     fn forget(&mut self, sandbox_is_gone: impl Fn(&String) -> bool, container_is_gone: impl Fn(&String) -> bool) {
         let mut ends = Vec::new();
         for sandbox in self.sandboxes.values().filter(|sandbox| sandbox_is_gone(&sandbox.id)) {
-            ends.extend(say::sandbox(sandbox, self.containers_of(&sandbox.id)));
+            let of_sandbox = say::sandbox(sandbox, self.containers_of(&sandbox.id));
+            ends.extend(of_sandbox.into_iter().filter(|said| said.kind != kind::POD || !sandbox.is_end_said));
         }
         for container in self.containers.values().filter(|container| container_is_gone(&container.id)) {
             ends.extend(say::container(container, self.sandboxes.get(&container.sandbox)));

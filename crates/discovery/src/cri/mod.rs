@@ -203,6 +203,7 @@ impl Source for Cri {
 fn take(known: &mut Known, told: Told<ContainerEventResponse>) {
     match told {
         Told::Event(event) => known.happen(event),
+        Told::Opened => {}
         Told::Broken(reason) => tracing::debug!(reason, "the runtime's events broke off; they are asked for again"),
     }
 }
