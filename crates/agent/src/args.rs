@@ -1,7 +1,7 @@
 //! The agent's settings: flags, `WEIR_*` variables, and keys of `[agent]` in the config file.
 
 use clap::Parser;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use weir_daemon::logging::LogFormat;
@@ -51,6 +51,10 @@ pub struct Args {
     /// The node's name [default: the host name]
     #[arg(long, env = "WEIR_NODE", value_name = "NAME")]
     pub node: Option<String>,
+    /// The node's own addresses, separated by commas: needed where the agent runs in a pod
+    /// [default: those of the interfaces that are up, outside a pod]
+    #[arg(long, env = "WEIR_NODE_IP", value_delimiter = ',', value_name = "ADDRESS")]
+    pub node_ip: Vec<IpAddr>,
     /// Where the node's /proc is
     #[arg(long, env = "WEIR_PROC", default_value = "/proc", value_name = "DIR")]
     pub proc: PathBuf,

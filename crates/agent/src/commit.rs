@@ -6,8 +6,9 @@
 
 use crate::attribute::saved::{SavedCounter, SavedPart};
 use crate::attribute::{Key, Outcome, Poll, Previous, Stage, Table};
-use crate::facts::Facts;
+use crate::facts::{Facts, Shown};
 use crate::losses::{Losses, Lost};
+use crate::metadata::Shared;
 use crate::metrics::Metrics;
 use crate::observe::{Acknowledged, Failure, Kind, Observed, SourceState};
 use crate::spool::format::{Position, Summary};
@@ -17,6 +18,7 @@ use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_daemon::clock::Clock;
+use weir_discovery::said::Health;
 use weir_inventory::ProcessFact;
 use weir_wire::agent::{Address, BATCH_FORMAT, Batch, Loss, Source, Tombstone, Translation};
 use weir_wire::feed::decode::{Envelope, Translated};
@@ -47,6 +49,8 @@ pub struct Polled {
     pub tracer_version: String,
     /// The node's processes, where they could be read, and by whom (`tracer` or `proc`).
     pub processes: Option<(Vec<ProcessFact>, &'static str)>,
+    /// How those do who could not tell them.
+    pub troubles: Vec<Health>,
 }
 
 /// Baselines, inventory and spool, with one writer.
@@ -56,6 +60,8 @@ pub struct Committer {
     metrics: Arc<Metrics>,
     spool: Arc<Mutex<Spool>>,
     facts: Facts,
+    /// How far the last batch's metadata goes.
+    told: u64,
     table: Table,
     max_connections: usize,
     position: Position,
@@ -86,7 +92,7 @@ impl std::fmt::Debug for Committer {
     }
 }
 
-struct Entries<'a>(&'a Table);
+struct Entries<'a>(&'a Table, &'a Shared);
 
 /// A batch's records are bounded, so this is far beyond what one decompresses to.
 const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -97,12 +103,17 @@ const CHECKPOINT_PART: usize = 4096;
 impl Baselines for Entries<'_> {
     fn parts(&self) -> Box<dyn Iterator<Item = SavedPart> + '_> {
         let mut entries = self.0.iter().peekable();
-        Box::new(std::iter::from_fn(move || {
-            entries.peek()?;
-            let counters =
-                entries.by_ref().take(CHECKPOINT_PART).map(|(key, entry)| SavedCounter::of(key, entry)).collect();
-            Some(SavedPart { counters })
-        }))
+        let open = self.1.lock().open();
+        let facts = open.into_iter().map(|facts| SavedPart { counters: Vec::new(), facts });
+        Box::new(
+            std::iter::from_fn(move || {
+                entries.peek()?;
+                let counters =
+                    entries.by_ref().take(CHECKPOINT_PART).map(|(key, entry)| SavedCounter::of(key, entry)).collect();
+                Some(SavedPart { counters, facts: Vec::new() })
+            })
+            .chain(facts),
+        )
     }
 }
 
@@ -128,6 +139,7 @@ impl Committer {
             metrics,
             spool,
             facts,
+            told: 0,
             table: Table::new(max_connections),
             max_connections,
             position: Position::default(),
@@ -191,7 +203,9 @@ impl Committer {
             self.metrics.count(&self.metrics.spool_errors, reason, 1);
             let recovered = lock(&self.spool).reload();
             self.restore(&recovered?);
-            if error.is_full() && lock(&self.spool).rescue(&Entries(&self.table), &self.position)? {
+            if error.is_full()
+                && lock(&self.spool).rescue(&Entries(&self.table, self.facts.shared()), &self.position)?
+            {
                 tracing::warn!("the disk is full; the spool made room by giving up what the server has acknowledged");
             }
         }
@@ -235,14 +249,7 @@ impl Committer {
         let Poll { run, same_run, previous, .. } = poll;
         self.polls = poll.number;
         self.run_since = poll.run_since;
-        if let Some((processes, source)) = &polled.processes {
-            self.facts.observe(polled.observed.at, processes.clone(), source, &*self.clock);
-            self.metrics.processes.set(self.facts.processes().living() as i64);
-            let dropped = self.facts.take_dropped();
-            self.lose(losses::METADATA_FULL, Lost::count(dropped));
-            // Facts are dropped once, whatever becomes of this poll.
-            self.losses.begin();
-        }
+        self.take_metadata(stage, polled);
         self.note_losses(polled, run, same_run);
         let to = self.clock.to_wall(weir_model::MonotonicNanos(poll.at)).0.max(self.position.covered_to);
         let span = Span { from: previous.map_or(0, |previous| previous.unix.min(to)), to };
@@ -280,6 +287,7 @@ impl Committer {
             covered_to: to,
             losses: if envelope.losses.is_empty() { BTreeMap::new() } else { envelope.losses.clone() },
             dns_cursor: envelope.dns_cursor,
+            metadata_read: BTreeMap::new(),
         };
         let mut batch = self.batch((covers_from, to), poll.at, source(polled, run), part);
         batch.0.translations =
@@ -292,6 +300,27 @@ impl Committer {
         self.metrics.count(&self.metrics.rows_refused, "not_a_dns_row", dns_refused);
         self.metrics.set_ready();
         Ok(sequence)
+    }
+
+    /// The processes of a poll, and what it shows that no source of metadata has told of.
+    fn take_metadata(&mut self, stage: &Stage, polled: &Polled) {
+        for health in &polled.troubles {
+            self.facts.shared().lock().note(health.source, health.clone(), None);
+        }
+        let mut refused = 0;
+        if let Some((processes, source)) = &polled.processes {
+            refused = self.facts.observe(polled.observed.at, processes.clone(), source, &*self.clock);
+            self.metrics.processes.set(self.facts.processes().living() as i64);
+        }
+        self.facts.look_for_unknown(stage.ends.iter().map(|end| Shown {
+            container: &end.container_id,
+            cgroup_path: &end.cgroup_path,
+            netns: end.netns,
+        }));
+        let dropped = self.facts.shared().lock().take_dropped();
+        self.lose(losses::METADATA_FULL, Lost::count(dropped + refused));
+        // Facts are dropped once, whatever becomes of this poll.
+        self.losses.begin();
     }
 
     /// The tracer pages only for a cursor of its own run, so nothing of a restart is to be told here.
@@ -439,6 +468,11 @@ impl Committer {
 
     fn batch(&mut self, covers: (i64, i64), at: u64, source: Source, part: Part) -> (Batch, Summary) {
         let spool = lock(&self.spool);
+        let (share, metadata_sources) = {
+            let told = self.facts.shared().lock();
+            (told.untold(), told.health())
+        };
+        self.told = share.mark;
         let summary = Summary {
             from_unix_ns: covers.0,
             to_unix_ns: covers.1,
@@ -463,7 +497,8 @@ impl Committer {
             local_ends: part.local_ends,
             records: part.records,
             losses: Vec::new(),
-            metadata: self.facts.untold().to_vec(),
+            metadata: share.facts,
+            metadata_sources,
             tombstone: None,
             monotonic_ns: at,
             translations: Vec::new(),
@@ -476,27 +511,27 @@ impl Committer {
         &mut self,
         (batch, summary): (Batch, Summary),
         moved: &[Key],
-        position: Position,
+        mut position: Position,
     ) -> Result<u64, SpoolError> {
+        position.metadata_read = self.facts.shared().lock().read_times();
         let counters = moved.iter().filter_map(|key| Some(SavedCounter::of(key, self.table.get(key)?))).collect();
         let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
-        let facts = batch.metadata.len();
         let tells = !batch.losses.is_empty();
         let records = batch.records.len() as u64;
-        drop(batch);
+        let facts = batch.metadata;
         let sequence = {
             let mut spool = lock(&self.spool);
-            spool.append(bytes, &SavedPart { counters }, position.clone(), summary)?
+            spool.append(bytes, &SavedPart { counters, facts }, position.clone(), summary)?
         };
         self.position = position;
         if tells {
             self.losses.told(&self.metrics);
         }
         self.rebooted = false;
-        self.facts.told(facts);
+        self.facts.shared().lock().durable(self.told);
         self.metrics.batches.inc();
         self.metrics.records.inc_by(records);
-        let rolled = lock(&self.spool).roll_if_full(&Entries(&self.table), &self.position);
+        let rolled = lock(&self.spool).roll_if_full(&Entries(&self.table, self.facts.shared()), &self.position);
         if let Err(error) = rolled {
             // The present segment grows on; the next append tries again.
             self.metrics.count(&self.metrics.spool_errors, "roll_failed", 1);

@@ -1,57 +1,59 @@
-//! Metadata facts: what the node, its processes and its containers are, told once and again when they change.
+//! The processes of the polls, and what they tell as metadata: themselves, their containers and pods.
 //!
-//! Two snapshots say what is new and what is gone; facts wait here, bounded, until a batch with them is durable. A new
-//! run of the agent tells everything again: a fact repeated is the same fact.
+//! What a cgroup path says of containers and pods is compared like every other source's reading
+//! ([`crate::metadata::told`]); processes are compared by the inventory that names sockets' owners.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::metadata::unknown::Unknown;
+use crate::metadata::{Shared, Told};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use weir_daemon::clock::Clock;
-use weir_discovery::node::NodeFacts;
-use weir_inventory::{ContainerId, Limits, ProcessFact, Processes, cgroup};
-use weir_model::MonotonicNanos;
-use weir_wire::agent::MetadataFact;
+use weir_discovery::said::{Health, Said};
+use weir_discovery::source::Reading;
+use weir_inventory::{Limits, ProcessFact, Processes, cgroup};
+use weir_model::fact::{attribute, kind, source};
+use weir_model::{MonotonicNanos, UnixNanos};
 
-/// Facts of one batch: about 200 B each, so 1 MB.
-const MAX_FACTS: usize = 5_000;
-/// Facts that wait: a node's whole process table some times over.
-const MAX_WAITING: usize = 100_000;
+/// What a reading of processes lists whole. Processes themselves are told one by one.
+const KINDS: &[&str] = &[kind::CONTAINER, kind::POD];
+/// Who reads processes: at one time one of them.
+const READERS: &[&str] = &[source::TRACER, source::PROC];
 
 /// The processes, and what of everything the server has not been told.
 #[derive(Debug)]
 pub struct Facts {
     processes: Processes,
-    waiting: VecDeque<MetadataFact>,
-    /// Containers with living processes: their first fact.
-    containers: HashMap<ContainerId, MetadataFact>,
-    dropped: u64,
-    boot_id: [u8; 16],
+    shared: Shared,
+    unknown: Unknown,
+    /// Network namespaces of the last snapshot.
+    namespaces: HashSet<u32>,
+    /// Containers and pods of the last snapshot.
+    places: Vec<(&'static str, Box<str>)>,
+    /// Who has been read in this run.
+    begun: HashSet<&'static str>,
+}
+
+/// A local end that a poll showed: a container, a pod's cgroup, a network namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The container's id, empty none.
+    pub container: &'a str,
+    /// The cgroup's path, empty unknown.
+    pub cgroup_path: &'a str,
+    /// The network namespace's inode, 0 unknown.
+    pub netns: u32,
 }
 
 impl Facts {
-    /// Facts that begin with the node's own.
-    pub fn new(node: &NodeFacts, name: &str, at: i64) -> Self {
-        let mut facts = Self {
+    /// No processes yet; what is told goes to `shared`.
+    pub fn new(shared: Shared) -> Self {
+        Self {
             processes: Processes::new(Limits::default()),
-            waiting: VecDeque::new(),
-            containers: HashMap::new(),
-            dropped: 0,
-            boot_id: node.boot_id,
-        };
-        facts.wait(MetadataFact {
-            kind: "node".into(),
-            source: "proc".into(),
-            id: name.into(),
-            addresses: node.addresses.iter().map(ToString::to_string).collect(),
-            name: name.into(),
-            from_unix_ns: at,
-            attributes: [
-                ("host_name".to_owned(), node.name.clone()),
-                ("kernel".to_owned(), node.kernel.clone()),
-                ("boot_id".to_owned(), crate::spool::folder::hex(&facts.boot_id)),
-            ]
-            .into(),
-            ..MetadataFact::default()
-        });
-        facts
+            shared,
+            unknown: Unknown::default(),
+            namespaces: HashSet::new(),
+            places: Vec::new(),
+            begun: HashSet::new(),
+        }
     }
 
     /// Who is who.
@@ -59,82 +61,134 @@ impl Facts {
         &self.processes
     }
 
-    /// Takes a snapshot of the processes, made at `at` by `source` (`tracer` or `proc`).
-    pub fn observe(&mut self, at: MonotonicNanos, snapshot: Vec<ProcessFact>, source: &str, clock: &dyn Clock) {
+    /// Everything that was told.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Takes a snapshot of the processes, made at `at` by `reader` (`tracer` or `proc`). Answers how many processes
+    /// were beyond the bound.
+    pub fn observe(
+        &mut self,
+        at: MonotonicNanos,
+        snapshot: Vec<ProcessFact>,
+        reader: &'static str,
+        clock: &dyn Clock,
+    ) -> u64 {
         let now = clock.to_wall(at).0;
-        let living: HashSet<ContainerId> = snapshot.iter().filter_map(|fact| fact.container.clone()).collect();
+        self.namespaces = snapshot.iter().map(|fact| fact.netns).collect();
+        let things = containers_and_pods(&snapshot, clock);
+        self.places = things.iter().map(|said| (said.kind, said.id.as_str().into())).collect();
+        let count = snapshot.len() as u64;
+        let mut told = self.shared.lock();
+        if self.begun.insert(reader) {
+            let living = snapshot.iter().map(process_id).collect();
+            told.end_left(reader, kind::PROCESS, &living);
+        }
         let changes = self.processes.observe(at, snapshot);
-        self.dropped += changes.refused;
+        let seen = READERS.iter().map(|reader| told.seen(reader)).max().unwrap_or(0);
         for fact in &changes.gone {
-            self.wait(process(fact, source, clock, now));
+            told.end_one(READERS, kind::PROCESS, &process_id(fact), seen);
         }
         for fact in &changes.new {
-            self.wait(process(fact, source, clock, 0));
-            if let Some(id) = &fact.container
-                && !self.containers.contains_key(id)
-            {
-                let fact = container(id, &fact.cgroup_path, source, now);
-                self.containers.insert(id.clone(), fact.clone());
-                self.wait(fact);
-            }
+            told.take_one(reader, reader, now, process(fact, clock));
         }
-        let gone: Vec<ContainerId> = self.containers.keys().filter(|id| !living.contains(*id)).cloned().collect();
-        for fact in gone.into_iter().filter_map(|id| self.containers.remove(&id)).collect::<Vec<_>>() {
-            self.wait(MetadataFact { to_unix_ns: now, ..fact });
-        }
+        let reading = Reading::Whole { things, missing: String::new() };
+        told.take(reader, reader, KINDS, (now, now), Ok(reading));
+        told.note(reader, Health { source: reader, state: "ok", detail: String::new(), things: count }, None);
+        changes.refused
     }
 
-    /// The facts for the next batch.
-    pub fn untold(&mut self) -> &[MetadataFact] {
-        let count = self.waiting.len().min(MAX_FACTS);
-        &self.waiting.make_contiguous()[..count]
-    }
-
-    /// The first `count` facts are durable.
-    pub fn told(&mut self, count: usize) {
-        self.waiting.drain(..count.min(self.waiting.len()));
-    }
-
-    /// Facts dropped since the last call.
-    pub fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
-    }
-
-    fn wait(&mut self, fact: MetadataFact) {
-        if self.waiting.len() >= MAX_WAITING {
-            self.dropped += 1;
+    /// Has the sources read at once when a poll shows something that none of them has told of: among the processes, or
+    /// among the local ends of its rows.
+    pub fn look_for_unknown<'a>(&mut self, ends: impl IntoIterator<Item = Shown<'a>>) {
+        let told = self.shared.lock();
+        if !told.anybody_names() {
             return;
         }
-        self.waiting.push_back(fact);
+        let mut found: HashSet<Box<str>> = HashSet::new();
+        for shown in ends {
+            note_unknown(&told, &self.namespaces, shown, &mut found);
+        }
+        let unnamed = self.places.iter().filter(|(kind, id)| match *kind {
+            kind::POD => !told.names_pod(id),
+            _ => !told.names_container(id),
+        });
+        found.extend(unnamed.map(|(_, id)| id.clone()));
+        drop(told);
+        if self.unknown.note(found) {
+            self.shared.wake();
+        }
     }
 }
 
-fn process(fact: &ProcessFact, source: &str, clock: &dyn Clock, to: i64) -> MetadataFact {
-    let mut attributes = HashMap::new();
-    if !fact.cgroup_path.is_empty() {
-        attributes.insert("cgroup_path".to_owned(), fact.cgroup_path.to_string());
+fn note_unknown(told: &Told, namespaces: &HashSet<u32>, shown: Shown<'_>, found: &mut HashSet<Box<str>>) {
+    if !shown.container.is_empty() && !told.names_container(shown.container) {
+        found.insert(shown.container.into());
     }
-    MetadataFact {
-        kind: "process".into(),
-        source: source.into(),
-        id: format!("{}@{}", fact.id.pid, fact.id.start.0),
+    if let Some(pod) = cgroup::pod(shown.cgroup_path)
+        && !told.names_pod(pod.as_str())
+    {
+        found.insert(pod.as_str().into());
+    }
+    if shown.netns != 0 && shown.container.is_empty() && !namespaces.contains(&shown.netns) {
+        found.insert(format!("net:[{}]", shown.netns).into());
+    }
+}
+
+/// What the cgroup paths say: of a container its pod, of both when they began at the latest and which network
+/// namespace the oldest process in them has. A process that made a namespace of its own came later.
+fn containers_and_pods<'a>(snapshot: &'a [ProcessFact], clock: &dyn Clock) -> Vec<Said> {
+    let mut containers: HashMap<&'a str, &'a ProcessFact> = HashMap::new();
+    let mut pods: HashMap<String, &'a ProcessFact> = HashMap::new();
+    for fact in snapshot {
+        let older = |held: &mut &'a ProcessFact| {
+            if (fact.id.start, fact.id.pid) < (held.id.start, held.id.pid) {
+                *held = fact;
+            }
+        };
+        if let Some(id) = &fact.container {
+            containers.entry(id.as_str()).and_modify(older).or_insert(fact);
+        }
+        // Only by a container's process: a runtime's monitor lies in the pod's cgroup and in the node's namespace.
+        if fact.container.is_some()
+            && let Some(pod) = cgroup::pod(&fact.cgroup_path)
+        {
+            pods.entry(pod.to_string()).and_modify(older).or_insert(fact);
+        }
+    }
+    let said = |kind, id: String, parent, oldest: &ProcessFact| Said {
+        kind,
+        id,
+        parent,
+        netns: oldest.netns,
+        from: Some(UnixNanos(clock.to_wall(oldest.id.start).0)),
+        ..Said::default()
+    };
+    let parent = |fact: &ProcessFact| cgroup::pod(&fact.cgroup_path).map(|pod| pod.to_string()).unwrap_or_default();
+    let of_containers =
+        containers.into_iter().map(|(id, oldest)| said(kind::CONTAINER, id.to_owned(), parent(oldest), oldest));
+    let of_pods = pods.into_iter().map(|(uid, oldest)| said(kind::POD, uid, String::new(), oldest));
+    of_containers.chain(of_pods).collect()
+}
+
+fn process_id(fact: &ProcessFact) -> String {
+    format!("{}@{}", fact.id.pid, fact.id.start.0)
+}
+
+fn process(fact: &ProcessFact, clock: &dyn Clock) -> Said {
+    let mut attributes = BTreeMap::new();
+    if !fact.cgroup_path.is_empty() {
+        attributes.insert(attribute::CGROUP_PATH.to_owned(), fact.cgroup_path.to_string());
+    }
+    Said {
+        kind: kind::PROCESS,
+        id: process_id(fact),
         name: fact.name.to_string(),
         parent: fact.container.as_ref().map(ToString::to_string).unwrap_or_default(),
         netns: fact.netns,
-        from_unix_ns: clock.to_wall(fact.id.start).0,
-        to_unix_ns: to,
+        from: Some(clock.to_wall(fact.id.start)),
         attributes,
-        ..MetadataFact::default()
-    }
-}
-
-fn container(id: &ContainerId, cgroup_path: &str, source: &str, from: i64) -> MetadataFact {
-    MetadataFact {
-        kind: "container".into(),
-        source: source.into(),
-        id: id.to_string(),
-        parent: cgroup::pod(cgroup_path).map(|pod| pod.to_string()).unwrap_or_default(),
-        from_unix_ns: from,
-        ..MetadataFact::default()
+        ..Said::default()
     }
 }

@@ -17,7 +17,9 @@
 //! - [`commit`] makes batch and baselines one durable record in the [`spool`]; only then the tracer is acknowledged.
 //! - [`export`] brings what is in the spool to the server and removes what it acknowledged.
 //!
-//! Between the tasks there are two channels: a `watch` of the newest durable sequence (it holds one value), and within
+//! - [`metadata`] reads the node's other sources, each in a task of its own; what is new goes with the next batch.
+//!
+//! Between the tasks of the pipeline there are two channels: a `watch` of the newest durable sequence (it holds one value), and within
 //! export the frames of one call (a window of 16, and Hello). The queue between poll and server is the spool itself,
 //! bounded by bytes and age. The spool is shared behind a mutex that is held for one append, read or acknowledgement.
 
@@ -28,6 +30,7 @@ pub mod dns;
 pub mod export;
 pub mod facts;
 pub mod losses;
+pub mod metadata;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;

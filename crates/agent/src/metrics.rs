@@ -44,6 +44,22 @@ pub struct LossOf {
     pub reason: String,
 }
 
+/// One of the sources of metadata.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SourceOf {
+    /// `kubelet`, `cri`, ...
+    pub source: &'static str,
+}
+
+/// A source of metadata, and what became of a reading.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReadingOf {
+    /// `kubelet`, `cri`, ...
+    pub source: &'static str,
+    /// `ok`, `off`, `refused` or `failed`.
+    pub state: &'static str,
+}
+
 /// The numbers.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -83,6 +99,10 @@ pub struct Metrics {
     pub processes: Gauge,
     /// Lists of processes, and replies to `/status`, that could not be read, by source.
     pub discovery_errors: Family<Reason, Counter>,
+    /// Readings of metadata by source and outcome.
+    pub metadata_readings: Family<ReadingOf, Counter>,
+    /// Milliseconds of each source's last reading.
+    pub metadata_milliseconds: Family<SourceOf, Gauge>,
     /// A poll has succeeded and its batch is durable.
     ready: AtomicBool,
 }
@@ -91,6 +111,12 @@ impl Metrics {
     /// Counts an outcome of a poll.
     pub fn poll(&self, state: &str) {
         self.polls.get_or_create(&State { state: state.into() }).inc();
+    }
+
+    /// Counts a reading of metadata.
+    pub fn read_metadata(&self, source: &'static str, state: &'static str, taken: Duration) {
+        self.metadata_readings.get_or_create(&ReadingOf { source, state }).inc();
+        self.metadata_milliseconds.get_or_create(&SourceOf { source }).set(taken.as_millis() as i64);
     }
 
     /// Adds to a counter with a reason.
@@ -143,6 +169,16 @@ impl Metrics {
             "discovery_errors",
             "Sources of metadata that failed, by source",
             self.discovery_errors.clone(),
+        );
+        registry.register(
+            "metadata_readings",
+            "Readings of sources of metadata, by source and outcome",
+            self.metadata_readings.clone(),
+        );
+        registry.register(
+            "metadata_milliseconds",
+            "The last reading of each source of metadata",
+            self.metadata_milliseconds.clone(),
         );
         registry
     }

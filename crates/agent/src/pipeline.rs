@@ -1,10 +1,12 @@
 //! The pipeline's tasks, their start and their end. The diagram is the crate's documentation.
 
 use crate::args::Args;
-use crate::attribute::Stage;
+use crate::attribute::{Stage, saved};
 use crate::commit::{Committer, Identity, Polled};
 use crate::export::{self, Exporter, Stop};
 use crate::facts::Facts;
+use crate::metadata::told::NODE_READER;
+use crate::metadata::{self, Shared, Told, reader};
 use crate::metrics::{self, Metrics};
 use crate::observe::{self, Dialect, Failure, Feed, Kind, Observed, SourceState};
 use crate::spool::folder::random;
@@ -20,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use weir_daemon::clock::{Clock, SystemClock};
 use weir_daemon::tasks::Tasks;
-use weir_discovery::node::NodeFacts;
+use weir_discovery::node::{Node, NodeFacts};
+use weir_discovery::said::Health;
+use weir_discovery::source::Reading;
 use weir_discovery::unix_http::Timeouts;
 use weir_discovery::{proc, tracer};
-use weir_inventory::ProcessFact;
+use weir_model::fact::{kind, source};
 
 /// How long the last poll may take once the agent is told to stop.
 const LAST_POLL: Duration = Duration::from_millis(900);
@@ -56,6 +60,14 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         boot_id: node.boot_id,
         agent_run: random(),
     };
+    let source = Node {
+        root: args.proc.clone(),
+        name: identity.node.clone(),
+        addresses: args.node_ip.clone(),
+        is_in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+    };
+    let said = source.say(&node);
+    let sources = metadata::sources(&args, source)?;
     let metrics = Arc::new(Metrics::default());
     let folder = args.spool_folder();
     let limits = Limits { bytes: args.spool_max_bytes, age: args.spool_max_age.as_nanos() as i64 };
@@ -88,7 +100,15 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         dialect: Dialect::default(),
     };
     let spool = Arc::new(Mutex::new(spool));
-    let facts = Facts::new(&node, &identity.node, clock.wall().0);
+    let mut readers: Vec<&'static str> = sources.iter().map(|listed| listed.reader).collect();
+    readers.extend([source::TRACER, source::PROC]);
+    let mut told = Told::restored(&readers, saved::open_facts(recovered.parts()), &recovered.position.metadata_read);
+    // Who the node is goes with the first batch.
+    let reading = Reading::Whole { things: vec![said.0], missing: said.1 };
+    let now = clock.wall().0;
+    told.take(NODE_READER, source::PROC, &[kind::NODE], (now, now), Ok(reading));
+    let shared = Shared::new(told);
+    let facts = Facts::new(shared.clone());
     let committer = Committer::new(
         identity.clone(),
         Arc::clone(&clock),
@@ -107,6 +127,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
     };
+    let readers_clock = Arc::clone(&clock);
     let observer = Observer {
         feed,
         interval: args.interval,
@@ -119,6 +140,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     };
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("observe", observer.run(shutdown.clone(), stop.clone()));
+    for listed in sources {
+        let (clock, metrics) = (Arc::clone(&readers_clock), Arc::clone(&metrics));
+        tasks.spawn(listed.reader, reader::run(listed, shared.clone(), clock, metrics, shutdown.clone()));
+    }
     tasks.spawn("export", export::run(exporter, durable_rx, stop));
     let metrics_token = metrics_token.or(if loopback { None } else { token });
     tasks.spawn("metrics", metrics::serve(listener, metrics, metrics_token, shutdown));
@@ -240,40 +265,49 @@ impl Observer {
 
     /// Adds what the tracer, or `/proc`, tells beside the connections.
     async fn complete(&self, observed: Observed) -> Polled {
-        if observed.kind != Kind::Weir {
-            let processes = self.read_proc().await;
-            return Polled { observed, degraded: String::new(), tracer_version: String::new(), processes };
+        let is_weir = observed.kind == Kind::Weir;
+        let mut polled = Polled {
+            observed,
+            degraded: String::new(),
+            tracer_version: String::new(),
+            processes: None,
+            troubles: Vec::new(),
+        };
+        if !is_weir {
+            self.read_proc(&mut polled).await;
+            return polled;
         }
-        let processes = match tracer::processes(&self.feed.socket).await {
-            Ok(processes) => Some((processes, "tracer")),
+        match tracer::processes(&self.feed.socket).await {
+            Ok(processes) => polled.processes = Some((processes, source::TRACER)),
             Err(error) => {
                 tracing::debug!(%error, "the tracer tells no processes; reading them from /proc");
                 self.metrics.count(&self.metrics.discovery_errors, "tracer_processes", 1);
-                self.read_proc().await
+                polled.troubles.push(failed(source::TRACER, error.to_string()));
+                self.read_proc(&mut polled).await;
             }
-        };
-        let (degraded, tracer_version) = match tracer::status(&self.feed.socket).await {
-            Ok(status) => (degraded(&status), status.version),
+        }
+        match tracer::status(&self.feed.socket).await {
+            Ok(status) => (polled.degraded, polled.tracer_version) = (degraded(&status), status.version),
             Err(error) => {
                 tracing::debug!(%error, "the tracer tells no status");
                 self.metrics.count(&self.metrics.discovery_errors, "tracer_status", 1);
-                (String::new(), String::new())
             }
-        };
-        Polled { observed, degraded, tracer_version, processes }
+        }
+        polled
     }
 
-    async fn read_proc(&self) -> Option<(Vec<ProcessFact>, &'static str)> {
+    async fn read_proc(&self, polled: &mut Polled) {
         let root = self.proc.clone();
         let read = tokio::task::spawn_blocking(move || proc::processes(&root)).await;
         match read {
-            Ok(Ok(processes)) => Some((processes, "proc")),
+            Ok(Ok(processes)) => polled.processes = Some((processes, source::PROC)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no processes");
                 self.metrics.count(&self.metrics.discovery_errors, "proc", 1);
-                None
+                polled.troubles.push(failed(source::PROC, error.to_string()));
             }
-            Err(_) => None,
+            // It panicked, or the runtime ends.
+            Err(_) => {}
         }
     }
 
@@ -329,6 +363,10 @@ impl Observer {
         }
         state.clone_into(&mut self.last_state);
     }
+}
+
+fn failed(source: &'static str, detail: String) -> Health {
+    Health { source, state: "failed", detail, things: 0 }
 }
 
 /// What is missing from a tracer, in words.

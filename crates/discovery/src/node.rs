@@ -1,8 +1,11 @@
 //! What the node itself is: its name, addresses, kernel and boot.
 
+use crate::said::Said;
+use crate::source::{Answer, Reading, Source, Trouble};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use weir_model::fact::{kind, source};
 
 /// Why a fact of the node is missing.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,73 @@ impl NodeFacts {
             boot_id: boot_id(root)?,
             addresses: addresses(),
         })
+    }
+}
+
+/// The node as a source of metadata: told again when its addresses change.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where `/proc` is.
+    pub root: PathBuf,
+    /// Its name in every answer.
+    pub name: String,
+    /// Its addresses as the settings give them; empty where they do not.
+    pub addresses: Vec<IpAddr>,
+    /// Whether this process is in a pod, whose network is mostly not the node's.
+    pub is_in_pod: bool,
+}
+
+impl Node {
+    /// What the node says of itself. The addresses of this process's interfaces are the node's where it is on the
+    /// node's network: not in a pod, or in one that has an address which the settings call the node's.
+    pub fn say(&self, facts: &NodeFacts) -> (Said, String) {
+        let shares = facts.addresses.iter().any(|address| self.addresses.contains(address));
+        let is_own = shares || self.addresses.is_empty() && !self.is_in_pod;
+        let mut addresses = self.addresses.clone();
+        if is_own {
+            addresses.extend(&facts.addresses);
+        }
+        let missing = if addresses.is_empty() {
+            "the node's addresses are not known: give WEIR_NODE_IP the field status.hostIPs in the agent's manifest"
+        } else {
+            ""
+        };
+        let netns = if is_own { crate::proc::netns(&self.root.join("self")) } else { 0 };
+        let boot = format!("{:032x}", u128::from_be_bytes(facts.boot_id));
+        let said = Said {
+            kind: kind::NODE,
+            id: self.name.clone(),
+            name: self.name.clone(),
+            netns,
+            addresses,
+            attributes: [
+                ("host_name".to_owned(), facts.name.clone()),
+                ("kernel".to_owned(), facts.kernel.clone()),
+                ("boot_id".to_owned(), boot),
+            ]
+            .into(),
+            ..Said::default()
+        };
+        (said, missing.to_owned())
+    }
+}
+
+impl Source for Node {
+    fn name(&self) -> &'static str {
+        source::PROC
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &[kind::NODE]
+    }
+
+    fn read(&mut self) -> Answer<'_, Result<Reading, Trouble>> {
+        // Three small files and a call: nothing that waits.
+        let reading = NodeFacts::read(&self.root).map(|facts| {
+            let (said, missing) = self.say(&facts);
+            Reading::Whole { things: vec![said], missing }
+        });
+        Box::pin(std::future::ready(reading.map_err(|error| Trouble::Failed(error.to_string()))))
     }
 }
 
@@ -107,6 +177,31 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pods_interfaces_are_not_taken_for_the_nodes() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let facts = NodeFacts {
+            name: "host".into(),
+            kernel: "6".into(),
+            boot_id: [1; 16],
+            addresses: vec![address("10.88.0.1"), address("10.88.0.2")],
+        };
+        let said = |own: &[&str], is_in_pod| {
+            let addresses = own.iter().map(|text| address(text)).collect();
+            Node { root: "/nowhere".into(), name: "n".into(), addresses, is_in_pod }.say(&facts)
+        };
+        let addresses = |own: &[&str], is_in_pod| {
+            let told: std::collections::BTreeSet<String> =
+                said(own, is_in_pod).0.addresses.iter().map(ToString::to_string).collect();
+            told.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(addresses(&[], false), ["10.88.0.1", "10.88.0.2"]);
+        assert_eq!(addresses(&["10.0.0.9"], true), ["10.0.0.9"], "the agent's pod has a network of its own");
+        assert_eq!(addresses(&["10.88.0.1"], true), ["10.88.0.1", "10.88.0.2"], "it is on the node's network");
+        assert!(addresses(&[], true).is_empty());
+        assert!(said(&[], true).1.contains("WEIR_NODE_IP"));
+    }
 
     #[test]
     fn the_nodes_facts_are_read_from_its_tree() {

@@ -39,14 +39,19 @@ pub fn process(root: &Path, pid: u32) -> Option<ProcessFact> {
     let (name, start) = parse_stat(&stat)?;
     let cgroups = std::fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
     let path = if cgroups.is_empty() { "" } else { cgroup::best_path(&cgroups) };
-    let netns = std::fs::read_link(folder.join("ns/net")).ok();
     Some(ProcessFact {
         id: ProcessId { pid, start: MonotonicNanos(start) },
         name: name.into(),
         cgroup_path: path.into(),
         container: cgroup::container(path),
-        netns: netns.and_then(|link| inode(link.to_str()?)).unwrap_or(0),
+        netns: netns(&folder),
     })
+}
+
+/// The inode of a process's network namespace, by its folder; 0 where it may not be read.
+pub(crate) fn netns(folder: &Path) -> u32 {
+    let link = std::fs::read_link(folder.join("ns/net")).ok();
+    link.and_then(|link| inode(link.to_str()?)).unwrap_or(0)
 }
 
 /// The name and the start in nanoseconds since boot of a `/proc/PID/stat`. The name stands in parentheses and may

@@ -1,17 +1,35 @@
-//! Baselines as they lie in the spool: protobuf, whose fields are only ever added.
+//! Baselines, and the metadata that holds, as they lie in the spool: protobuf, whose fields are only ever added.
 
 use super::key::{Key, PackedTuple};
 use super::life::{Anchor, Entry, Life, Older};
 use super::words::Word;
 use prost::Message;
 use weir_model::Protocol;
+use weir_wire::agent::MetadataFact;
 
-/// Some counters.
+/// Some counters, and some facts of metadata.
 #[derive(Clone, PartialEq, Message)]
 pub struct SavedPart {
     /// In no order.
     #[prost(message, repeated, tag = "1")]
     pub counters: Vec<SavedCounter>,
+    /// What was told of metadata, in order: one with an end takes the one without back.
+    #[prost(message, repeated, tag = "2")]
+    pub facts: Vec<MetadataFact>,
+}
+
+/// The facts that were told in `parts` and have no end.
+pub fn open_facts(parts: impl Iterator<Item = SavedPart>) -> Vec<MetadataFact> {
+    let mut open = std::collections::BTreeMap::new();
+    for fact in parts.flat_map(|part| part.facts) {
+        let key = (fact.source.clone(), fact.kind.clone(), fact.id.clone(), fact.from_unix_ns);
+        if fact.to_unix_ns == 0 {
+            open.insert(key, fact)
+        } else {
+            open.remove(&key)
+        };
+    }
+    open.into_values().collect()
 }
 
 /// [`Key`] and [`Entry`].

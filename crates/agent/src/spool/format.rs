@@ -166,6 +166,9 @@ pub struct Position {
     /// The cursor of DNS rows to acknowledge to the tracer.
     #[prost(uint64, optional, tag = "9")]
     pub dns_cursor: Option<u64>,
+    /// When each source of metadata was read last, wall nanoseconds.
+    #[prost(btree_map = "string, int64", tag = "10")]
+    pub metadata_read: BTreeMap<String, i64>,
 }
 
 /// A record's bytes.

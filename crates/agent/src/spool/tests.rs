@@ -15,7 +15,7 @@ fn counter(cookie: u64, sent: u64) -> SavedCounter {
 }
 
 fn part(counters: &[(u64, u64)]) -> SavedPart {
-    SavedPart { counters: counters.iter().map(|(cookie, sent)| counter(*cookie, *sent)).collect() }
+    SavedPart { counters: counters.iter().map(|(cookie, sent)| counter(*cookie, *sent)).collect(), facts: Vec::new() }
 }
 
 fn position(cursor: u64) -> Position {
