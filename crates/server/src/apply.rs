@@ -21,11 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::Clock;
+use weir_model::fact::kind;
 use weir_model::{Fact, NodeName, WINDOW};
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
 use weir_store::{
-    BATCHES_LOST, BatchReport, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, StateChanges,
+    BATCHES_LOST, BatchReport, FactsMax, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, StateChanges,
     StateStore, StoreError, StreamId,
 };
 
@@ -50,8 +51,22 @@ const TRANSLATIONS_MAX: u64 = 200_000;
 const TRANSACTIONS_MAX: u64 = 1_000_000;
 /// Ended facts name what the last day's connections refer to.
 const FACTS_NS: i64 = 24 * 3600 * 1_000_000_000;
-/// A busy build machine starts some 100,000 processes a day.
-const FACTS_MAX: u64 = 200_000;
+/// By kind, so that processes (a busy build machine starts 100,000 a day) take no place from pods: 150,000 pods with two
+/// containers each, 200,000 endpoints, and as many again that ended within the day. About 500 bytes of SQLite each.
+const FACTS_MAX: FactsMax = FactsMax {
+    by_kind: &[
+        (kind::NODE, 20_000),
+        (kind::NAMESPACE, 20_000),
+        (kind::POD, 300_000),
+        (kind::CONTAINER, 600_000),
+        (kind::PROCESS, 200_000),
+        (kind::REPLICA_SET, 100_000),
+        (kind::JOB, 100_000),
+        (kind::SERVICE, 50_000),
+        (kind::ENDPOINT, 400_000),
+    ],
+    others: 50_000,
+};
 
 /// About 150 MB of SQLite: half an hour of 50 clients that each ask for 50 names every 10 s; most ask far less.
 const DNS_MAX: u64 = 500_000;

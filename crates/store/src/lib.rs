@@ -25,6 +25,6 @@ pub use history::{
     Judge, Judgement, SegmentId, TierLimit, TierSummary,
 };
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
-pub use state::{Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
+pub use state::{FactsMax, Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 pub use translation::Translation;

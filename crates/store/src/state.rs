@@ -38,7 +38,7 @@ pub struct Retention {
     /// Ended facts leave so long after their end, nanoseconds.
     pub facts_ns: i64,
     /// At most so many facts are kept.
-    pub facts_max: u64,
+    pub facts_max: FactsMax,
     /// Translations leave so long after they were seen, nanoseconds.
     pub translations_ns: i64,
     /// At most so many translations are kept; those seen longest ago go first.
@@ -53,6 +53,16 @@ pub struct Retention {
     pub join_coverage_ns: i64,
 }
 
+/// How many facts are kept of each kind: many short-lived things of one kind take no place from another. Beyond a cap
+/// those go first that ended longest ago, then those that nobody has said again for longest.
+#[derive(Clone, Copy, Debug)]
+pub struct FactsMax {
+    /// By [`weir_model::fact::kind`].
+    pub by_kind: &'static [(&'static str, u64)],
+    /// Of all other kinds together.
+    pub others: u64,
+}
+
 /// How many rows a [`StateStore::retain`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -62,7 +72,7 @@ pub struct Removed {
     pub transactions_evicted: u64,
     /// Facts whose time had come.
     pub facts_expired: u64,
-    /// Facts beyond the cap.
+    /// Facts beyond the caps.
     pub facts_evicted: u64,
     /// Translations beyond the cap.
     pub translations_evicted: u64,
@@ -87,8 +97,9 @@ pub trait StateStore: Send + Sync {
     /// When they cannot be stored; then nothing of them is.
     fn apply(&self, changes: &StateChanges) -> Result<(), StoreError>;
 
-    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted`, `facts_evicted`,
-    /// `translations_evicted`, `dns_evicted` and `dns_names_evicted`.
+    /// Forgets what `retention` says, and adds what was evicted to the counters `transactions_evicted`, `facts_evicted`
+    /// (and for each kind with a cap `facts_evicted_KIND`), `translations_evicted`, `dns_evicted` and
+    /// `dns_names_evicted`.
     ///
     /// # Errors
     /// When the state cannot be changed.

@@ -6,7 +6,7 @@ use super::rows::{
 };
 use crate::error::StoreError;
 use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
-use crate::state::{Removed, Retention, StateChanges};
+use crate::state::{FactsMax, Removed, Retention, StateChanges};
 use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
 use std::collections::BTreeMap;
 
@@ -221,13 +221,7 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
         "DELETE FROM transactions WHERE id IN
          (SELECT id FROM transactions ORDER BY closed IS NULL, closed, last LIMIT ?1)",
     )?;
-    removed.facts_evicted = evict(
-        &step,
-        "metadata",
-        retention.facts_max,
-        "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
-         (SELECT node, source, kind, id, valid_from FROM metadata ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)",
-    )?;
+    removed.facts_evicted = evict_facts(&step, retention.facts_max)?;
     removed.dns_evicted = super::dns::retain(&step, retention)?;
     removed.translations_evicted = evict(
         &step,
@@ -249,6 +243,44 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
     }
     step.commit().map_err(sql())?;
     Ok(removed)
+}
+
+fn evict_facts(step: &Step<'_>, caps: FactsMax) -> Result<u64, StoreError> {
+    let sql = || StoreError::sql("forget facts beyond the caps");
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    {
+        let mut count = step.prepare_cached("SELECT kind, count(*) FROM metadata GROUP BY kind").map_err(sql())?;
+        let mut rows = count.query([]).map_err(sql())?;
+        while let Some(row) = rows.next().map_err(sql())? {
+            counts.insert(row.get(0).map_err(sql())?, row.get::<_, i64>(1).map_err(sql())? as u64);
+        }
+    }
+    // The kinds with a cap are the program's own words, so they may stand in the statement.
+    let delete = |wanted: &str, beyond: u64| {
+        step.prepare_cached(&format!(
+            "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
+             (SELECT node, source, kind, id, valid_from FROM metadata WHERE {wanted}
+              ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)"
+        ))
+        .and_then(|mut delete| delete.execute([beyond as i64]))
+        .map(|removed| removed as u64)
+        .map_err(sql())
+    };
+    let mut evicted = 0;
+    for (kind, max) in caps.by_kind {
+        let beyond = counts.remove(*kind).unwrap_or(0).saturating_sub(*max);
+        if beyond > 0 {
+            let removed = delete(&format!("kind = '{kind}'"), beyond)?;
+            add_to_counter(step, &format!("facts_evicted_{kind}"), removed)?;
+            evicted += removed;
+        }
+    }
+    let beyond = counts.into_values().sum::<u64>().saturating_sub(caps.others);
+    if beyond > 0 {
+        let named: Vec<String> = caps.by_kind.iter().map(|(kind, _)| format!("'{kind}'")).collect();
+        evicted += delete(&format!("kind NOT IN ({})", named.join(", ")), beyond)?;
+    }
+    Ok(evicted)
 }
 
 /// A poll a second for a week would be 600,000 rows a node; joined, a node without gaps has one, and what is recent.

@@ -9,7 +9,7 @@ use weir_model::{
     Protocol, Side, Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, HistoryRow,
+    BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, FactsMax, HistoryRow,
     HistoryStore, Loss, Lsn, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView,
     StreamId, Transaction, TransactionSpan, Translation,
 };
@@ -86,6 +86,9 @@ fn unusual() -> Vec<Transaction> {
     ]
 }
 
+/// More than any of these tests has.
+const FACTS_MAX: FactsMax = FactsMax { by_kind: &[], others: 1_000_000 };
+
 fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
     Fact {
         node: NodeName("a".into()),
@@ -154,6 +157,7 @@ pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
     let before = everything(&*open().view().unwrap());
     assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
     what_is_past_its_time_leaves(&open());
+    many_of_one_kind_take_no_place_from_another(&open());
     coverage_that_is_long_past_is_joined(&open());
     dns_counts_once_and_its_names_follow_the_answers(&open());
 }
@@ -177,7 +181,7 @@ fn coverage_that_is_long_past_is_joined(store: &dyn StateStore) {
         closed_ns: i64::MAX,
         transactions_max: u64::MAX,
         facts_ns: i64::MAX,
-        facts_max: u64::MAX,
+        facts_max: FACTS_MAX,
         translations_ns: i64::MAX,
         translations_max: u64::MAX,
         reports_ns: 950,
@@ -338,7 +342,7 @@ fn translations_are_a_set(store: &dyn StateStore) {
         closed_ns: i64::MAX,
         transactions_max: u64::MAX,
         facts_ns: i64::MAX,
-        facts_max: u64::MAX,
+        facts_max: FACTS_MAX,
         translations_ns: 1_500,
         translations_max: 1,
         reports_ns: 7_000,
@@ -426,7 +430,7 @@ fn dns_counts_once_and_its_names_follow_the_answers(store: &dyn StateStore) {
         closed_ns: i64::MAX,
         transactions_max: u64::MAX,
         facts_ns: i64::MAX,
-        facts_max: u64::MAX,
+        facts_max: FACTS_MAX,
         translations_ns: i64::MAX,
         translations_max: u64::MAX,
         reports_ns: i64::MAX / 2,
@@ -440,6 +444,41 @@ fn dns_counts_once_and_its_names_follow_the_answers(store: &dyn StateStore) {
     assert_eq!(store.view().unwrap().counters().unwrap()["dns_evicted"], 1);
 }
 
+fn many_of_one_kind_take_no_place_from_another(store: &dyn StateStore) {
+    let of = |kind: &str, number: i64, to: Option<i64>| Fact {
+        kind: kind.into(),
+        ..fact(&format!("{kind}{number}"), number, "n", to)
+    };
+    let mut facts = vec![of("pod", 1, None), of("novel", 1, None), of("newer", 2, None)];
+    facts.extend((1..=9).map(|number| of("process", number, (number % 2 == 0).then_some(100 - number))));
+    store.apply(&StateChanges { facts, ..StateChanges::default() }).unwrap();
+    // What earlier tests left is one container.
+    let retention = Retention {
+        now: UnixNanos(200),
+        closed_ns: 1_000,
+        transactions_max: 1,
+        facts_ns: 1_000,
+        facts_max: FactsMax { by_kind: &[("container", 0), ("pod", 1), ("process", 4)], others: 1 },
+        translations_ns: 1_000,
+        translations_max: 1,
+        reports_ns: 1_000,
+        join_coverage_ns: 0,
+        dns_max: 1,
+        dns_names_max: 1,
+    };
+    for evicted in [7, 0] {
+        assert_eq!(store.retain(&retention).unwrap().facts_evicted, evicted);
+        let mut left = Vec::new();
+        store.view().unwrap().facts(&[], &mut |fact| left.push(fact.id)).unwrap();
+        left.sort();
+        // What has ended goes first, and the one said longest ago.
+        assert_eq!(left, ["newer2", "pod1", "process3", "process5", "process7", "process9"]);
+        let counters = store.view().unwrap().counters().unwrap();
+        assert_eq!((counters["facts_evicted"], counters["facts_evicted_process"]), (7, 5));
+        assert!(!counters.contains_key("facts_evicted_pod"));
+    }
+}
+
 fn what_is_past_its_time_leaves(store: &dyn StateStore) {
     let rows = vec![closed(70, 1_000, 900), closed(71, 5_000, 4_900), transaction(72, 1_000)];
     let facts = vec![fact("ended", 5, "ended", Some(10)), fact("holds", 5, "holds", None)];
@@ -449,7 +488,7 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
         closed_ns: 2_000,
         transactions_max: 1_000_000,
         facts_ns: 2_000,
-        facts_max: 1_000_000,
+        facts_max: FACTS_MAX,
         translations_ns: 2_000,
         translations_max: 1_000_000,
         reports_ns: 2_000,
