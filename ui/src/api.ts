@@ -63,13 +63,20 @@ export interface EdgeEnd {
   node: string | null;
   zone: string | null;
   address: string | null;
+  /** How sure the name is: `known`, `inferred` or `unknown`; empty where the server does not say. */
+  certainty: string;
 }
 
 /** Who talks to whom. */
 export interface Edge {
   client: EdgeEnd;
   server: EdgeEnd;
+  /** The Service that the connections went through. */
   service: string | null;
+  /** `known`, `inferred`, `unknown` (one of several), or null: none. */
+  service_certainty: string | null;
+  /** Every Service that it could be, where that is not known. */
+  service_candidates: string[];
   port: number;
   protocol: string;
   sent_bytes: number;
@@ -159,6 +166,7 @@ function edgeEnd(value: unknown, where: string): EdgeEnd {
     node: textOrNull(from, 'node', where),
     zone: textOrNull(from, 'zone', where),
     address: textOrNull(from, 'address', where),
+    certainty: textOrNull(from, 'certainty', where) ?? '',
   };
 }
 
@@ -168,6 +176,11 @@ function edge(value: unknown, where: string): Edge {
     client: edgeEnd(from['client'], `${where}.client`),
     server: edgeEnd(from['server'], `${where}.server`),
     service: textOrNull(from, 'service', where),
+    service_certainty: textOrNull(from, 'service_certainty', where),
+    service_candidates:
+      from['service_candidates'] === undefined
+        ? []
+        : list(from, 'service_candidates', where, (value, at) => (typeof value === 'string' ? value : refuse(at, 'a string', value))),
     port: count(from, 'port', where),
     protocol: text(from, 'protocol', where),
     sent_bytes: count(from, 'sent_bytes', where),

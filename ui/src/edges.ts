@@ -33,12 +33,18 @@ function endText(end: EdgeEnd): (string | null)[] {
   return [end.name, end.namespace, end.address, end.node, end.zone, end.kind];
 }
 
+/** The Service as it is shown: with a question mark where it is inferred, all that it could be where that is not known. */
+export function serviceOf(edge: Edge): string | null {
+  if (edge.service !== null) return edge.service_certainty === 'inferred' ? `${edge.service}?` : edge.service;
+  return edge.service_candidates.length === 0 ? null : `${edge.service_candidates.join(' or ')}?`;
+}
+
 const searchable = new WeakMap<Edge, string>();
 
 function searchText(edge: Edge): string {
   let text = searchable.get(edge);
   if (text === undefined) {
-    text = [...endText(edge.client), ...endText(edge.server), edge.service, edge.protocol, edge.certainty]
+    text = [...endText(edge.client), ...endText(edge.server), edge.service, ...edge.service_candidates, edge.protocol, edge.certainty]
       .filter((part) => part !== null)
       .join('\n')
       .toLowerCase();
@@ -152,7 +158,7 @@ export function keyOf(edge: Edge): string {
   let key = keys.get(edge);
   if (key === undefined) {
     const end = ({ kind, namespace, name, node, zone, address }: EdgeEnd) => [kind, namespace, name, node, zone, address];
-    key = JSON.stringify([end(edge.client), end(edge.server), edge.service, edge.port, edge.protocol]);
+    key = JSON.stringify([end(edge.client), end(edge.server), edge.service, edge.service_candidates, edge.port, edge.protocol]);
     keys.set(edge, key);
   }
   return key;

@@ -2,7 +2,7 @@
 import type { Completeness, Edge, EdgeEnd, NodeCoverage } from '../src/api.ts';
 
 export function end(name: string, change: Partial<EdgeEnd> = {}): EdgeEnd {
-  return { kind: 'workload', namespace: null, name, node: null, zone: null, address: null, ...change };
+  return { kind: 'workload', namespace: null, name, node: null, zone: null, address: null, certainty: 'known', ...change };
 }
 
 export function edge(change: Partial<Edge> = {}): Edge {
@@ -10,6 +10,8 @@ export function edge(change: Partial<Edge> = {}): Edge {
     client: end('frontend'),
     server: end('postgres'),
     service: null,
+    service_certainty: null,
+    service_candidates: [],
     port: 5432,
     protocol: 'tcp',
     sent_bytes: 0,

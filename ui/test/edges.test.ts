@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { COLUMNS, keyOf, search, sortEdges, totalsOf } from '../src/edges.ts';
+import { COLUMNS, keyOf, search, serviceOf, sortEdges, totalsOf } from '../src/edges.ts';
 import { edge, end } from './builders.ts';
 
 test('totals_are_the_sum_of_every_row', () => {
@@ -95,4 +95,13 @@ test('an_edge_is_the_same_edge_when_its_numbers_change', () => {
   assert.equal(keyOf(edge({ sent_bytes: 1 })), keyOf(edge({ sent_bytes: 2, failures: 3, rtt_us: 4, certainty: 'unknown' })));
   assert.notEqual(keyOf(edge({ port: 1 })), keyOf(edge({ port: 2 })));
   assert.notEqual(keyOf(edge({ client: end('a', { namespace: 'x' }) })), keyOf(edge({ client: end('a', { namespace: 'y' }) })));
+});
+
+test('a_service_that_is_not_known_says_so', () => {
+  assert.equal(serviceOf(edge()), null);
+  assert.equal(serviceOf(edge({ service: 'shop/db', service_certainty: 'known' })), 'shop/db');
+  assert.equal(serviceOf(edge({ service: 'shop/db', service_certainty: 'inferred', service_candidates: ['shop/db'] })), 'shop/db?');
+  const several = edge({ service_certainty: 'unknown', service_candidates: ['shop/db', 'shop/db-old'] });
+  assert.equal(serviceOf(several), 'shop/db or shop/db-old?');
+  assert.deepEqual(search([edge(), several], 'db-old'), [several]);
 });

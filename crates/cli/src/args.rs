@@ -42,7 +42,7 @@ pub enum Command {
     /// Shows the stored counters under `ip_source-ip_dest-port_src-port_dest`.
     #[command(after_help = TRANSACTIONS_HELP)]
     Transactions(RowsArgs),
-    /// Shows who is who: nodes, processes, containers, pods.
+    /// Shows who is who: nodes, pods, containers, processes, owners, Services.
     #[command(after_help = METADATA_HELP)]
     Metadata(MetadataArgs),
     /// Shows what was asked of DNS servers, by whom, how often it failed and how long it took.
@@ -72,8 +72,10 @@ const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq 
     Exit codes: 0 healthy (degraded counts as healthy and is told), 1 failed, 2 wrong usage, 3 unhealthy: a part is\n\
     unhealthy, a node is silent, or a node's source does not answer.";
 const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from 'curl*'\n  \
+    weir edges --by pod --namespace shop --service redis\n  weir edges --by attribute:team --label team=payments\n  \
     weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
-    SENT is what the client sent. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
+    SENT is what the client sent. SERVICE is what the client asked for; with ? it is inferred from the\n\
+    endpoints that hold the server's address. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
     SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
@@ -82,7 +84,8 @@ const TRANSACTIONS_HELP: &str = "Examples:\n  weir transactions --cidr 10.0.0.0/
     weir transactions -o jsonl | jq 'select(.paired | not) | .key'\n\n\
     BEFORE is the part that lies before weir's first sight; it belongs to no edge.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
-const METADATA_HELP: &str = "Examples:\n  weir metadata --name 'nginx*'\n  weir metadata -o json\n\n\
+const METADATA_HELP: &str = "Examples:\n  weir metadata --name 'nginx*'\n  weir metadata --kind container --namespace shop\n  \
+    weir metadata --kind pod --cidr 10.244.1.7 --since 2h     who held an address\n  weir metadata -o json\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const DNS_HELP: &str = "Examples:\n  weir dns --since 1h\n  weir dns --from 'cart*' --name '*.svc.cluster.local'\n  \
     weir dns -o jsonl | jq 'select(.failures > 0)'\n\n\
@@ -184,7 +187,7 @@ pub struct FilterArgs {
     /// Only this Kubernetes namespace; `*` stands for anything.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Only what has this label; `*` stands for anything in the value.
+    /// Only what has this label or another attribute that is collected; `*` stands for anything in the value.
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Option<String>,
     /// Only this address, or those in this range.
@@ -214,6 +217,9 @@ pub struct TrafficArgs {
     /// Only this protocol: tcp or udp.
     #[arg(long, value_name = "PROTOCOL")]
     pub protocol: Option<String>,
+    /// Only what went through this Service, as NAME or NAMESPACE/NAME; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
     /// What applies to every row.
     #[command(flatten)]
     pub filters: FilterArgs,
@@ -233,9 +239,10 @@ pub struct EdgesArgs {
     /// Server and form.
     #[command(flatten)]
     pub read: ReadArgs,
-    /// What an end is summed to.
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub by: Option<Grouping>,
+    /// What an end is summed to: pod, workload, service, namespace, node, zone, process, container, address, or
+    /// attribute:NAME (an attribute that is collected, for example attribute:team).
+    #[arg(long, value_name = "WHAT", value_parser = grouping)]
+    pub by: Option<String>,
     /// Which rows.
     #[command(flatten)]
     pub traffic: TrafficArgs,
@@ -247,6 +254,10 @@ pub struct MetadataArgs {
     /// Server and form.
     #[command(flatten)]
     pub read: ReadArgs,
+    /// Only things of this kind: node, namespace, pod, container, process, `replica_set`, job, service, endpoint or name;
+    /// `*` stands for anything.
+    #[arg(long, value_name = "KIND", help_heading = "Filters")]
+    pub kind: Option<String>,
     /// Which rows.
     #[command(flatten)]
     pub filters: FilterArgs,
@@ -258,9 +269,10 @@ pub struct DnsArgs {
     /// Server and form.
     #[command(flatten)]
     pub read: ReadArgs,
-    /// What an end is summed to.
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub by: Option<Grouping>,
+    /// What an end is summed to: pod, workload, service, namespace, node, zone, process, container, address, or
+    /// attribute:NAME (an attribute that is collected, for example attribute:team).
+    #[arg(long, value_name = "WHAT", value_parser = grouping)]
+    pub by: Option<String>,
     /// Only what this client asked, by name; `*` stands for anything.
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     pub from: Option<String>,
@@ -272,38 +284,16 @@ pub struct DnsArgs {
     pub filters: FilterArgs,
 }
 
-/// What an edge's end is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Grouping {
-    /// The workload that owns the pod, else container, process or address.
-    Workload,
-    /// The Service.
-    Service,
-    /// The Kubernetes namespace.
-    Namespace,
-    /// The node.
-    Node,
-    /// The node's zone.
-    Zone,
-    /// The process name.
-    Process,
-    /// The address.
-    Address,
-}
+/// The words of the API's `by`.
+const GROUPINGS: [&str; 9] =
+    ["pod", "workload", "container", "service", "namespace", "node", "zone", "process", "address"];
 
-impl Grouping {
-    /// The word in the API's `by`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Workload => "workload",
-            Self::Service => "service",
-            Self::Namespace => "namespace",
-            Self::Node => "node",
-            Self::Zone => "zone",
-            Self::Process => "process",
-            Self::Address => "address",
-        }
+fn grouping(word: &str) -> Result<String, String> {
+    let is_attribute = word.strip_prefix("attribute:").is_some_and(|name| !name.is_empty());
+    if is_attribute || GROUPINGS.contains(&word) {
+        return Ok(word.to_owned());
     }
+    Err(format!("write one of {}, or attribute:NAME", GROUPINGS.join(", ")))
 }
 
 /// `weir connections`.

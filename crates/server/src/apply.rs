@@ -326,6 +326,7 @@ impl Applier {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed to forget old state"),
         }
+        self.names.expire(self.clock.wall().plus(-FACTS_NS));
         if self.names.read().is_full() {
             self.learn_names_anew();
         }

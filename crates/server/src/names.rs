@@ -4,10 +4,11 @@
 //! observations come. Answers read it: a question builds no names of its own. A fact is in it before its batch is in the
 //! state, so that whoever sees a connection sees the names that came with it.
 
+use ipnet::IpNet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use weir_inventory::Inventory;
-use weir_inventory::inventory::NAMING;
-use weir_model::Fact;
+use weir_inventory::inventory::Limits;
+use weir_model::{Fact, UnixNanos};
 use weir_store::{StateView, StoreError};
 
 /// The inventory behind a lock that is held for as long as a batch's facts are taken in, or some ends are named: never
@@ -15,16 +16,23 @@ use weir_store::{StateView, StoreError};
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     inventory: RwLock<Inventory>,
+    /// The configured names of networks beyond the cluster.
+    networks: Vec<(IpNet, String)>,
 }
 
 impl Names {
+    /// Knows nobody yet.
+    pub(crate) fn new(networks: Vec<(IpNet, String)>) -> Self {
+        Self { inventory: RwLock::new(Inventory::new(Limits::default(), networks.clone())), networks }
+    }
+
     /// Everything that the state knows.
     ///
     /// # Errors
     /// When the state cannot be read.
     pub(crate) fn fill(&self, view: &dyn StateView) -> Result<(), StoreError> {
-        let mut inventory = Inventory::default();
-        view.facts(&NAMING, &mut |fact| inventory.learn(&fact))?;
+        let mut inventory = Inventory::new(Limits::default(), self.networks.clone());
+        view.facts(&[], &mut |fact| inventory.learn(&fact))?;
         *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = inventory;
         Ok(())
     }
@@ -38,6 +46,11 @@ impl Names {
         for fact in facts {
             inventory.learn(fact);
         }
+    }
+
+    /// Forgets what ended before an instant. Says how many facts it were.
+    pub(crate) fn expire(&self, before: UnixNanos) -> usize {
+        self.inventory.write().unwrap_or_else(PoisonError::into_inner).expire(before)
     }
 
     /// To name ends by.

@@ -51,8 +51,9 @@ pub(crate) struct Verdict {
     pub(crate) counterpart: Option<ConnectionId>,
     /// The tuple behind every translation that is known, with its own address where it did not tell it.
     pub(crate) tuple: Tuple,
-    /// Who opened it, where a server's view stayed alone and translations lead back to another end than it sees.
-    pub(crate) origin: Option<SocketAddr>,
+    /// Where a server's view stayed alone and translations lead back to another connection than it sees: its opener, and
+    /// what that asked for.
+    pub(crate) origin: Option<Tuple>,
 }
 
 impl Verdict {

@@ -9,7 +9,7 @@
 //! when the writer is, which flushes what is pending.
 
 use crate::apply::Applier;
-use crate::args::Args;
+use crate::args::{Args, NamedNetwork};
 use crate::auth::{Guard, Token, check_listener};
 use crate::counts::Counts;
 use crate::facts::FactSink;
@@ -153,7 +153,7 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
     let watermark = store.watermark().map_err(failed)?;
     let live = Arc::new(Live::new(watermark));
     let streams = Arc::new(Streams::default());
-    let names = Arc::new(Names::default());
+    let names = Arc::new(Names::new(args.network.iter().map(NamedNetwork::pair).collect()));
     let mut applier = Applier {
         store: Arc::clone(&store),
         live: Arc::clone(&live),

@@ -10,7 +10,6 @@
 
 use crate::pairing::{SLACK_NS, View};
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use weir_model::{ConnectionId, Protocol, Tuple, UnixNanos};
 use weir_store::Translation;
 
@@ -89,14 +88,15 @@ fn owner(views: &[View], candidates: &[usize], translation: &Translation) -> Opt
     could.into_iter().min_by_key(|&index| (distance(views[index].from, translation), views[index].id))
 }
 
-/// Who opened a connection that reached a server's view, as far as translations tell: the opener's own end.
-pub(crate) fn origin(view: &View, by_translated: &ByTranslated<'_>) -> Option<SocketAddr> {
+/// The connection that reached a server's view as its opener knows it, as far as translations tell: the opener's own end
+/// is its local one, what it asked for the remote one.
+pub(crate) fn origin(view: &View, by_translated: &ByTranslated<'_>) -> Option<Tuple> {
     let mut tuple = view.tuple.reversed();
     for _ in 0..HOPS_MAX {
         let Some(translation) = by_translated.find(view, tuple) else { break };
         tuple = translation.original;
     }
-    (tuple != view.tuple.reversed()).then_some(tuple.local)
+    (tuple != view.tuple.reversed()).then_some(tuple)
 }
 
 /// Translations by what lies behind them.
@@ -139,7 +139,7 @@ impl<'a> ByTranslated<'a> {
 pub(crate) fn origins<'a>(
     lonely: impl Iterator<Item = &'a View>,
     translations: &BTreeSet<Translation>,
-) -> HashMap<ConnectionId, SocketAddr> {
+) -> HashMap<ConnectionId, Tuple> {
     if translations.is_empty() {
         return HashMap::new();
     }

@@ -82,8 +82,8 @@ pub struct LossTotal {
 /// One end of an edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct EdgeEnd {
-    /// `process`, `container`, `pod`, `workload`, `service`, `namespace`, `node`, `zone`, `address`, `external` or
-    /// `unknown`.
+    /// `process`, `container`, `pod`, `deployment`, `stateful_set`, `daemon_set`, `cron_job`, `job`, `replica_set` (or
+    /// another controller's kind), `service`, `namespace`, `node`, `zone`, `attribute`, `address`, `external` or `unknown`.
     pub kind: String,
     /// The Kubernetes namespace.
     pub namespace: Option<String>,
@@ -95,6 +95,9 @@ pub struct EdgeEnd {
     pub zone: Option<String>,
     /// The end's address, where all of the edge's connections share it.
     pub address: Option<String>,
+    /// How sure the name is, over all of the edge's connections: `known`, `inferred` or `unknown`.
+    #[serde(default)]
+    pub certainty: String,
 }
 
 /// Who talks to whom: what every connection between two ends, to one port, has in common.
@@ -104,8 +107,16 @@ pub struct Edge {
     pub client: EdgeEnd,
     /// The end that accepted them.
     pub server: EdgeEnd,
-    /// The Service they went through.
+    /// The Service that they went through, `namespace/name`. Edges through different Services are different edges.
     pub service: Option<String>,
+    /// `known`: the client asked for the Service, and a translation (or the Service's own address) says so. `inferred`:
+    /// it follows from the EndpointSlices that hold the server's address and port. `unknown`: they are of several
+    /// Services. `null`: of none.
+    #[serde(default)]
+    pub service_certainty: Option<String>,
+    /// Every Service that it could be, where that is inferred or unknown.
+    #[serde(default)]
+    pub service_candidates: Vec<String>,
     /// The server's port.
     pub port: u16,
     /// `tcp` or `udp`.
@@ -222,7 +233,8 @@ pub struct ConnectionRow {
 pub struct MetadataRow {
     /// The thing's address; empty where it has none.
     pub key: String,
-    /// `node`, `process`, `container`, `pod`, `service`, or `name`: a DNS name and the addresses that one client was told.
+    /// `node`, `namespace`, `pod`, `container`, `process`, `replica_set`, `job`, `service`, `endpoint`, or `name`: a DNS
+    /// name and the addresses that one client was told.
     pub kind: String,
     /// `proc`, `tracer`, `kubelet`, `cri`, `docker`, `api` or `dns`.
     pub source: String,
@@ -244,7 +256,7 @@ pub struct MetadataRow {
     pub valid_from: String,
     /// Until when; absent while it is.
     pub valid_to: Option<String>,
-    /// Everything else that was collected.
+    /// Everything else that was collected. A container's `pids` are those of every process that is told to be in it, too.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -282,7 +294,7 @@ pub struct DnsRow {
 /// A part's state: a node's agent and source, or the server's store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusRow {
-    /// `server`, `store` or `node`.
+    /// `server`, `store`, `inventory` or `node`.
     pub kind: String,
     /// The node's name, or the server's.
     pub name: String,

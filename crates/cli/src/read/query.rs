@@ -1,6 +1,6 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
-use crate::args::{DnsArgs, EdgesArgs, FilterArgs, Grouping, MetadataArgs, RowState, RowsArgs, TrafficArgs};
+use crate::args::{DnsArgs, EdgesArgs, FilterArgs, MetadataArgs, RowState, RowsArgs, TrafficArgs};
 
 /// The parameters of one question, in the order of the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,13 +45,14 @@ impl Query {
             .with("to", traffic.to.as_ref())
             .with("port", traffic.port.as_ref())
             .with("protocol", traffic.protocol.as_ref())
+            .with("service", traffic.service.as_ref())
             .filtered(&traffic.filters)
     }
 }
 
 impl From<&EdgesArgs> for Query {
     fn from(args: &EdgesArgs) -> Self {
-        Self::new().with("by", args.by.map(Grouping::as_str)).traffic(&args.traffic)
+        Self::new().with("by", args.by.as_ref()).traffic(&args.traffic)
     }
 }
 
@@ -64,7 +65,7 @@ impl From<&RowsArgs> for Query {
 impl From<&DnsArgs> for Query {
     fn from(args: &DnsArgs) -> Self {
         Self::new()
-            .with("by", args.by.map(Grouping::as_str))
+            .with("by", args.by.as_ref())
             .with("from", args.from.as_ref())
             .with("to", args.to.as_ref())
             .filtered(&args.filters)
@@ -73,6 +74,6 @@ impl From<&DnsArgs> for Query {
 
 impl From<&MetadataArgs> for Query {
     fn from(args: &MetadataArgs) -> Self {
-        Self::new().filtered(&args.filters)
+        Self::new().with("kind", args.kind.as_ref()).filtered(&args.filters)
     }
 }

@@ -76,7 +76,7 @@ fn end_cell(end: &EdgeEnd) -> Cell {
 }
 
 /// An end's fields, in the order of its names.
-fn end_fields(end: &EdgeEnd) -> [Field; 6] {
+fn end_fields(end: &EdgeEnd) -> [Field; 7] {
     [
         Field::from(&end.kind),
         Field::from(&end.namespace),
@@ -84,6 +84,7 @@ fn end_fields(end: &EdgeEnd) -> [Field; 6] {
         Field::from(&end.node),
         Field::from(&end.zone),
         Field::from(&end.address),
+        Field::from(&end.certainty),
     ]
 }
 
@@ -103,9 +104,9 @@ impl Row for Edge {
     ];
 
     fn names() -> Vec<&'static str> {
-        "client_kind client_namespace client_name client_node client_zone client_address server_kind \
-             server_namespace server_name server_node server_zone server_address service port protocol \
-             sent_bytes recv_bytes connections retransmits rtt_us failures certainty"
+        "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_certainty \
+             service service_certainty service_candidates port protocol sent_bytes recv_bytes connections retransmits rtt_us failures certainty"
             .split(' ')
             .collect()
     }
@@ -122,7 +123,7 @@ impl Row for Edge {
             style.faults(self.retransmits),
             Cell::new(self.rtt_us.map(units::micros).unwrap_or_default()),
             style.faults(self.failures),
-            Cell::new(self.service.as_deref().unwrap_or_default()),
+            service(self),
             certainty,
         ]
     }
@@ -131,6 +132,8 @@ impl Row for Edge {
         let mut fields: Vec<Field> = end_fields(&self.client).into_iter().chain(end_fields(&self.server)).collect();
         fields.extend([
             Field::from(&self.service),
+            Field::from(&self.service_certainty),
+            Field::Text(self.service_candidates.join(" ")),
             self.port.into(),
             Field::from(&self.protocol),
             self.sent_bytes.into(),
@@ -142,6 +145,16 @@ impl Row for Edge {
             Field::from(&self.certainty),
         ]);
         fields
+    }
+}
+
+/// The Service; those that it could be, dimmed.
+fn service(edge: &Edge) -> Cell {
+    match (edge.service.as_deref(), edge.service_certainty.as_deref()) {
+        (Some(service), Some("known") | None) => Cell::new(service),
+        (Some(service), Some(_)) => Cell::new(format!("{service}?")).painted(Paint::Dim),
+        (None, _) if edge.service_candidates.is_empty() => Cell::new(""),
+        (None, _) => Cell::new(format!("{}?", edge.service_candidates.join("|"))).painted(Paint::Dim),
     }
 }
 
@@ -398,8 +411,8 @@ impl Row for DnsRow {
     ];
 
     fn names() -> Vec<&'static str> {
-        "client_kind client_namespace client_name client_node client_zone client_address server_kind \
-             server_namespace server_name server_node server_zone server_address name query_type queries failures \
+        "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_certainty name query_type queries failures \
              rcodes latency_us latency_max_us retransmits truncated addresses last_seen"
             .split(' ')
             .collect()

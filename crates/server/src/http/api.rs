@@ -21,13 +21,13 @@ pub(crate) struct CommonParameters {
     since: Option<String>,
     /// The span's end, which it does not contain; same forms. Default: now.
     until: Option<String>,
-    /// A name of either end, `*` for any characters: pod, container, process, container id, or address; of dns also the
-    /// name that was asked for.
+    /// A name of either end, `*` for any characters: pod, workload, container, process, container id, or address; of dns
+    /// also the name that was asked for.
     name: Option<String>,
     /// The Kubernetes namespace of either end; `*` allowed.
     namespace: Option<String>,
-    /// `key=value`: an attribute collected about either end (`process`, `container_id`, `cgroup_path`, or a collected
-    /// label); `*` allowed in the value.
+    /// `key=value`: an attribute of either end: `process`, `container_id`, `cgroup_path`, or what was collected about its
+    /// container, pod, owner, Service, namespace or node (`KIND.NAME=value` for one kind alone); `*` allowed in the value.
     label: Option<String>,
     /// A network or an address that holds either end (of dns: the server), for example `10.0.0.0/8`.
     cidr: Option<String>,
@@ -50,6 +50,17 @@ pub(crate) struct TrafficParameters {
     port: Option<u16>,
     /// `tcp` or `udp`.
     protocol: Option<String>,
+    /// The Service that was gone through, or one of those that it could be: `name` or `namespace/name`; `*` allowed.
+    service: Option<String>,
+}
+
+/// Which things.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct ThingParameters {
+    /// The thing's kind, for example `pod`; `*` allowed.
+    kind: Option<String>,
 }
 
 /// Who asked whom.
@@ -68,10 +79,12 @@ pub(crate) struct DnsParameters {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
 pub(crate) struct GroupingParameters {
-    /// `workload` (default), `service`, `namespace`, `node`, `zone`, `process` or `address`. Where an end has no value
-    /// under a grouping: service and workload fall back to pod, container, process; process to the workload; zone and
-    /// namespace to the node; an end beyond every known node stays `external`, with the name
-    /// that its client was told for its address by DNS, else with its address.
+    /// `workload` (default), `pod`, `container`, `service`, `namespace`, `node`, `zone`, `process`, `address`, or
+    /// `attribute:NAME` with an attribute that is collected (`attribute:KIND.NAME` for one kind alone). Under `service` a
+    /// server is the Service that was gone through. Where an end has no value under a grouping: service, attribute and
+    /// process fall back to the workload, that and container to pod, container, process; zone and namespace to the node;
+    /// an end beyond the cluster stays `external`, with the name that its client was told for its address by DNS, else
+    /// the name of a configured network, else its address.
     by: Option<String>,
 }
 
@@ -132,7 +145,7 @@ pub(crate) async fn transactions(State(app): State<App>, RawQuery(query): RawQue
 }
 
 /// Who is who: what each source said, and from when to when it was so.
-#[utoipa::path(get, path = "/api/v1/metadata", tag = "api", params(CommonParameters), responses(
+#[utoipa::path(get, path = "/api/v1/metadata", tag = "api", params(CommonParameters, ThingParameters), responses(
     (status = 200, description = "One row a fact", body = Answer<MetadataRow>),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),

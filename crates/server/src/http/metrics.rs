@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use weir_wire::api::{Answer, Problem, StatusRow};
 
 /// Names that can fall: gauges. All others are counters.
-const GAUGES: [&str; 12] = [
+const GAUGES: [&str; 13] = [
+    "disagreements",
     "transactions",
     "facts",
     "log_bytes",

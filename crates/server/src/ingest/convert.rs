@@ -5,8 +5,9 @@
 
 use crate::names::Names;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
-use weir_inventory::Inventory;
+use weir_inventory::{Inventory, RemoteEnd};
 use weir_model::{
     Bytes, Certainty, ConnectionKey, Deltas, Direction, Endpoint, Fact, Generation, Instance, NodeName, Protocol, Side,
     Totals, Tuple, UnixNanos,
@@ -194,7 +195,7 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
     let view = reading.side();
     let tuple = reading.flow_tuple();
     let own = Arc::new(own_endpoint(inventory, reading));
-    let other = Arc::new(inventory.by_address(tuple.remote.ip(), reading.last).0);
+    let other = Arc::new(remote_endpoint(inventory, reading, tuple.remote.ip()));
     let at_server = view == Some(Side::Server);
     let (client, server) = if at_server { (tuple.remote, tuple.local) } else { (tuple.local, tuple.remote) };
     let (client_endpoint, server_endpoint) = if at_server { (other, own) } else { (own, other) };
@@ -224,11 +225,32 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
     })
 }
 
-/// A transaction's own end.
+/// A transaction's own end, as well as it is known now. Answers name it anew.
 fn own_endpoint(inventory: &Inventory, transaction: &Transaction) -> Endpoint {
-    let (process, container) =
-        transaction.owner.as_ref().map_or(("", ""), |owner| (owner.process.as_str(), owner.container_id.as_str()));
-    inventory.own(process, container, transaction.tuple.local.ip())
+    let nobody = Owner::default();
+    let owner = transaction.owner.as_ref().unwrap_or(&nobody);
+    let local = weir_inventory::LocalEnd {
+        node: &transaction.key.node.0,
+        process: &owner.process,
+        pid: owner.pid,
+        process_start: owner.process_start_ns,
+        container_id: &owner.container_id,
+        cgroup_path: &owner.cgroup_path,
+        netns: transaction.netns,
+        address: transaction.tuple.local.ip(),
+    };
+    inventory.local(&local, transaction.last).endpoint()
+}
+
+/// Who held the other end's address when the connection began.
+fn remote_endpoint(inventory: &Inventory, transaction: &Transaction, address: IpAddr) -> Endpoint {
+    let remote = RemoteEnd {
+        seen_on: &transaction.key.node.0,
+        address,
+        began: transaction.started,
+        first_seen: transaction.first,
+    };
+    inventory.remote(&remote).endpoint()
 }
 
 /// Where both ends' views are in one batch, each names the other's end in the history's readable columns. Answers do

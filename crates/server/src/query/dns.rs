@@ -1,11 +1,12 @@
 //! What clients asked of DNS servers, summed by client, server, name and type.
 
-use super::ends::{End, Ends, Naming};
+use super::ends::Ends;
+use super::naming::Naming;
 use super::params::{Grouping, Question};
 use super::{Sources, completeness, cut, records, rfc3339};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use weir_model::{Certainty, Fact, NodeName, UnixNanos};
+use weir_model::{Fact, NodeName, UnixNanos};
 use weir_store::{DnsClient, DnsCount, StateView, StoreError};
 use weir_wire::api::{Answer, DnsRow, EdgeEnd};
 use weir_wire::losses::DNS_EVICTED;
@@ -45,7 +46,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     view.dns(since, until, &mut |count| {
         let ends = known
             .entry((count.node.clone(), count.client.clone(), count.server, count.name.clone()))
-            .or_insert_with(|| name_ends(Naming { inventory: &sources.names.read() }, &count, question));
+            .or_insert_with(|| name_ends(Naming { inventory: &sources.names.read(), question }, &count));
         let Some((client, server)) = ends else { return };
         let key = Key {
             client: client.clone(),
@@ -64,60 +65,23 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     Ok(Answer { items, completeness })
 }
 
-fn name_ends(naming: Naming<'_>, count: &DnsCount, question: &Question) -> Option<Named> {
-    let (client, server) = (client_end(naming, count), server_end(naming, count));
+fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
+    let question = naming.question;
+    let (client, server) = (naming.dns_client(count), naming.dns_server(count));
     let ends = Ends { client: &client, server: &server };
     // `name` is the queried name's or an end's; the other filters are about the ends.
     let named = question.name.as_ref().is_some_and(|glob| glob.matches(&count.name));
-    let question = &Question { name: question.name.clone().filter(|_| !named), ..question.clone() };
+    let filters = &Question { name: question.name.clone().filter(|_| !named), ..question.clone() };
     let passes = question.node.as_ref().is_none_or(|glob| glob.matches(&count.node.0))
         && question.cidr.is_none_or(|network| network.contains(&count.server))
-        && naming.ends_pass(ends, question);
+        && ends.pass(filters);
     passes.then(|| {
-        let mut client = client.grouped(question.by);
+        let mut client = client.grouped(&question.by);
         // A socket that asks has no address worth a word.
         client.address = None;
-        (client, server.grouped(if question.by == Grouping::Process { Grouping::Workload } else { question.by }))
+        let by = if question.by == Grouping::Process { &Grouping::Workload } else { &question.by };
+        (client, server.grouped(by))
     })
-}
-
-fn client_end(naming: Naming<'_>, count: &DnsCount) -> End {
-    let DnsClient { process, container_id, cgroup_path, .. } = &count.client;
-    let nowhere = IpAddr::from([0; 4]);
-    let mut endpoint = naming.inventory.own(process, container_id, nowhere);
-    let certainty = if endpoint.kind == "unknown" { Certainty::Unknown } else { Certainty::Known };
-    if certainty == Certainty::Unknown {
-        "unknown".clone_into(&mut endpoint.name);
-    }
-    End {
-        endpoint,
-        process: process.clone(),
-        container_id: container_id.clone(),
-        cgroup_path: cgroup_path.clone(),
-        node: Some(count.node.0.clone()),
-        zone: naming.zone(&count.node.0),
-        address: nowhere,
-        certainty,
-    }
-}
-
-fn server_end(naming: Naming<'_>, count: &DnsCount) -> End {
-    let (endpoint, certainty) = naming.inventory.by_address(count.server, count.last);
-    let node = if count.server.is_loopback() {
-        Some(count.node.0.clone())
-    } else {
-        naming.inventory.node_of(count.server, count.last).map(str::to_owned)
-    };
-    End {
-        endpoint,
-        process: String::new(),
-        container_id: String::new(),
-        cgroup_path: String::new(),
-        zone: node.as_deref().and_then(|node| naming.zone(node)),
-        node,
-        address: count.server,
-        certainty,
-    }
 }
 
 /// The names that clients were told, as metadata: one fact a client and name, with every address.

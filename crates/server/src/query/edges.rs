@@ -4,8 +4,9 @@
 //! the client's node did not cover the row (R5). What a covered client's node should have told but did not is a told
 //! loss, `unpaired`, so that edges plus losses equal the connections.
 
-use super::ends::{EndId, EndTable, Ends, Naming};
-use super::params::Question;
+use super::ends::{EndId, EndTable, Ends};
+use super::naming::{Naming, Via};
+use super::params::{Grouping, Question};
 use super::records::evicted;
 use super::selection::{Depth, Moved, Selection, Subject};
 use super::{Sources, completeness, cut};
@@ -17,9 +18,10 @@ use weir_store::{Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
 use weir_wire::losses::{TRANSLATIONS_EVICTED, UNPAIRED};
 
-/// Connections with the same ends, port and protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Connections with the same ends, Service, port and protocol.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Between {
+    via: Via,
     client: EndId,
     server: EndId,
     port: u16,
@@ -31,6 +33,9 @@ struct Between {
 struct Key {
     client: EdgeEnd,
     server: EdgeEnd,
+    /// The Service or, where that is not one, all that it could be.
+    services: Vec<String>,
+    has_service: bool,
     port: u16,
     protocol: &'static str,
 }
@@ -53,7 +58,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     let (view, pending) = sources.live.read(&*sources.store)?;
     let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
     let inventory = sources.names.read();
-    let naming = Naming { inventory: &inventory };
+    let naming = Naming { inventory: &inventory, question };
     let mut table = EndTable::new(&selection, naming);
     // `None`: the question's filters do not let these ends through.
     let mut sums: HashMap<Between, Option<Sum>> = HashMap::new();
@@ -68,10 +73,11 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
             continue;
         }
         let (client, server, port) = table.of(subject);
-        let between = Between { client, server, port, protocol: subject.protocol };
-        let sum = sums.entry(between).or_insert_with(|| {
+        let via = table.via(subject, server);
+        let between = Between { via, client, server, port, protocol: subject.protocol };
+        let sum = sums.entry(between).or_insert_with_key(|between| {
             let ends = Ends { client: table.get(client), server: table.get(server) };
-            passes(naming, ends, port, question).then(Sum::default)
+            (between.via.passes(question) && passes(ends, port, question)).then(Sum::default)
         });
         let Some(sum) = sum else { continue };
         let mut counted = moved.all;
@@ -109,43 +115,61 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     Ok(Answer { items, completeness })
 }
 
-fn passes(naming: Naming<'_>, ends: Ends<'_>, port: u16, question: &Question) -> bool {
+fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
     let on_node = |glob: &super::params::Glob| {
         [ends.client, ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
     };
-    question.node.as_ref().is_none_or(on_node)
-        && question.port.is_none_or(|asked| asked == port)
-        && naming.ends_pass(ends, question)
+    question.node.as_ref().is_none_or(on_node) && question.port.is_none_or(|asked| asked == port) && ends.pass(question)
 }
 
 /// The sums under the asked grouping, in the order of their names.
 fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, question: &Question) -> Vec<Edge> {
-    let mut edges: BTreeMap<Key, (EdgeEnd, EdgeEnd, Sum)> = BTreeMap::new();
-    let anonymous = |end: &EdgeEnd| EdgeEnd { node: None, zone: None, address: None, ..end.clone() };
+    let mut edges: BTreeMap<Key, (EdgeEnd, EdgeEnd, Via, Sum)> = BTreeMap::new();
+    let anonymous = |end: &EdgeEnd| EdgeEnd {
+        kind: end.kind.clone(),
+        namespace: end.namespace.clone(),
+        name: end.name.clone(),
+        ..EdgeEnd::default()
+    };
     for (between, sum) in sums {
         let Some(mut sum) = sum.filter(|sum| sum.connections > 0) else { continue };
         let (client, server) = (table.get(between.client), table.get(between.server));
-        sum.certainty = sum.certainty.min(client.certainty).min(server.certainty);
-        let (client, server) = (client.grouped(question.by), server.grouped(question.by));
+        let client = client.grouped(&question.by);
+        let server = match &between.via {
+            Via { service: Some(service), certainty, .. } if question.by == Grouping::Service => {
+                service_end(service, certainty.unwrap_or_default())
+            }
+            _ => server.grouped(&question.by),
+        };
+        for end in [&client, &server] {
+            sum.certainty = sum.certainty.min(Certainty::parse(&end.certainty));
+        }
+        let via = between.via;
         let key = Key {
             client: anonymous(&client),
             server: anonymous(&server),
+            services: via.service.as_ref().map_or_else(|| via.candidates.clone(), |service| vec![service.clone()]),
+            has_service: via.service.is_some(),
             port: between.port,
             protocol: between.protocol.as_str(),
         };
         match edges.entry(key) {
             Entry::Vacant(place) => {
-                place.insert((client, server, sum));
+                place.insert((client, server, via, sum));
             }
             Entry::Occupied(mut held) => {
-                let (held_client, held_server, held_sum) = held.get_mut();
+                let (held_client, held_server, held_via, held_sum) = held.get_mut();
                 keep_shared(held_client, &client);
                 keep_shared(held_server, &server);
+                held_via.certainty = held_via.certainty.min(via.certainty);
+                held_via.candidates.extend(via.candidates);
+                held_via.candidates.sort_unstable();
+                held_via.candidates.dedup();
                 held_sum.merge(sum);
             }
         }
     }
-    edges.into_iter().map(|(key, (client, server, sum))| sum.into_edge(&key, client, server)).collect()
+    edges.into_iter().map(|(key, (client, server, via, sum))| sum.into_edge(&key, client, server, via)).collect()
 }
 
 /// What of an unpaired server's view lies within the client node's coverage: the client's view should be there and is
@@ -173,7 +197,19 @@ fn failed_within(subject: &Subject, question: &Question) -> bool {
     is_failure(&subject.close_reason) && subject.last >= since && subject.last < until
 }
 
-/// A value that not all connections of an edge share is left out.
+/// A server under the Service that it was reached through.
+fn service_end(service: &str, certainty: Certainty) -> EdgeEnd {
+    let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+    EdgeEnd {
+        kind: "service".to_owned(),
+        namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+        name: name.to_owned(),
+        certainty: certainty.as_str().to_owned(),
+        ..EdgeEnd::default()
+    }
+}
+
+/// A value that not all connections of an edge share is left out; the least sure of their names is the edge's.
 fn keep_shared(end: &mut EdgeEnd, other: &EdgeEnd) {
     for (mine, theirs) in
         [(&mut end.node, &other.node), (&mut end.zone, &other.zone), (&mut end.address, &other.address)]
@@ -182,6 +218,8 @@ fn keep_shared(end: &mut EdgeEnd, other: &EdgeEnd) {
             *mine = None;
         }
     }
+    let certainty = Certainty::parse(&end.certainty).min(Certainty::parse(&other.certainty));
+    certainty.as_str().clone_into(&mut end.certainty);
 }
 
 impl Default for Sum {
@@ -228,11 +266,13 @@ impl Sum {
         self.certainty = self.certainty.min(other.certainty);
     }
 
-    fn into_edge(self, key: &Key, client: EdgeEnd, server: EdgeEnd) -> Edge {
+    fn into_edge(self, key: &Key, client: EdgeEnd, server: EdgeEnd, via: Via) -> Edge {
         Edge {
             client,
             server,
-            service: None,
+            service: via.service,
+            service_certainty: via.certainty.map(|certainty| certainty.as_str().to_owned()),
+            service_candidates: via.candidates,
             port: key.port,
             protocol: key.protocol.to_owned(),
             sent_bytes: self.sent,

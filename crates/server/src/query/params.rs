@@ -12,20 +12,26 @@ const LIMIT_MAX: usize = 1_000_000;
 const SPAN_NS: i64 = 300_000_000_000;
 
 /// What the ends of an edge are grouped by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Grouping {
     #[default]
     Workload,
+    Pod,
+    Container,
     Service,
     Namespace,
     Node,
     Zone,
     Process,
     Address,
+    /// By an attribute that is collected.
+    Attribute(String),
 }
 
-const GROUPINGS: [(&str, Grouping); 7] = [
+const GROUPINGS: [(&str, Grouping); 9] = [
+    ("pod", Grouping::Pod),
     ("workload", Grouping::Workload),
+    ("container", Grouping::Container),
     ("service", Grouping::Service),
     ("namespace", Grouping::Namespace),
     ("node", Grouping::Node),
@@ -68,6 +74,11 @@ impl Glob {
         }
         rest.ends_with(last)
     }
+
+    /// The one text that it matches, in lower case.
+    pub(crate) fn exact(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(self.0.as_str())
+    }
 }
 
 /// A parsed question.
@@ -86,6 +97,10 @@ pub(crate) struct Question {
     pub(crate) cidr: Option<IpNet>,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Option<Protocol>,
+    /// Of edges, connections and transactions: the Service, by `name` or `namespace/name`.
+    pub(crate) service: Option<Glob>,
+    /// Of metadata: the thing's kind.
+    pub(crate) kind: Option<Glob>,
     pub(crate) node: Option<Glob>,
     pub(crate) state: OpenOrClosed,
     pub(crate) limit: usize,
@@ -118,6 +133,7 @@ impl Asked {
                 "cidr",
                 "port",
                 "protocol",
+                "service",
                 "node",
                 "limit",
             ],
@@ -132,12 +148,13 @@ impl Asked {
                 "cidr",
                 "port",
                 "protocol",
+                "service",
                 "node",
                 "state",
                 "limit",
             ],
             Self::Dns => &["since", "until", "by", "from", "to", "name", "namespace", "label", "cidr", "node", "limit"],
-            Self::Metadata => &["since", "until", "name", "namespace", "label", "cidr", "node", "limit"],
+            Self::Metadata => &["since", "until", "kind", "name", "namespace", "label", "cidr", "node", "limit"],
             Self::Status => &[],
         }
     }
@@ -161,6 +178,8 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         cidr: None,
         port: None,
         protocol: None,
+        service: None,
+        kind: None,
         node: None,
         state: OpenOrClosed::default(),
         limit: LIMIT,
@@ -189,7 +208,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         match name.as_str() {
             "since" => question.since = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
             "until" => question.until = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
-            "by" => question.by = one_of(&GROUPINGS, value).map_err(|allowed| wrong(&allowed))?,
+            "by" => question.by = grouping(value).map_err(|allowed| wrong(&allowed))?,
             "state" => question.state = one_of(&CONDITIONS, value).map_err(|allowed| wrong(&allowed))?,
             "protocol" => {
                 question.protocol = Some(one_of(&PROTOCOLS, &value.to_lowercase()).map_err(|allowed| wrong(&allowed))?);
@@ -199,6 +218,8 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
             "name" => question.name = glob()?,
             "namespace" => question.namespace = glob()?,
             "node" => question.node = glob()?,
+            "service" => question.service = glob()?,
+            "kind" => question.kind = glob()?,
             "label" => {
                 let (key, pattern) = value
                     .split_once('=')
@@ -245,8 +266,15 @@ fn instant(text: &str, now: UnixNanos) -> Option<UnixNanos> {
     i64::try_from(at.as_nanosecond()).ok().map(UnixNanos)
 }
 
-fn one_of<T: Copy>(table: &[(&str, T)], value: &str) -> Result<T, String> {
-    table.iter().find(|(name, _)| *name == value).map(|(_, found)| *found).ok_or_else(|| {
+fn grouping(value: &str) -> Result<Grouping, String> {
+    match value.strip_prefix("attribute:").filter(|name| !name.is_empty()) {
+        Some(name) => Ok(Grouping::Attribute(name.to_owned())),
+        None => one_of(&GROUPINGS, value).map_err(|allowed| format!("{allowed}, or attribute:NAME")),
+    }
+}
+
+fn one_of<T: Clone>(table: &[(&str, T)], value: &str) -> Result<T, String> {
+    table.iter().find(|(name, _)| *name == value).map(|(_, found)| found.clone()).ok_or_else(|| {
         let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         format!("write one of {}", names.join(", "))
     })
@@ -295,7 +323,9 @@ mod tests {
         for (pairs, expected) in [
             (&[("sinse", "5m")][..], "parameter `sinse` is not known here; known are since, until, by"),
             (&[("since", "yesterday")], "parameter `since` is `yesterday`; write a duration"),
-            (&[("by", "pod")], "parameter `by` is `pod`; write one of workload, service"),
+            (&[("by", "pods")], "parameter `by` is `pods`; write one of pod, workload, container, service"),
+            (&[("by", "attribute:")], "parameter `by` is `attribute:`; write one of pod"),
+            (&[("kind", "pod")], "parameter `kind` is not known here"),
             (&[("limit", "0")], "parameter `limit` is `0`; write a number from 1"),
             (&[("port", "65536")], "parameter `port` is `65536`; write a number from 0 to 65535"),
             (&[("cidr", "10.0.0.0/40")], "parameter `cidr` is `10.0.0.0/40`; write an address"),
@@ -310,5 +340,7 @@ mod tests {
         }
         assert!(ask(Asked::Status, &[("limit", "1")]).unwrap_err().ends_with("this path takes none"));
         assert!(ask(Asked::Metadata, &[("by", "node")]).is_err());
+        let by = |value| ask(Asked::Edges, &[("by", value)]).unwrap().by;
+        assert_eq!((by("pod"), by("attribute:team")), (Grouping::Pod, Grouping::Attribute("team".into())));
     }
 }

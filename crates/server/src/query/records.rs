@@ -1,11 +1,14 @@
 //! The stored records: transactions, connections (transactions with what moved in the span), and metadata.
 
-use super::ends::{EndTable, Ends, Naming};
-use super::params::Question;
+use super::ends::{EndTable, Ends};
+use super::naming::Naming;
+use super::params::{Glob, Question};
 use super::selection::{Depth, Selection, Subject};
 use super::{Sources, completeness, cut, rfc3339};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use weir_model::{Certainty, Direction, Fact, Instance, UnixNanos};
+use weir_model::fact::{attribute, kind};
+use weir_model::{Certainty, Direction, Fact, Instance, NodeName, UnixNanos};
 use weir_store::{Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
 use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
@@ -63,8 +66,10 @@ pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<
             found.push(fact);
         }
     };
-    view.facts(&[], &mut take)?;
+    let kinds: Vec<&str> = question.kind.as_ref().and_then(Glob::exact).into_iter().collect();
+    view.facts(&kinds, &mut take)?;
     super::dns::facts(&*view, &mut take)?;
+    join_pids(&*view, &mut found)?;
     found.sort_unstable_by(|a, b| {
         (&a.node, &a.kind, &a.name, &a.id, &a.source, a.from)
             .cmp(&(&b.node, &b.kind, &b.name, &b.id, &b.source, b.from))
@@ -76,14 +81,38 @@ pub(crate) fn metadata(sources: &Sources, question: &Question) -> Result<Answer<
     Ok(Answer { items: found.into_iter().map(metadata_row).collect(), completeness })
 }
 
+/// Containers get the pids of every process that is told to be in them: a runtime tells the first process alone.
+fn join_pids(view: &dyn StateView, found: &mut [Fact]) -> Result<(), StoreError> {
+    if !found.iter().any(|fact| fact.kind == kind::CONTAINER) {
+        return Ok(());
+    }
+    let mut pids: HashMap<(NodeName, String), BTreeSet<u32>> = HashMap::new();
+    view.facts(&[kind::PROCESS], &mut |process| {
+        let pid = process.id.split('@').next().and_then(|pid| pid.parse().ok());
+        if let Some(pid) = pid.filter(|_| process.to.is_none() && !process.parent.is_empty()) {
+            pids.entry((process.node, process.parent)).or_default().insert(pid);
+        }
+    })?;
+    for container in found.iter_mut().filter(|fact| fact.kind == kind::CONTAINER && fact.to.is_none()) {
+        let Some(more) = pids.get(&(container.node.clone(), container.id.clone())) else { continue };
+        let told = container.attributes.get(attribute::PIDS).map(String::as_str).unwrap_or_default();
+        let mut all: BTreeSet<u32> = told.split(',').filter_map(|pid| pid.parse().ok()).collect();
+        all.extend(more);
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        container.attributes.insert(attribute::PIDS.to_owned(), all.join(","));
+    }
+    Ok(())
+}
+
 fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question) -> Vec<&'a Subject> {
     let by_names = question.from.is_some()
         || question.to.is_some()
         || question.name.is_some()
         || question.namespace.is_some()
-        || question.label.is_some();
+        || question.label.is_some()
+        || question.service.is_some();
     let inventory = sources.names.read();
-    let naming = Naming { inventory: &inventory };
+    let naming = Naming { inventory: &inventory, question };
     let mut table = EndTable::new(selection, naming);
     let mut passes = |subject: &'a Subject| {
         subject.in_span
@@ -95,7 +124,8 @@ fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question
                 .is_none_or(|port| subject.tuple.local.port() == port || subject.tuple.remote.port() == port)
             && (!by_names || {
                 let (client, server, _) = table.of(subject);
-                naming.ends_pass(Ends { client: table.get(client), server: table.get(server) }, question)
+                Ends { client: table.get(client), server: table.get(server) }.pass(question)
+                    && (question.service.is_none() || table.via(subject, server).passes(question))
             })
     };
     selection.subjects.values().filter(|subject| passes(subject)).collect()
@@ -186,7 +216,7 @@ pub(super) fn evicted(view: &dyn StateView, reason: &Reason) -> Result<Vec<Loss>
 fn fact_passes(fact: &Fact, question: &Question) -> bool {
     let valid = question.until.is_none_or(|until| fact.from < until)
         && question.since.is_none_or(|since| fact.to.is_none_or(|to| to > since));
-    let label = |(key, pattern): &(String, super::params::Glob)| {
+    let label = |(key, pattern): &(String, Glob)| {
         let own = match key.as_str() {
             "process" if fact.kind == "process" => Some(&fact.name),
             "container_id" if fact.kind == "container" => Some(&fact.id),
@@ -199,6 +229,7 @@ fn fact_passes(fact: &Fact, question: &Question) -> bool {
         fact.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()).any(|address| network.contains(&address))
     };
     valid
+        && question.kind.as_ref().is_none_or(|glob| glob.matches(&fact.kind))
         && question.node.as_ref().is_none_or(|glob| glob.matches(&fact.node.0))
         && question.name.as_ref().is_none_or(|glob| {
             glob.matches(&fact.name) || glob.matches(&fact.id) || fact.addresses.iter().any(|text| glob.matches(text))

@@ -11,8 +11,9 @@ use crate::pairing::{self, Verdict, View};
 use crate::told::Told;
 use crate::translations::HOPS_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use weir_inventory::Inventory;
+use weir_inventory::{Inventory, RemoteEnd};
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
     HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, client_key,
@@ -39,6 +40,9 @@ pub(crate) struct Subject {
     pub(crate) ended: bool,
     pub(crate) close_reason: String,
     pub(crate) process: String,
+    /// The owner's pid and start, nanoseconds since boot; 0 unknown, as of connections that have left the state.
+    pub(crate) pid: u32,
+    pub(crate) process_start_ns: u64,
     pub(crate) container_id: String,
     /// The owner as the one that DNS answers were told to ([`weir_store::client_key`]).
     pub(crate) client_key: Option<String>,
@@ -142,7 +146,14 @@ impl Selection {
         moved.all += own;
         moved.rows += 1;
         if row.view == Some(Side::Server)
-            && client_covered(&self.names.read(), &self.covered, &row.node, row.client.ip(), row.server.ip(), row.to)
+            && client_covered(
+                &self.names.read(),
+                &self.covered,
+                &row.node,
+                (row.client.ip(), row.server.ip()),
+                row.started.unwrap_or(row.from),
+                row.to,
+            )
         {
             moved.while_client_covered += own;
         }
@@ -201,15 +212,15 @@ impl Selection {
     }
 
     /// The address of a server's client: as translations lead back, else as the server sees it.
-    pub(crate) fn opener(&self, subject: &Subject) -> std::net::IpAddr {
+    pub(crate) fn opener(&self, subject: &Subject) -> IpAddr {
         let origin = self.verdicts.get(&subject.id).and_then(|verdict| verdict.origin);
-        origin.unwrap_or(subject.flow.remote).ip()
+        origin.map_or(subject.flow.remote, |origin| origin.local).ip()
     }
 
     /// Whether the client's node would have told of a view of this connection, had it one.
     pub(crate) fn is_client_covered(&self, inventory: &Inventory, subject: &Subject) -> bool {
         let (own, other) = (subject.flow.local.ip(), self.opener(subject));
-        client_covered(inventory, &self.covered, &subject.node, other, own, subject.last)
+        client_covered(inventory, &self.covered, &subject.node, (other, own), subject.from, subject.last)
     }
 }
 
@@ -231,22 +242,25 @@ impl InsertIfNew for HashMap<ConnectionId, Subject> {
 
 /// A client on the server's own node is covered by the very poll that tells of the server's view. A node's own address
 /// proves nothing: whoever the node masquerades has it too, and the node would have told of a socket of its own.
+///
+/// `ends`: the client's address and the server's; `began`: when the client's address was whose it was; `at`: the end of
+/// the record.
 fn client_covered(
     inventory: &Inventory,
     covered: &Covered,
     node: &str,
-    client: std::net::IpAddr,
-    server: std::net::IpAddr,
+    (client, server): (IpAddr, IpAddr),
+    began: UnixNanos,
     at: UnixNanos,
 ) -> bool {
     if client.is_loopback() || client == server {
         return true;
     }
-    match inventory.holder(client, at) {
-        Some(holder) if holder.kind == "node" => false,
-        Some(holder) if holder.node == node => true,
-        Some(holder) => covered.covers(&holder.node, at),
-        None => false,
+    let who = inventory.remote(&RemoteEnd { seen_on: node, address: client, began: Some(began), first_seen: began });
+    match who.kind() {
+        "pod" | "container" if who.node() == node => true,
+        "pod" | "container" => covered.covers(who.node(), at),
+        _ => false,
     }
 }
 
@@ -282,6 +296,8 @@ impl Subject {
             ended: transaction.closed().is_some() || !same_boot,
             close_reason: transaction.condition.close_reason.clone().unwrap_or_default(),
             client_key: client_key(&owner.container_id, owner.pid, owner.process_start_ns),
+            pid: owner.pid,
+            process_start_ns: owner.process_start_ns,
             process: owner.process,
             container_id: owner.container_id,
             cgroup_path: owner.cgroup_path,
@@ -309,6 +325,8 @@ impl Subject {
             ended: true,
             close_reason: row.failure.to_string(),
             process: row.process.to_string(),
+            pid: 0,
+            process_start_ns: 0,
             container_id: row.container_id.to_string(),
             // Without a container it would take the process' start, which history has not.
             client_key: client_key(&row.container_id, 0, 0),

@@ -4,12 +4,17 @@ use super::params::{Asked, Question, parse};
 use super::{Sources, completeness, rfc3339};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use weir_inventory::Inventory;
+use weir_inventory::inventory::Disagreement;
 use weir_model::UnixNanos;
 use weir_store::{HistoryStore as _, StoreError, StreamSummary};
 use weir_wire::api::{Answer, StatusRow};
 
 /// A clock that is further off than this makes a node's newest rows fall into another window.
 const OFFSET_NS_MAX: i64 = 5_000_000_000;
+
+/// Disagreements that are told in words; all are counted.
+const EXAMPLES: usize = 3;
 
 /// Answers `/api/v1/status`.
 pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError> {
@@ -43,6 +48,7 @@ pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError>
             counters: server_counters,
         },
         store_row(&store_counters, &sources.counts.all(), now),
+        inventory_row(&sources.names.read(), now),
     ];
     let streams = view.streams()?;
     let mut nodes: BTreeMap<&str, Vec<&StreamSummary>> = BTreeMap::new();
@@ -60,6 +66,44 @@ pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError>
 /// The last five minutes, as edges have them: what the status says of losses should be of now.
 fn everything(now: UnixNanos) -> Question {
     parse(Asked::Edges, &[], now).unwrap_or_else(|_| unreachable!("no parameter is wrong"))
+}
+
+/// Who is who. Sources that disagree are told, but nothing is wrong with weir for that: the better one stands.
+fn inventory_row(inventory: &Inventory, now: UnixNanos) -> StatusRow {
+    let refused = inventory.refused();
+    let (disagreements, examples) = inventory.disagreements(EXAMPLES);
+    let mut wrong = Vec::new();
+    if inventory.is_full() {
+        wrong.push(
+            "it is full: what is new stays unnamed; collect fewer attributes, or run fewer nodes on one server".into(),
+        );
+    }
+    if disagreements > 0 {
+        let some: Vec<String> = examples.iter().map(disagreement).collect();
+        wrong.push(format!("sources disagree {disagreements} times, the first named stands: {}", some.join("; ")));
+    }
+    StatusRow {
+        kind: "inventory".into(),
+        name: "inventory".into(),
+        health: if inventory.is_full() { "degraded" } else { "healthy" }.into(),
+        detail: wrong.join("; "),
+        version: env!("CARGO_PKG_VERSION").into(),
+        last_seen: Some(rfc3339(now)),
+        counters: BTreeMap::from([
+            ("facts".to_owned(), inventory.facts() as u64),
+            ("disagreements".to_owned(), disagreements),
+            ("refused_full".to_owned(), refused.full),
+            ("refused_unreadable".to_owned(), refused.unreadable),
+            ("refused_addresses".to_owned(), refused.addresses),
+            ("refused_attributes".to_owned(), refused.attributes),
+        ]),
+    }
+}
+
+/// `container 0f3a...: name is web by kubelet, k8s_web by docker`.
+fn disagreement(one: &Disagreement) -> String {
+    let says: Vec<String> = one.says.iter().map(|(source, word)| format!("{word} by {source}")).collect();
+    format!("{} {}: {} is {}", one.kind, one.id, one.field, says.join(", "))
 }
 
 fn store_row(counters: &BTreeMap<String, u64>, counts: &BTreeMap<String, u64>, now: UnixNanos) -> StatusRow {
