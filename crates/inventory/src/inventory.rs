@@ -53,8 +53,11 @@ use weir_model::{Fact, Protocol, UnixNanos, fact::attribute};
 /// How much is kept. What is beyond is refused and counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Facts. A cluster of 5,000 nodes with 150,000 pods, two sources each, has about 1,100,000.
+    /// Facts. A cluster of 5,000 nodes with 150,000 pods has about 1,000,000.
     pub facts: usize,
+    /// Facts of what is over: at 1,000 pods a second, four facts each, two minutes; at 10 a second the lateness horizon
+    /// of an hour and more. Beyond it the oldest are forgotten.
+    pub tombstones: usize,
     /// Bytes of names, ids and attributes, each text counted once.
     pub text_bytes: usize,
     /// Addresses of one fact: a node with a bridge, an overlay and a few hundred virtual addresses stays below.
@@ -65,7 +68,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { facts: 4_000_000, text_bytes: 1 << 30, addresses: 1_024, attributes: 256 }
+        Self { facts: 2_000_000, tombstones: 500_000, text_bytes: 1 << 30, addresses: 1_024, attributes: 256 }
     }
 }
 
@@ -74,6 +77,8 @@ impl Default for Limits {
 pub struct Refused {
     /// Facts beyond [`Limits::facts`] or [`Limits::text_bytes`].
     pub full: u64,
+    /// Facts of what is over that were forgotten before [`Inventory::expire`] asked for it.
+    pub early: u64,
     /// Facts of a kind that weir does not know, or without an id.
     pub unreadable: u64,
     /// Addresses beyond [`Limits::addresses`].
@@ -204,7 +209,7 @@ impl Inventory {
                 self.things.get_mut(thing).said = said;
                 return;
             }
-        } else if self.is_full() {
+        } else if !self.has_room() {
             self.refused.full += 1;
             return;
         }
@@ -215,10 +220,7 @@ impl Inventory {
         self.unindex(thing);
         let new = self.saying_of(source, node, id, fact);
         match held {
-            Some((_, saying)) => {
-                let next = self.things.saying(saying).next;
-                *self.things.saying_mut(saying) = Saying { next, ..new };
-            }
+            Some((_, saying)) => self.things.replace_saying(saying, new),
             None => self.things.add_saying(thing, new),
         }
         let aliases = fact.attributes.get(attribute::ALIASES).filter(|_| kind == Kind::Pod);
@@ -261,6 +263,22 @@ impl Inventory {
         let vouched = self.vouched.entry(node).or_insert(Vouched { since: since.0, until: until.0 });
         vouched.since = vouched.since.max(since.0);
         vouched.until = vouched.until.max(until.0);
+    }
+
+    /// Whether there is room for one more fact, made where tombstones take it.
+    fn has_room(&mut self) -> bool {
+        let ended = self.things.ended();
+        if self.is_full() && ended > 0 || ended > self.limits.tombstones {
+            // A quarter at once, so that it is not to be done again soon: it walks everything.
+            let mut ends = self.things.ends();
+            let (_, last, _) = ends.select_nth_unstable(ended / 4);
+            let before = UnixNanos(last.saturating_add(1));
+            self.refused.early += self.expire(before) as u64;
+            if self.is_full() {
+                self.sweep();
+            }
+        }
+        !self.is_full()
     }
 
     fn sweep(&mut self) {

@@ -127,7 +127,7 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// An processes that knows nothing.
+    /// Processes of which nothing is known yet.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -188,7 +188,9 @@ impl Processes {
         if view.cgroup_path.is_some_and(|path| !matches!(path, "" | "/")) {
             return LocalIdentity { process, container: None, basis: Basis::Cgroup, certainty: Certainty::Known };
         }
-        let holder = self.namespaces.get(&view.netns).filter(|holder| view.netns != 0 && holder.since <= view.at);
+        // What holds the inode now may be another namespace than what held it before, or will hold it later.
+        let held = |holder: &&Holder| view.netns != 0 && holder.since <= view.at && view.at <= self.newest;
+        let holder = self.namespaces.get(&view.netns).filter(held);
         if let Some(container) = holder.and_then(|holder| holder.only.clone()) {
             return LocalIdentity {
                 process,

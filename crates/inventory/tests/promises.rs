@@ -540,6 +540,22 @@ fn tombstones_are_forgotten_in_time_and_nothing_of_them_is_left() {
 }
 
 #[test]
+fn when_it_is_full_the_oldest_tombstones_make_room_and_are_counted() {
+    let limits = Limits { tombstones: 8, ..Limits::default() };
+    let mut known = Inventory::new(limits, []);
+    known.learn(&pod("living").at_addresses(&["10.0.0.100"]));
+    for life in 0..30 {
+        let (name, held) = (format!("pod-{life}"), format!("10.0.0.{life}"));
+        known.learn(&pod(&name).to(200 + life).at_addresses(&[&held]));
+    }
+    assert!(known.facts() <= 10, "{}", known.facts());
+    assert_eq!(known.refused().early + known.facts() as u64, 31);
+    assert_eq!(text(remote(&known, "10.0.0.29", 150)), "pod shop/pod-29");
+    assert_eq!(text(remote(&known, "10.0.0.100", 150)), "pod shop/living");
+    assert_eq!(text(remote(&known, "10.0.0.0", 150)), "external /10.0.0.0");
+}
+
+#[test]
 fn what_is_beyond_the_limits_is_refused_and_counted() {
     let limits = Limits { facts: 2, addresses: 1, attributes: 1, ..Limits::default() };
     let mut known = Inventory::new(limits, []);

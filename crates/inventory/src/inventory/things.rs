@@ -79,6 +79,13 @@ pub(crate) struct Saying {
     pub(crate) attributes: Box<[(Symbol, Symbol)]>,
 }
 
+impl Saying {
+    /// Whether it speaks of what is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.to != i64::MAX
+    }
+}
+
 /// A thing, with what its sayings come to by precedence.
 #[derive(Clone, Debug)]
 pub(crate) struct Thing {
@@ -123,6 +130,8 @@ struct Key {
 pub(crate) struct Things {
     all: Slab<Thing>,
     sayings: Slab<Saying>,
+    /// Sayings with an end.
+    ended: usize,
     keys: HashTable<Key>,
     hasher: DefaultHashBuilder,
 }
@@ -242,7 +251,26 @@ impl Things {
         &self.sayings[saying]
     }
 
+    /// Sayings with an end: tombstones.
+    pub(crate) fn ended(&self) -> usize {
+        self.ended
+    }
+
+    /// The ends of all tombstones.
+    pub(crate) fn ends(&self) -> Vec<i64> {
+        let sayings = self.told().flat_map(|thing| self.sayings(thing));
+        sayings.filter(|saying| saying.has_ended()).map(|saying| saying.to).collect()
+    }
+
+    /// Puts a saying in another's place.
+    pub(crate) fn replace_saying(&mut self, place: u32, saying: Saying) {
+        let old = &mut self.sayings[place];
+        self.ended = self.ended + usize::from(saying.has_ended()) - usize::from(old.has_ended());
+        *old = Saying { next: old.next, ..saying };
+    }
+
     pub(crate) fn add_saying(&mut self, thing: u32, saying: Saying) {
+        self.ended += usize::from(saying.has_ended());
         let next = self.all[thing].first;
         self.all[thing].first = self.sayings.insert(Saying { next, ..saying });
     }
@@ -259,6 +287,7 @@ impl Things {
             } else {
                 (saying.addresses, saying.attributes) = (Box::default(), Box::default());
                 saying.next = NONE;
+                self.ended -= usize::from(saying.has_ended());
                 self.sayings.free(place);
                 removed += 1;
             }

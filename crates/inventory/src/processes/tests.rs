@@ -115,3 +115,18 @@ fn a_snapshot_tells_what_is_new_changed_and_gone_and_no_more() {
     let renamed = processes.observe(at(3), vec![fact(1, 0, "exec", None, 0)]);
     assert_eq!((renamed.new[0].name.as_ref(), renamed.gone[0].id.pid), ("exec", 2));
 }
+
+#[test]
+fn a_reused_namespace_inode_is_never_named_after_the_old_or_the_next_container() {
+    let mut processes = Processes::new(Limits::default());
+    processes.observe(at(100), vec![fact(5, 10, "old", Some(id('a')), 7)]);
+    let container = |processes: &Processes, seconds| {
+        processes.local_end(&SocketView { netns: 7, at: at(seconds), ..SocketView::default() }).container
+    };
+    assert_eq!(container(&processes, 50), Some(id('a')));
+    assert_eq!(container(&processes, 105), None, "the inode may be another namespace's by then");
+    processes.observe(at(110), vec![fact(6, 104, "new", Some(id('b')), 7)]);
+    assert_eq!(container(&processes, 50), None, "whoever held it then has gone");
+    assert_eq!(container(&processes, 103), None);
+    assert_eq!(container(&processes, 105), Some(id('b')));
+}
