@@ -118,6 +118,8 @@ pub struct Inventory {
     /// Until when each node's agent has told everything, and since when it tells it.
     vouched: HashMap<Symbol, Vouched>,
     disputed: BTreeSet<u32>,
+    /// Reused while a thing is indexed.
+    scratch: Vec<(index::Place, holders::Said)>,
 }
 
 /// A node's agent has told, since `since`, everything that changed before `until`.
@@ -197,13 +199,14 @@ impl Inventory {
         };
         self.learn_words();
         let source = Source::parse(&fact.source);
+        let digest = things::digest(&self.things.hasher, fact);
         let held = self.find_held(kind, source, fact);
         if let Some((thing, saying)) = held {
             let stored = self.things.saying(saying);
-            if things::compare(fact, stored, &self.strings) == Ordering::Less {
+            if things::compare(fact, digest, stored, &self.strings) == Ordering::Less {
                 return;
             }
-            if things::is_same(fact, stored, &self.strings) {
+            if digest == stored.digest {
                 self.things.saying_mut(saying).said = fact.said.0;
                 let said = self.things.sayings(thing).map(|saying| saying.said).max().unwrap_or(fact.said.0);
                 self.things.get_mut(thing).said = said;
@@ -218,7 +221,7 @@ impl Inventory {
         let scope = if kind == Kind::Process { node } else { Symbol::EMPTY };
         let thing = self.things.entry(kind, scope, id);
         self.unindex(thing);
-        let new = self.saying_of(source, node, id, fact);
+        let new = Saying { digest, ..self.saying_of(source, node, id, fact) };
         match held {
             Some((_, saying)) => self.things.replace_saying(saying, new),
             None => self.things.add_saying(thing, new),
@@ -336,6 +339,7 @@ impl Inventory {
             from: fact.from.0,
             to: fact.to.map_or(OPEN, |to| to.0),
             said: fact.said.0,
+            digest: 0,
             addresses: things::addresses(fact).take(addresses).collect(),
             attributes: fact
                 .attributes

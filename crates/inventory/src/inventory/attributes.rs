@@ -29,6 +29,7 @@ impl Inventory {
     /// The attribute of the thing of a kind with that name in the namespace, as it was at an instant.
     pub(super) fn thing_by_name(&self, kind: Kind, namespace: Symbol, name: Symbol, at: i64) -> Option<u32> {
         let claims = self.names.claims(&(kind, namespace, name));
+        let claims = claims.as_slice();
         claims.iter().find(|claim| claim.is_sure(at)).map(|claim| claim.thing)
     }
 }

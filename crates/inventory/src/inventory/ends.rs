@@ -75,7 +75,7 @@ impl Inventory {
         let node = self.strings.find(end.node);
         // That nobody else holds a namespace is known only as far as everything was told.
         let netns = match node.filter(|node| end.netns != 0 && at.0 < self.vouched_until(*node)) {
-            Some(node) => self.held(self.namespaces.claims(&(node, end.netns)), at.0, node),
+            Some(node) => self.held(self.namespaces.claims(&(node, end.netns)).as_slice(), at.0, node),
             None => Held::Never,
         };
         let inferred = |basis| Who { basis, certainty: Certainty::Inferred, ..who };
@@ -90,7 +90,7 @@ impl Inventory {
         let is_hosts = matches!(netns, Held::Outside | Held::Node(_) | Held::Nodes);
         if !is_hosts && let Some(node) = node {
             let is_here = |thing: u32| self.things.get(thing).node == node;
-            match self.held(self.addresses.claims(&end.address.to_canonical()), at.0, node) {
+            match self.held(self.addresses.claims(&end.address.to_canonical()).as_slice(), at.0, node) {
                 Held::Pod(pod) if is_here(pod) => return inferred(Basis::Address).call(pod, NONE, ""),
                 Held::Container(container) if is_here(container) => {
                     return inferred(Basis::Address).call(NONE, container, "");
@@ -114,7 +114,7 @@ impl Inventory {
         }
         let viewer = self.strings.find(end.seen_on).unwrap_or_default();
         let inferred = Who { basis: Basis::Address, certainty: Certainty::Inferred, ..who };
-        let held = self.held(self.addresses.claims(&address), at.0, viewer);
+        let held = self.held(self.addresses.claims(&address).as_slice(), at.0, viewer);
         match held {
             Held::Node(node) => {
                 let name = Name::Symbol(node);
@@ -131,6 +131,7 @@ impl Inventory {
         }
         if matches!(held, Held::Never | Held::Nodes) {
             let virtuals = self.virtuals.claims(&address);
+            let virtuals = virtuals.as_slice();
             if let Some(service) = self.only(virtuals, at.0, |_| true) {
                 let (namespace, name) = self.service_name(service, at.0);
                 let named = Who { kind: "service", namespace, name: Name::Symbol(name), service, ..inferred };
@@ -146,8 +147,8 @@ impl Inventory {
     /// Whether an address is the cluster's own: a node, pod, container or Service holds it, or has held it.
     pub fn is_held(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        !self.addresses.claims(&address).is_empty()
-            || !self.virtuals.claims(&address).is_empty()
+        !self.addresses.claims(&address).as_slice().is_empty()
+            || !self.virtuals.claims(&address).as_slice().is_empty()
             || self.is_endpoint_of_a_pod(address)
     }
 
@@ -188,6 +189,7 @@ impl Inventory {
             return None;
         }
         let claims = self.pids.claims(&(node, end.pid));
+        let claims = claims.as_slice();
         let is_process = |thing: u32| self.things.get(thing).kind == Kind::Process;
         let (found, certainty) = if end.process_start == 0 {
             let elsewhere = |thing: u32| {

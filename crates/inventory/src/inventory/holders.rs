@@ -4,6 +4,7 @@
 //! (see `precedence`) says, cut where any other source says that it ended; its possible part is whatever any source says.
 //! A holder is named only where exactly one is sure and nobody else is possible, the uncertainty of clocks included.
 
+use super::slab::Slab;
 use hashbrown::HashMap;
 use std::hash::Hash;
 
@@ -35,70 +36,103 @@ impl Claim {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Claims {
+/// The claims for a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claims<'a> {
     One(Claim),
-    Many(Vec<Claim>),
+    Many(&'a [Claim]),
 }
+
+impl Claims<'_> {
+    pub(crate) fn as_slice(&self) -> &[Claim] {
+        match self {
+            Self::One(claim) => std::slice::from_ref(claim),
+            Self::Many(claims) => claims,
+        }
+    }
+}
+
+/// The claims for a key as they are kept: most keys have one, sure for as long as it is possible.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    thing: u32,
+    /// Where the claims are if there are more, else `NONE`.
+    many: u32,
+    from: i64,
+    to: i64,
+}
+
+const NONE: u32 = u32::MAX;
 
 /// Every claim by key.
 #[derive(Debug)]
 pub(crate) struct Holders<K> {
-    table: HashMap<K, Claims>,
+    table: HashMap<K, Slot>,
+    many: Slab<Vec<Claim>>,
 }
 
 impl<K> Default for Holders<K> {
     fn default() -> Self {
-        Self { table: HashMap::new() }
+        Self { table: HashMap::new(), many: Slab::default() }
     }
 }
 
 impl<K: Eq + Hash> Holders<K> {
-    /// Every claim for a key; empty when nobody ever claimed it.
-    pub(crate) fn claims(&self, key: &K) -> &[Claim] {
+    /// Every claim for a key; none when nobody ever claimed it.
+    pub(crate) fn claims(&self, key: &K) -> Claims<'_> {
         match self.table.get(key) {
-            None => &[],
-            Some(Claims::One(claim)) => std::slice::from_ref(claim),
-            Some(Claims::Many(claims)) => claims,
+            None => Claims::Many(&[]),
+            Some(slot) if slot.many == NONE => Claims::One(slot.claim()),
+            Some(slot) => Claims::Many(&self.many[slot.many]),
         }
     }
 
     pub(crate) fn insert(&mut self, key: K, claim: Claim) {
+        let is_plain = claim.from == claim.early && claim.to == claim.late;
         match self.table.entry(key) {
             hashbrown::hash_map::Entry::Vacant(place) => {
-                place.insert(Claims::One(claim));
+                let many = if is_plain { NONE } else { self.many.insert(vec![claim]) };
+                place.insert(Slot { thing: claim.thing, many, from: claim.from, to: claim.to });
             }
-            hashbrown::hash_map::Entry::Occupied(mut place) => match place.get_mut() {
-                Claims::One(first) => {
-                    let first = *first;
-                    place.insert(Claims::Many(vec![first, claim]));
+            hashbrown::hash_map::Entry::Occupied(mut place) => {
+                let slot = place.get_mut();
+                if slot.many == NONE {
+                    slot.many = self.many.insert(vec![slot.claim()]);
                 }
-                Claims::Many(claims) => claims.push(claim),
-            },
+                self.many[slot.many].push(claim);
+            }
         }
     }
 
     /// Removes every claim of a thing for a key.
     pub(crate) fn remove(&mut self, key: K, thing: u32) {
         let hashbrown::hash_map::Entry::Occupied(mut place) = self.table.entry(key) else { return };
-        let is_empty = match place.get_mut() {
-            Claims::One(claim) => claim.thing == thing,
-            Claims::Many(claims) => {
-                claims.retain(|claim| claim.thing != thing);
-                match claims.as_slice() {
-                    [] => true,
-                    [only] => {
-                        let only = *only;
-                        place.insert(Claims::One(only));
-                        false
-                    }
-                    _ => false,
-                }
+        let slot = *place.get();
+        if slot.many == NONE {
+            if slot.thing == thing {
+                place.remove();
             }
-        };
-        if is_empty {
-            place.remove();
+            return;
         }
+        let claims = &mut self.many[slot.many];
+        claims.retain(|claim| claim.thing != thing);
+        match claims.as_slice() {
+            [] => {
+                place.remove();
+            }
+            [only] if only.from == only.early && only.to == only.late => {
+                place.insert(Slot { thing: only.thing, many: NONE, from: only.from, to: only.to });
+            }
+            _ => return,
+        }
+        self.many[slot.many] = Vec::new();
+        self.many.free(slot.many);
+    }
+}
+
+impl Slot {
+    fn claim(&self) -> Claim {
+        Claim { thing: self.thing, from: self.from, to: self.to, early: self.from, late: self.to }
     }
 }
 
@@ -113,10 +147,6 @@ pub(crate) struct Said {
 
 /// A thing's claims for one key from everything that sources say about it; `said` is sorted in place.
 pub(crate) fn merge(thing: u32, said: &mut [Said], take: &mut impl FnMut(Claim)) {
-    if let [only] = said {
-        take(Claim { thing, from: only.from, to: only.to, early: only.from, late: only.to });
-        return;
-    }
     said.sort_unstable();
     let Some(best) = said.first().map(|said| said.rank) else { return };
     // A source that says nothing but ended spans says that it is over.
@@ -184,9 +214,9 @@ mod tests {
             holders.insert(7, Claim { thing, from: 0, to: 1, early: 0, late: 1 });
         }
         holders.remove(7, 1);
-        assert_eq!(holders.claims(&7).iter().map(|claim| claim.thing).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(holders.claims(&7).as_slice().iter().map(|claim| claim.thing).collect::<Vec<_>>(), [0, 2]);
         holders.remove(7, 0);
         holders.remove(7, 2);
-        assert_eq!((holders.claims(&7).len(), holders.table.len()), (0, 0));
+        assert_eq!((holders.claims(&7).as_slice().len(), holders.table.len()), (0, 0));
     }
 }

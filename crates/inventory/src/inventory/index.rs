@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use weir_model::Protocol;
 
 /// A place in one of the indexes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
     Address(IpAddr),
     Virtual(IpAddr),
     NodePort(u16, Protocol),
@@ -23,9 +23,9 @@ enum Place {
 impl Inventory {
     /// Takes a thing out of every index, as its sayings stand.
     pub(super) fn unindex(&mut self, thing: u32) {
-        let mut places = Vec::new();
-        self.places(thing, &mut |place, _| places.push(place));
-        for place in places {
+        let mut places = std::mem::take(&mut self.scratch);
+        self.places(thing, &mut |place, said| places.push((place, said)));
+        for (place, _) in places.drain(..) {
             match place {
                 Place::Address(address) => self.addresses.remove(address, thing),
                 Place::Virtual(address) => self.virtuals.remove(address, thing),
@@ -37,19 +37,28 @@ impl Inventory {
                 Place::Pid(node, pid) => self.pids.remove((node, pid), thing),
             }
         }
+        self.scratch = places;
     }
 
     /// Puts a thing into every index, as its sayings stand.
     pub(super) fn index(&mut self, thing: u32) {
-        // Things have few places, so they are searched, not hashed.
-        let mut places: Vec<(Place, Vec<Said>)> = Vec::new();
-        self.places(thing, &mut |place, said| match places.iter_mut().find(|(other, _)| *other == place) {
-            Some((_, all)) => all.push(said),
-            None => places.push((place, vec![said])),
-        });
-        for (place, mut said) in places {
-            holders::merge(thing, &mut said, &mut |claim| self.insert(place, claim));
+        let mut places = std::mem::take(&mut self.scratch);
+        self.places(thing, &mut |place, said| places.push((place, said)));
+        places.sort_unstable();
+        let mut all_said = Vec::new();
+        for of_place in places.chunk_by(|(one, _), (other, _)| one == other) {
+            let (place, said) = of_place[0];
+            if of_place.len() == 1 {
+                let (from, to) = (said.from, said.to);
+                self.insert(place, Claim { thing, from, to, early: from, late: to });
+                continue;
+            }
+            all_said.clear();
+            all_said.extend(of_place.iter().map(|(_, said)| *said));
+            holders::merge(thing, &mut all_said, &mut |claim| self.insert(place, claim));
         }
+        places.clear();
+        self.scratch = places;
     }
 
     fn insert(&mut self, place: Place, claim: Claim) {

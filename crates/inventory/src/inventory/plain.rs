@@ -81,7 +81,7 @@ impl Inventory {
         let thing = self.things.get(thing);
         Thing {
             kind: thing.kind.as_str().to_owned(),
-            id: text(thing.id),
+            id: text(thing.uid),
             name: text(thing.name),
             namespace: text(thing.namespace),
             node: text(thing.node),

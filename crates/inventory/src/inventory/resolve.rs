@@ -33,20 +33,18 @@ impl Inventory {
 
     /// What its sayings come to, written into the thing.
     pub(super) fn resolve(&mut self, thing: u32) {
-        let mut sayings: Vec<Saying> = self.things.sayings(thing).cloned().collect();
-        if sayings.len() > 1 {
-            sayings.sort_by(|a, b| self.order(a).cmp(&self.order(b)));
-        }
+        let sayings = self.ordered(thing);
+        let sayings = sayings.as_slice();
         let kind = self.things.get(thing).kind;
         let Words { host_network, owner_kind, owner_name, owner_uid, yes, .. } = self.words;
         let first = |field: fn(&Saying) -> Symbol| {
-            sayings.iter().map(field).find(|symbol| !symbol.is_empty()).unwrap_or_default()
+            sayings.iter().map(|saying| field(saying)).find(|symbol| !symbol.is_empty()).unwrap_or_default()
         };
         let attribute = |name: Symbol| sayings.iter().find_map(|saying| saying.attribute(name)).unwrap_or_default();
         let (name, namespace, parent) =
             (first(|saying| saying.name), first(|saying| saying.namespace), first(|saying| saying.parent));
         let node = if kind == Kind::Node { first(|saying| saying.id) } else { first(|saying| saying.node) };
-        let id = first(|saying| saying.id);
+        let uid = first(|saying| saying.id);
         // The owner's parts belong together: they are one source's.
         let owner = sayings.iter().find(|saying| saying.attribute(owner_kind).is_some());
         let of_owner = |name: Symbol| owner.and_then(|saying| saying.attribute(name)).unwrap_or_default();
@@ -54,6 +52,7 @@ impl Inventory {
         let is_host_network = attribute(host_network) == yes && !yes.is_empty();
         let has_owner_told = sayings.iter().any(|saying| saying.source.tells_owners());
         let said = sayings.iter().map(|saying| saying.said).max().unwrap_or(i64::MIN);
+        let disputed = self.disputes(kind, sayings);
 
         let parent_thing = match kind {
             Kind::Container if !parent.is_empty() => self.things.entry(Kind::Pod, Symbol::EMPTY, parent),
@@ -69,10 +68,9 @@ impl Inventory {
                 self.strings.intern(&text)
             }
         };
-        let disputed = self.disputes(kind, &sayings);
         let resolved = self.things.get_mut(thing);
         (resolved.name, resolved.namespace, resolved.node) = (name, namespace, node);
-        resolved.id = id.or(resolved.id);
+        resolved.uid = uid.or(resolved.id);
         (resolved.parent, resolved.owner) = (parent_thing, owner_thing);
         (resolved.owner_kind, resolved.owner_name) = (owner_kind, owner_name);
         (resolved.is_host_network, resolved.has_owner_told) = (is_host_network, has_owner_told);
@@ -82,6 +80,15 @@ impl Inventory {
         } else {
             self.disputed.insert(thing);
         }
+    }
+
+    /// What is said of a thing, the best source first.
+    fn ordered(&self, thing: u32) -> Vec<&Saying> {
+        let mut sayings: Vec<&Saying> = self.things.sayings(thing).collect();
+        if sayings.len() > 1 {
+            sayings.sort_by(|a, b| self.order(a).cmp(&self.order(b)));
+        }
+        sayings
     }
 
     /// By precedence, then the newest first, then by content.
@@ -101,7 +108,7 @@ impl Inventory {
 
     /// Which fields different sources give differently, a bit each. `sayings` are in the order of precedence; only the
     /// newest of each source counts, and what it leaves empty it does not deny.
-    fn disputes(&self, kind: Kind, sayings: &[Saying]) -> u8 {
+    fn disputes(&self, kind: Kind, sayings: &[&Saying]) -> u8 {
         if sayings.len() < 2 {
             return 0;
         }
@@ -119,16 +126,15 @@ impl Inventory {
         if field != 2 || kind != Kind::Container {
             return word;
         }
-        self.things.find(Kind::Pod, Symbol::EMPTY, word).map_or(word, |pod| self.things.get(pod).id)
+        self.things.find(Kind::Pod, Symbol::EMPTY, word).map_or(word, |pod| self.things.get(pod).uid)
     }
 
     fn disagreement(&self, thing: u32, field: usize) -> Disagreement {
-        let mut sayings: Vec<Saying> = self.things.sayings(thing).cloned().collect();
-        sayings.sort_by(|a, b| self.order(a).cmp(&self.order(b)));
+        let sayings = self.ordered(thing);
         let thing = self.things.get(thing);
         Disagreement {
             kind: thing.kind.as_str(),
-            id: self.strings.text(thing.id).to_owned(),
+            id: self.strings.text(thing.uid).to_owned(),
             field: FIELDS[field],
             says: newest(&sayings)
                 .map(|saying| (saying.source.as_str(), self.field(thing.kind, saying, field)))
@@ -140,6 +146,6 @@ impl Inventory {
 }
 
 /// The first saying of each source, of sayings in the order of precedence.
-fn newest(sayings: &[Saying]) -> impl Iterator<Item = &Saying> + Clone {
-    sayings.chunk_by(|a, b| a.source == b.source).filter_map(|of_source| of_source.first())
+fn newest<'a>(sayings: &'a [&'a Saying]) -> impl Iterator<Item = &'a Saying> + Clone {
+    sayings.chunk_by(|a, b| a.source == b.source).filter_map(|of_source| of_source.first().copied())
 }

@@ -26,10 +26,11 @@ impl Inventory {
     pub fn service_at(&self, address: IpAddr, port: u16, protocol: Protocol, at: UnixNanos) -> Option<ServiceRef<'_>> {
         let address = address.to_canonical();
         let has_port = |thing: u32| self.has_port(thing, port, protocol, at.0);
-        if let Some(service) = self.only(self.virtuals.claims(&address), at.0, has_port) {
+        if let Some(service) = self.only(self.virtuals.claims(&address).as_slice(), at.0, has_port) {
             return Some(self.service_ref(service, at.0));
         }
         let by_port = self.node_ports.claims(&(port, protocol));
+        let by_port = by_port.as_slice();
         if by_port.is_empty() || !self.is_a_nodes(address, at.0) {
             return None;
         }
@@ -40,7 +41,7 @@ impl Inventory {
     /// The Service of type ExternalName that stands for a DNS name; a final dot and case do not matter.
     pub fn service_by_dns_name(&self, name: &str, at: UnixNanos) -> Option<ServiceRef<'_>> {
         let name = self.strings.find(&name.trim_end_matches('.').to_ascii_lowercase())?;
-        let service = self.only(self.external_names.claims(&name), at.0, |_| true)?;
+        let service = self.only(self.external_names.claims(&name).as_slice(), at.0, |_| true)?;
         Some(self.service_ref(service, at.0))
     }
 
@@ -57,7 +58,7 @@ impl Inventory {
         let pod =
             pod.and_then(|uid| self.strings.find(uid)).and_then(|uid| self.things.find(Kind::Pod, Symbol::EMPTY, uid));
         let mut found = Vec::new();
-        for claim in self.endpoints.claims(&address.to_canonical()) {
+        for claim in self.endpoints.claims(&address.to_canonical()).as_slice() {
             if self.is_sure(claim, at.0) && self.leads_here(claim, pod, port, protocol, at.0) {
                 found.extend(self.service_of_endpoint(claim.thing, at.0));
             }
@@ -92,7 +93,7 @@ impl Inventory {
     /// Whether an EndpointSlice says that a pod has this address: then it is the cluster's, whatever else is known.
     pub(super) fn is_endpoint_of_a_pod(&self, address: IpAddr) -> bool {
         let is_pod = |claim: &Claim| self.attribute_of(claim.thing, self.words.target_pod).is_some();
-        self.endpoints.claims(&address).iter().any(is_pod)
+        self.endpoints.claims(&address).as_slice().iter().any(is_pod)
     }
 
     /// The best source's newest saying that held at an instant.
@@ -104,7 +105,7 @@ impl Inventory {
     fn service_ref(&self, service: u32, at: i64) -> ServiceRef<'_> {
         let (namespace, name) = self.service_name(service, at);
         let text = |symbol| self.strings.text(symbol);
-        ServiceRef { namespace: text(namespace), name: text(name), id: text(self.things.get(service).id) }
+        ServiceRef { namespace: text(namespace), name: text(name), id: text(self.things.get(service).uid) }
     }
 
     fn has_port(&self, thing: u32, port: u16, protocol: Protocol, at: i64) -> bool {
@@ -116,7 +117,7 @@ impl Inventory {
 
     fn is_a_nodes(&self, address: IpAddr, at: i64) -> bool {
         let claims = self.addresses.claims(&address);
-        claims.iter().any(|claim| {
+        claims.as_slice().iter().any(|claim| {
             let thing = self.things.get(claim.thing);
             (thing.kind == Kind::Node || thing.is_host_network) && self.is_sure(claim, at)
         })
@@ -135,9 +136,9 @@ impl Inventory {
         let saying = self.saying_at(endpoint, at)?;
         let (namespace, name) = self.strings.text(saying.parent).split_once('/')?;
         let found = self.strings.find(namespace).zip(self.strings.find(name)).and_then(|(namespace, name)| {
-            self.only(self.names.claims(&(Kind::Service, namespace, name)), at, |_| true)
+            self.only(self.names.claims(&(Kind::Service, namespace, name)).as_slice(), at, |_| true)
         });
-        let id = found.map_or("", |service| self.strings.text(self.things.get(service).id));
+        let id = found.map_or("", |service| self.strings.text(self.things.get(service).uid));
         debug_assert_ne!(found, Some(NONE));
         Some(ServiceRef { namespace, name, id })
     }

@@ -75,6 +75,8 @@ pub(crate) struct Saying {
     /// `i64::MAX` while it is.
     pub(crate) to: i64,
     pub(crate) said: i64,
+    /// A digest of all that the fact says beside its key and `said` ([`digest`]).
+    pub(crate) digest: u64,
     pub(crate) addresses: Box<[IpAddr]>,
     pub(crate) attributes: Box<[(Symbol, Symbol)]>,
 }
@@ -94,7 +96,10 @@ pub(crate) struct Thing {
     pub(crate) forward: u32,
     /// Its first saying.
     pub(crate) first: u32,
+    /// What it is found by.
     pub(crate) id: Symbol,
+    /// What the best source calls it by: of a static pod's UIDs one.
+    pub(crate) uid: Symbol,
     /// The node of a process: its id is unique there only.
     pub(crate) scope: Symbol,
     pub(crate) name: Symbol,
@@ -117,14 +122,6 @@ pub(crate) struct Thing {
     pub(crate) disputed: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Key {
-    kind: Kind,
-    scope: Symbol,
-    id: Symbol,
-    thing: u32,
-}
-
 /// Every thing and saying.
 #[derive(Debug, Default)]
 pub(crate) struct Things {
@@ -132,8 +129,8 @@ pub(crate) struct Things {
     sayings: Slab<Saying>,
     /// Sayings with an end.
     ended: usize,
-    keys: HashTable<Key>,
-    hasher: DefaultHashBuilder,
+    keys: HashTable<u32>,
+    pub(crate) hasher: DefaultHashBuilder,
 }
 
 fn hash(hasher: &DefaultHashBuilder, kind: Kind, scope: Symbol, id: Symbol) -> u64 {
@@ -164,8 +161,9 @@ impl Things {
 
     pub(crate) fn find(&self, kind: Kind, scope: Symbol, id: Symbol) -> Option<u32> {
         let hash = hash(&self.hasher, kind, scope, id);
-        let key = self.keys.find(hash, |key| key.kind == kind && key.scope == scope && key.id == id)?;
-        Some(self.resolve(key.thing))
+        let is_wanted = |thing: &Thing| thing.kind == kind && thing.scope == scope && thing.id == id;
+        let thing = self.keys.find(hash, |thing| is_wanted(&self.all[*thing]))?;
+        Some(self.resolve(*thing))
     }
 
     /// The thing of an id, made where there is none.
@@ -178,6 +176,7 @@ impl Things {
             forward: NONE,
             first: NONE,
             id,
+            uid: id,
             scope,
             name: Symbol::EMPTY,
             namespace: Symbol::EMPTY,
@@ -192,15 +191,12 @@ impl Things {
             disputed: 0,
         };
         let thing = self.all.insert(new);
-        self.add_key(kind, scope, id, thing);
-        thing
-    }
-
-    fn add_key(&mut self, kind: Kind, scope: Symbol, id: Symbol, thing: u32) {
-        let Self { keys, hasher, .. } = self;
-        keys.insert_unique(hash(hasher, kind, scope, id), Key { kind, scope, id, thing }, |key| {
-            hash(hasher, key.kind, key.scope, key.id)
+        let Self { keys, hasher, all, .. } = self;
+        keys.insert_unique(hash(hasher, kind, scope, id), thing, |other| {
+            let other = &all[*other];
+            hash(hasher, other.kind, other.scope, other.id)
         });
+        thing
     }
 
     /// Makes `other` lead to `thing`; its sayings become `thing`'s. Says whether they were two.
@@ -316,23 +312,17 @@ impl Things {
                 }
             }
         }
-        self.keys.retain(|key| {
-            // The key of a UID that turned out to be another's leads there without the way between.
-            let mut thing = key.thing;
-            while self.all[thing].forward != NONE {
-                thing = self.all[thing].forward;
+        // A UID that turned out to be another's leads there for as long as that is.
+        for place in 0..self.all.capacity() {
+            if self.all[place].forward != NONE {
+                live[place as usize] = live[self.resolve(place) as usize];
             }
-            key.thing = thing;
-            live[thing as usize]
-        });
-        let mut mark = |symbol: Symbol| live_symbols[symbol.index()] = true;
-        for key in &self.keys {
-            mark(key.scope);
-            mark(key.id);
         }
+        self.keys.retain(|thing| live[*thing as usize]);
+        let mut mark = |symbol: Symbol| live_symbols[symbol.index()] = true;
         for thing in live.iter().enumerate().filter(|(_, live)| **live).map(|(place, _)| &self.all[place as u32]) {
-            let Thing { id, scope, name, namespace, node, owner_kind, owner_name, .. } = *thing;
-            [id, scope, name, namespace, node, owner_kind, owner_name].into_iter().for_each(&mut mark);
+            let Thing { id, uid, scope, name, namespace, node, owner_kind, owner_name, .. } = *thing;
+            [id, uid, scope, name, namespace, node, owner_kind, owner_name].into_iter().for_each(&mut mark);
             let mut next = thing.first;
             while let Some(saying) = self.sayings.get(next) {
                 let Saying { node, id, name, namespace, parent, .. } = *saying;
@@ -353,15 +343,22 @@ impl Things {
     }
 }
 
-/// How a fact compares with the saying under its key: [`Fact::merge`]'s order.
-pub(crate) fn compare(fact: &Fact, saying: &Saying, strings: &Strings) -> Ordering {
-    let ended = (saying.to != i64::MAX).then_some(saying.to);
-    let text = |symbol| strings.text(symbol);
-    fact.said
-        .0
-        .cmp(&saying.said)
-        .then_with(|| fact.to.map(|to| to.0).cmp(&ended))
-        .then_with(|| content(fact, saying, &text))
+/// A digest of all that a fact says beside its key and when it was said.
+pub(crate) fn digest(hasher: &DefaultHashBuilder, fact: &Fact) -> u64 {
+    let Fact { to, name, namespace, parent, netns, addresses, attributes, .. } = fact;
+    hasher.hash_one((to, name, namespace, parent, netns, addresses, attributes))
+}
+
+/// How a fact compares with the saying under its key: [`Fact::merge`]'s order, by content only where two were said at
+/// once.
+pub(crate) fn compare(fact: &Fact, digest: u64, saying: &Saying, strings: &Strings) -> Ordering {
+    let ended = saying.has_ended().then_some(saying.to);
+    fact.said.0.cmp(&saying.said).then_with(|| {
+        if digest == saying.digest {
+            return Ordering::Equal;
+        }
+        fact.to.map(|to| to.0).cmp(&ended).then_with(|| content(fact, saying, &|symbol| strings.text(symbol)))
+    })
 }
 
 fn content<'a>(fact: &Fact, saying: &Saying, text: &impl Fn(Symbol) -> &'a str) -> Ordering {
@@ -371,23 +368,11 @@ fn content<'a>(fact: &Fact, saying: &Saying, text: &impl Fn(Symbol) -> &'a str) 
         .then_with(|| fact.namespace.as_str().cmp(text(saying.namespace)))
         .then_with(|| fact.parent.as_str().cmp(text(saying.parent)))
         .then_with(|| fact.netns.cmp(&saying.netns))
-        .then_with(|| {
-            if addresses(fact).eq(saying.addresses.iter().copied()) {
-                Ordering::Equal
-            } else {
-                fact.addresses.iter().cloned().cmp(saying.addresses.iter().map(ToString::to_string))
-            }
-        })
+        .then_with(|| fact.addresses.iter().cloned().cmp(saying.addresses.iter().map(ToString::to_string)))
         .then_with(|| {
             let told = fact.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             told.cmp(saying.attributes.iter().map(|(name, value)| (text(*name), text(*value))))
         })
-}
-
-/// Whether a fact says nothing new but when it was said.
-pub(crate) fn is_same(fact: &Fact, saying: &Saying, strings: &Strings) -> bool {
-    fact.to.map_or(i64::MAX, |to| to.0) == saying.to
-        && content(fact, saying, &|symbol| strings.text(symbol)) == Ordering::Equal
 }
 
 /// A fact's addresses that can name somebody: loopback, link-local, multicast and unspecified ones mean another end in

@@ -192,7 +192,7 @@ impl<'a> Who<'a> {
             return self;
         }
         if let Some(known) = inventory.existing(container) {
-            self.container_id = inventory.strings.text(known.id);
+            self.container_id = inventory.strings.text(known.uid);
             self.kind = "container";
             self.namespace = known.namespace;
             if !known.name.is_empty() {
@@ -203,7 +203,7 @@ impl<'a> Who<'a> {
         if self.container_id.is_empty() {
             // A pod without a name and a container: nothing to call it by but its UID.
             self.kind = "pod";
-            self.name = inventory.existing(pod).map_or(self.name, |pod| Name::Symbol(pod.id));
+            self.name = inventory.existing(pod).map_or(self.name, |pod| Name::Symbol(pod.uid));
         } else {
             self.kind = "container";
             self.name = Name::Text(self.container_id.get(..SHORT_ID).unwrap_or(self.container_id));
@@ -235,6 +235,6 @@ impl Inventory {
     pub(super) fn named(&self, thing: u32) -> Named<'_> {
         let thing = self.things.get(thing);
         let text = |symbol| self.strings.text(symbol);
-        Named { id: text(thing.id), namespace: text(thing.namespace), name: text(thing.name) }
+        Named { id: text(thing.uid), namespace: text(thing.namespace), name: text(thing.name) }
     }
 }
