@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::time::Duration;
+use weir_testkit::feed;
 use weir_testkit::process::until;
 use weir_testkit::system_probe::{Behaviour, Connection, StandIn, Version};
 use weir_testkit::weir::Weir;
@@ -178,6 +179,26 @@ fn a_system_probe_of_2020_is_read_at_the_root_in_json() -> Result<()> {
     probe.moved(LONG, 100, 10);
     becomes(&weir, 8080, (100, 10, 1, 0))?;
     ensure!(probe.in_protobuf() == 0);
+    assert!(weir.stop(Duration::from_secs(5))?.success());
+    Ok(())
+}
+
+#[test]
+fn another_kind_of_tracer_behind_the_same_path_is_found_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("sysprobe.sock");
+    let probe = StandIn::listen(&socket, Version::Of2020)?;
+    probe.open(LONG, long());
+    let weir = up(folder.path(), &socket)?;
+    until(PATIENCE, || Ok(transaction(&weir, 40_000).is_ok()))?;
+    drop(probe);
+    let legacy = format!("{{\"connections\":[{}]}}", feed::row(5));
+    let legacy = feed::StandIn::listen(&socket, feed::Behaviour::Body(legacy.into()))?;
+    until(PATIENCE, || Ok(transaction(&weir, 1029).is_ok()))?;
+    drop(legacy);
+    let probe = StandIn::listen(&socket, Version::Today)?;
+    probe.open(2, Connection { counts: [7, 0, 0, 1, 0], ..Connection::tcp("10.244.0.7:40009", "10.244.0.8:8080") });
+    until(PATIENCE, || Ok(transaction(&weir, 40_009)?.monotonic_sent_bytes == 7))?;
     assert!(weir.stop(Duration::from_secs(5))?.success());
     Ok(())
 }

@@ -189,7 +189,7 @@ impl Feed {
         }
     }
 
-    /// Asks a system-probe, and keeps it unless it does not serve connections.
+    /// Asks a system-probe, and keeps it unless it does not serve connections or answers as something else does.
     async fn ask(
         &mut self,
         mut probe: SystemProbe,
@@ -198,7 +198,12 @@ impl Feed {
         clock: &dyn Clock,
     ) -> Result<Option<Observed>, Failure> {
         let outcome = probe.poll(self, acknowledged, stage, clock).await;
-        if !matches!(outcome, Ok(None)) {
+        // Another tracer may have taken its place; at the root both serve the same path.
+        let is_other = match &outcome {
+            Ok(observed) => observed.is_none(),
+            Err(failure) => failure.state == SourceState::BadJson,
+        };
+        if !is_other {
             self.dialect = Dialect::SystemProbe(probe);
         }
         outcome
