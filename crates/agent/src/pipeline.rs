@@ -121,7 +121,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let stop = Stop { drained: CancellationToken::new(), deadline: CancellationToken::new() };
     let exporter = Exporter {
         server,
-        token: token.clone(),
+        token_file: args.token_file.clone(),
         identity,
         spool,
         clock: Arc::clone(&clock),

@@ -192,3 +192,22 @@ fn the_token_travels_with_the_call() {
     assert_eq!(told.as_deref(), Some("Bearer secret"));
     assert!(agent.stop().success());
 }
+
+#[test]
+fn a_replaced_token_is_used_for_the_next_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let _feed = moving(folder.path());
+    let ingest = Ingest::start();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "first").unwrap();
+    let agent =
+        Agent::start(folder.path(), &ingest.url, &["--interval", "10ms", "--token-file", token.to_str().unwrap()]);
+    until("a call comes", || ingest.held().tokens.first().cloned());
+    std::fs::write(&token, "second").unwrap();
+    let (held, port) = (std::sync::Arc::clone(&ingest.held), ingest.port());
+    drop(ingest);
+    let ingest = Ingest::with(held, port);
+    let told = until("another call comes", || ingest.held().tokens.get(1).cloned());
+    assert_eq!(told.as_deref(), Some("Bearer second"));
+    assert!(agent.stop().success());
+}

@@ -48,7 +48,7 @@ impl Follower {
         access.check().unwrap();
         let start = tokio::time::Instant::now();
         let pace = Pace::new(move || UnixNanos(1 + start.elapsed().as_nanos() as i64));
-        let watch = Watch::lasting(access.client(&pace).unwrap(), watched(resource), seconds);
+        let watch = Watch::lasting(access.client(&pace).unwrap(), watched(resource), Arc::default(), seconds);
         let (things, seen, failures) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { watch, pace, things, seen, lists: 0, failures, _token: folder }
     }
@@ -256,7 +256,8 @@ async fn the_api_server_is_believed_by_its_certificate_only() {
     let ca = folder.path().join("ca.crt");
     std::fs::write(&ca, other.ca().unwrap()).unwrap();
     let access = Access { url: server.url(), token_file: None, ca_file: Some(ca) };
-    let mut watch = Watch::new(access.client(&Pace::new(|| UnixNanos(1))).unwrap(), watched("services"));
+    let mut watch =
+        Watch::new(access.client(&Pace::new(|| UnixNanos(1))).unwrap(), watched("services"), Arc::default());
     assert!(matches!(watch.next().await, Heard::Listing));
     let Heard::Failed(failure) = watch.next().await else { panic!("somebody else's certificate is believed") };
     assert!(failure.kind == FailureKind::Unreachable && failure.detail.contains("certificate"), "{failure:?}");

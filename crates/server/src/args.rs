@@ -58,11 +58,51 @@ pub struct Args {
     #[arg(long, env = "WEIR_AGENTS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7781")]
     pub agents_listen: SocketAddr,
 
-    /// A file whose content readers and agents must send as `Authorization: Bearer CONTENT`.
+    /// A file whose content readers (and agents, with --agents-auth token) must send as `Authorization: Bearer CONTENT`.
     #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// Allows listeners beyond loopback without a token: anyone who reaches them may read and write.
+    /// How agents prove themselves: by the content of --token-file, or by their ServiceAccount's token, which the API
+    /// server reviews and which binds each to its node.
+    #[arg(long, env = "WEIR_AGENTS_AUTH", value_enum, default_value_t = AgentsAuth::Token, value_name = "HOW")]
+    pub agents_auth: AgentsAuth,
+
+    /// The audience that agents' ServiceAccount tokens must be projected for.
+    #[arg(long, env = "WEIR_AGENTS_AUDIENCE", value_name = "NAME", default_value = "weir")]
+    pub agents_audience: String,
+
+    /// A ServiceAccount whose pods may deliver; may be repeated.
+    #[arg(
+        long, env = "WEIR_AGENTS_SERVICE_ACCOUNT", value_name = "NAMESPACE/NAME", default_value = "weir/weir-agent",
+        value_delimiter = ',', value_parser = service_account,
+    )]
+    pub agents_service_account: Vec<String>,
+
+    /// Lets agents in whose token does not say its node, as on clusters before Kubernetes 1.30: one node can then speak
+    /// for another.
+    #[arg(long, env = "WEIR_AGENTS_ANY_NODE")]
+    pub agents_any_node: bool,
+
+    /// The API server that is watched for Services, endpoints, nodes, namespaces and owners: `auto` (the cluster's own in
+    /// a pod, else none), `off`, or its https address.
+    #[arg(long, env = "WEIR_KUBERNETES", value_name = "auto|off|URL", default_value = "auto")]
+    pub kubernetes: Kubernetes,
+
+    /// A file that holds the token for the API server [default in a pod: its ServiceAccount's]
+    #[arg(long, env = "WEIR_KUBERNETES_TOKEN_FILE", value_name = "FILE")]
+    pub kubernetes_token_file: Option<PathBuf>,
+
+    /// A file that holds the certificates that vouch for the API server, as PEM [default in a pod: the cluster's]
+    #[arg(long, env = "WEIR_KUBERNETES_CA", value_name = "FILE")]
+    pub kubernetes_ca: Option<PathBuf>,
+
+    /// Collects from what is watched also this, for example `service.team=$.metadata.labels.team`: a kind (service,
+    /// endpoint, node, namespace, replica_set, job; of the last two only the metadata is there), a name, a JSONPath; may
+    /// be repeated.
+    #[arg(long, env = "WEIR_COLLECT", value_name = "KIND.NAME=JSONPATH", value_delimiter = '\n')]
+    pub collect: Vec<String>,
+
+    /// Allows listeners beyond loopback without authentication: anyone who reaches them may read and write.
     #[arg(long, env = "WEIR_INSECURE")]
     pub insecure: bool,
 
@@ -88,9 +128,62 @@ pub struct Args {
     pub config: Option<PathBuf>,
 }
 
+/// How agents prove themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AgentsAuth {
+    /// By the content of `--token-file`.
+    Token,
+    /// By their ServiceAccount's token.
+    ServiceAccount,
+}
+
+/// Where the API server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kubernetes {
+    /// The cluster's own in a pod, else none.
+    Auto,
+    /// Nothing is watched.
+    Off,
+    /// There.
+    Url(String),
+}
+
+impl std::str::FromStr for Kubernetes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            url if url.starts_with("https://") || url.starts_with("http://") => Ok(Self::Url(url.to_owned())),
+            _ => Err("it is neither auto, off nor an http or https address".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::Url(url) => url,
+        })
+    }
+}
+
+fn service_account(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write NAMESPACE/NAME, for example weir/weir-agent".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn a_named_network_is_read_and_a_wrong_one_is_refused_with_the_place_and_the_reason() {
@@ -110,5 +203,18 @@ mod tests {
             let error = parse(&["ok=192.0.2.0/24", wrong]).unwrap_err().to_string();
             assert!(error.contains(wrong) && error.contains(reason) && error.contains("--network"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_flags_are_consistent_and_wrong_words_are_refused() {
+        Args::command().debug_assert();
+        let parse = |more: &[&str]| Args::try_parse_from(["weir-server"].iter().chain(more));
+        assert_eq!(parse(&[]).unwrap().kubernetes, Kubernetes::Auto);
+        assert_eq!(parse(&["--kubernetes", "https://h:1"]).unwrap().kubernetes, Kubernetes::Url("https://h:1".into()));
+        for wrong in [["--kubernetes", "on"], ["--agents-service-account", "weir-agent"], ["--agents-auth", "none"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+        let accounts = ["--agents-service-account", "a/b", "--agents-service-account", "c/d"];
+        assert_eq!(parse(&accounts).unwrap().agents_service_account, ["a/b", "c/d"]);
     }
 }

@@ -1,4 +1,6 @@
-//! The token that readers and agents must show, and the rule that nobody beyond this machine is let in without one.
+//! The token that readers and agents must show, and the rule that nobody beyond this machine is let in unasked.
+
+pub(crate) mod agents;
 
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -30,25 +32,37 @@ impl Token {
     }
 }
 
-/// Refuses a listener that others can reach when there is neither a token nor the explicit word that none is wanted.
-pub(crate) fn check_listener(flag: &str, address: SocketAddr, has_token: Guard) -> anyhow::Result<()> {
+/// Refuses a listener that others can reach when nothing guards it and nobody said that nothing shall. `mend` names the
+/// flags that do.
+pub(crate) fn check_listener(flag: &str, address: SocketAddr, guard: Guard, mend: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
-        address.ip().is_loopback() || has_token != Guard::Missing,
-        "--{flag} {address} can be reached from other machines; give --token-file FILE, or --insecure if everyone there \
-         may read and write, or listen on 127.0.0.1"
+        address.ip().is_loopback() || guard != Guard::Missing,
+        "--{flag} {address} can be reached from other machines; give {mend}, or --insecure if everyone there may read and \
+         write, or listen on 127.0.0.1"
     );
     Ok(())
 }
 
-/// What guards the listeners.
+/// What guards a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// A token.
-    Token,
+    /// Whoever comes must prove who he is.
+    Proof,
     /// The user said that none is wanted.
     Insecure,
     /// Nothing.
     Missing,
+}
+
+impl Guard {
+    /// By whether a proof is asked for, and whether the user said that none is wanted.
+    pub(crate) fn of(asks_for_proof: bool, insecure: bool) -> Self {
+        match (asks_for_proof, insecure) {
+            (true, _) => Self::Proof,
+            (false, true) => Self::Insecure,
+            (false, false) => Self::Missing,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,11 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_beyond_loopback_needs_a_token_or_the_explicit_word() {
+    fn a_listener_beyond_loopback_needs_a_proof_or_the_explicit_word() {
         let beyond = "0.0.0.0:1".parse().unwrap();
-        assert!(check_listener("listen", beyond, Guard::Missing).unwrap_err().to_string().contains("--token-file"));
-        check_listener("listen", beyond, Guard::Insecure).unwrap();
-        check_listener("listen", beyond, Guard::Token).unwrap();
-        check_listener("listen", "[::1]:1".parse().unwrap(), Guard::Missing).unwrap();
+        let check = |address, guard| check_listener("listen", address, guard, "--token-file FILE");
+        assert!(check(beyond, Guard::of(false, false)).unwrap_err().to_string().contains("--token-file"));
+        check(beyond, Guard::of(false, true)).unwrap();
+        check(beyond, Guard::of(true, false)).unwrap();
+        check("[::1]:1".parse().unwrap(), Guard::Missing).unwrap();
     }
 }

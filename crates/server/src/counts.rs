@@ -41,6 +41,10 @@ counts! {
     protocol_refusals,
     /// Calls without the right token.
     unauthorized,
+    /// Agents' tokens that the API server was asked about.
+    token_reviews,
+    /// Those about which it could not be asked.
+    token_review_failures,
     /// Groups of batches that shared one sync.
     groups,
     /// Groups that could not be made durable.

@@ -19,7 +19,6 @@ const FACTS_AT_ONCE: usize = 5_000;
 
 /// Why facts were not taken.
 #[derive(Debug, thiserror::Error)]
-#[allow(dead_code, reason = "the cluster's watch is the one that sees it")]
 pub(crate) enum SinkError {
     /// The server is stopping.
     #[error("hand on facts: the server is stopping")]
@@ -32,13 +31,11 @@ pub(crate) enum SinkError {
 /// Hands facts to the applier. Clones share its queue, which is bounded: a sender waits until there is room. The applier
 /// ends when the last clone is gone, so whoever holds one drops it at shutdown.
 #[derive(Clone)]
-#[allow(dead_code, reason = "the cluster's watch is the one that holds it")]
 pub(crate) struct FactSink {
     applier: SyncSender<Input>,
     store: Arc<Embedded>,
 }
 
-#[allow(dead_code, reason = "the cluster's watch is the one that holds it")]
 impl FactSink {
     pub(crate) fn new(applier: SyncSender<Input>, store: Arc<Embedded>) -> Self {
         Self { applier, store }

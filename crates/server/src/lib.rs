@@ -8,6 +8,7 @@
 mod apply;
 mod args;
 mod auth;
+mod cluster;
 mod counts;
 mod facts;
 mod http;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier ─▶ state.db, segments
+//! API server ─HTTP─▶ watches of the cluster ──────────────┘
 //! readers ─HTTP─▶ question (4 at a time) ─▶ snapshot of state + pending rows + segments
 //! ```
 //!
@@ -9,8 +10,10 @@
 //! when the writer is, which flushes what is pending.
 
 use crate::apply::Applier;
-use crate::args::{Args, NamedNetwork};
+use crate::args::{AgentsAuth, Args, NamedNetwork};
+use crate::auth::agents::{Expected, Gate, ServiceAccounts};
 use crate::auth::{Guard, Token, check_listener};
+use crate::cluster::{self, Cluster};
 use crate::counts::Counts;
 use crate::facts::FactSink;
 use crate::http::{App, router};
@@ -33,9 +36,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Status};
 use weir_daemon::clock::Clock;
 use weir_daemon::tasks::Tasks;
+use weir_discovery::kubernetes::client::Access;
+use weir_discovery::kubernetes::pace::Pace;
+use weir_discovery::kubernetes::reviews::Reviewer;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
 use weir_store::{StateStore as _, StoreError};
@@ -66,13 +71,16 @@ impl Server {
     /// When the folder is held or cannot be read, a port is taken, or a listener that others can reach has no guard.
     pub async fn start(args: Args, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
-        let guard = match (&token, args.insecure) {
-            (Some(_), _) => Guard::Token,
-            (None, true) => Guard::Insecure,
-            (None, false) => Guard::Missing,
-        };
-        check_listener("listen", args.listen, guard)?;
-        check_listener("agents-listen", args.agents_listen, guard)?;
+        let by_account = args.agents_auth == AgentsAuth::ServiceAccount;
+        check_listener("listen", args.listen, Guard::of(token.is_some(), args.insecure), "--token-file FILE")?;
+        check_listener(
+            "agents-listen",
+            args.agents_listen,
+            Guard::of(token.is_some() || by_account, args.insecure),
+            "--agents-auth service-account (in a cluster), or --token-file FILE",
+        )?;
+        let access = cluster::access(&args)?;
+        let gate = gate(&args, token.clone(), access.as_ref(), &clock)?;
         let counts = Arc::new(Counts::default());
         let opening = {
             let (args, clock, counts) = (args.clone(), Arc::clone(&clock), Arc::clone(&counts));
@@ -94,8 +102,15 @@ impl Server {
                 Ok(())
             }),
         );
-        // Dropped here until something observes the cluster: the applier ends when its last sender is gone.
-        let _facts = FactSink::new(inputs_sender.clone(), Arc::clone(&sources.store));
+        // The applier ends when its last sender is gone: the watches drop theirs at shutdown.
+        let facts = FactSink::new(inputs_sender.clone(), Arc::clone(&sources.store));
+        match &access {
+            Some(access) => {
+                cluster::start(&mut tasks, access, &args.collect, &sources.cluster, &facts, &clock, &shutdown)?;
+            }
+            None => cluster::let_go(&facts, &*clock).await?,
+        }
+        drop(facts);
         let (log, writer_counts) = (Arc::clone(&sources.log), Arc::clone(&counts));
         tasks.spawn("log writer", blocking(move || writer::write(&log, appends, &inputs_sender, &writer_counts)));
         let sessions = TaskTracker::new();
@@ -106,8 +121,9 @@ impl Server {
             Arc::clone(&counts),
             sessions.clone(),
             shutdown.clone(),
+            gate,
         );
-        tasks.spawn("agents", serve_agents(agents, service, token.clone(), counts, sessions, shutdown.clone()));
+        tasks.spawn("agents", serve_agents(agents, service, sessions, shutdown.clone()));
         let routes = router(App::new(sources, token));
         tasks.spawn("http", async move {
             axum::serve(http, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
@@ -140,6 +156,30 @@ impl Server {
         }
         outcome
     }
+}
+
+/// How agents are let in.
+fn gate(
+    args: &Args,
+    token: Option<Arc<Token>>,
+    access: Option<&Access>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Gate> {
+    if args.agents_auth == AgentsAuth::Token {
+        return Ok(token.map_or(Gate::Open, Gate::Token));
+    }
+    let access = access.context(
+        "failed to use --agents-auth service-account: no API server can be asked about tokens; run in a cluster, or give \
+         --kubernetes URL",
+    )?;
+    let now = Arc::clone(clock);
+    let client = access.client(&Pace::new(move || now.wall())).map_err(|error| anyhow::anyhow!("failed to {error}"))?;
+    let expected = Expected {
+        audience: args.agents_audience.clone(),
+        accounts: args.agents_service_account.iter().cloned().collect(),
+        any_node: args.agents_any_node,
+    };
+    Ok(Gate::ServiceAccounts(ServiceAccounts::new(Reviewer::new(client), expected, Arc::clone(clock))))
 }
 
 struct Opened {
@@ -187,7 +227,8 @@ fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Resu
     counts.log_cut_bytes.store(recovery.cut_bytes, Ordering::Relaxed);
     let log = Arc::new(Mutex::new(log));
     applier.log = Some(Arc::clone(&log));
-    let sources = Arc::new(Sources { store, live, names, log, streams, clock, counts });
+    let cluster = Arc::new(Cluster::default());
+    let sources = Arc::new(Sources { store, live, names, log, streams, clock, counts, cluster });
     Ok(Opened { applier, sources })
 }
 
@@ -206,24 +247,14 @@ async fn blocking(work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) ->
 async fn serve_agents(
     listener: TcpListener,
     service: IngestService,
-    token: Option<Arc<Token>>,
-    counts: Arc<Counts>,
     sessions: TaskTracker,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let ingest = IngestServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let check = move |request: Request<()>| {
-        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        if token.as_ref().is_some_and(|token| !token.accepts(given)) {
-            counts.unauthorized.fetch_add(1, Ordering::Relaxed);
-            return Err(Status::unauthenticated("this server wants the token that --token-file names"));
-        }
-        Ok(request)
-    };
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(tonic::service::interceptor::InterceptedService::new(ingest, check))
+        .add_service(ingest)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled())
         .await?;
     sessions.close();

@@ -12,6 +12,7 @@ use crate::spool::Spool;
 use crate::spool::folder::random;
 use session::Session;
 pub use session::SessionError;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,7 +28,7 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 const MIN_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// The wait after a refusal that only a new version, or another agent's end, changes.
+/// The wait after a refusal that only a new version, another agent's end, or a new token changes.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
 /// What export needs.
@@ -35,8 +36,9 @@ const REFUSED_WAIT: Duration = Duration::from_secs(5);
 pub struct Exporter {
     /// Where the server is.
     pub server: Endpoint,
-    /// Sent as a bearer token.
-    pub token: Option<String>,
+    /// Holds what is sent as a bearer token. It is read for each call: a token that the kubelet projects is replaced
+    /// within the hour.
+    pub token_file: Option<PathBuf>,
     /// Who this is.
     pub identity: Identity,
     /// The spool.
@@ -99,7 +101,12 @@ pub async fn run(exporter: Exporter, durable: watch::Receiver<u64>, stop: Stop) 
             // One attempt was asked for; the spool keeps the rest.
             break;
         }
-        let pause = if matches!(reason, "protocol" | "second_writer" | "unavailable") { REFUSED_WAIT } else { wait };
+        let pause =
+            if matches!(reason, "protocol" | "second_writer" | "unavailable" | "unauthenticated" | "not_allowed") {
+                REFUSED_WAIT
+            } else {
+                wait
+            };
         wait = (wait * 2).min(MAX_WAIT);
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}

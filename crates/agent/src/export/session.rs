@@ -4,10 +4,11 @@ use super::{Exporter, MAX_MESSAGE, Stop, WINDOW};
 use crate::commit::{VERSION, lock};
 use crate::spool::SpoolError;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 use weir_wire::agent::agent_message::Message as Out;
@@ -54,9 +55,14 @@ pub enum SessionError {
         /// In the server's words.
         text: String,
     },
-    /// The token cannot be sent.
-    #[error("the token file holds something else than visible ASCII")]
-    Token,
+    /// The token cannot be read or sent.
+    #[error("failed to use token file {}: {why}", path.display())]
+    Token {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -67,6 +73,9 @@ impl SessionError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            // The server does not accept the token, or not for this node: its words say which and how to mend it.
+            Self::Call(status) if status.code() == tonic::Code::Unauthenticated => "unauthenticated",
+            Self::Call(status) if status.code() == tonic::Code::PermissionDenied => "not_allowed",
             Self::Call(_) => "call",
             Self::Ended => "ended",
             Self::NoWelcome => "no_welcome",
@@ -79,7 +88,7 @@ impl SessionError {
             Self::Refused { reason: Reason::Unavailable, .. } => "unavailable",
             Self::Refused { reason: Reason::TooLarge, .. } => "too_large",
             Self::Refused { reason: Reason::Unspecified, .. } => "refused",
-            Self::Token => "token",
+            Self::Token { .. } => "token",
             Self::Spool(_) => "spool",
         }
     }
@@ -114,9 +123,8 @@ impl<'a> Session<'a> {
         let hello = hello(exporter);
         let _ = out.try_send(AgentMessage { message: Some(Out::Hello(hello)) });
         let mut request = Request::new(ReceiverStream::new(messages));
-        if let Some(token) = &exporter.token {
-            let value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_text| SessionError::Token)?;
-            request.metadata_mut().insert("authorization", value);
+        if let Some(path) = &exporter.token_file {
+            request.metadata_mut().insert("authorization", bearer(path)?);
         }
         let mut client =
             IngestClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
@@ -244,6 +252,17 @@ impl<'a> Session<'a> {
             // Messages of a later version are not for this one.
             Some(In::Welcome(_)) | None => Ok(()),
         }
+    }
+}
+
+/// The token as it is now.
+fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, SessionError> {
+    let failed = |why: String| SessionError::Token { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    match text.trim() {
+        "" => Err(failed("it is empty".into())),
+        token => MetadataValue::try_from(format!("Bearer {token}"))
+            .map_err(|_text| failed("it holds something else than visible ASCII".into())),
     }
 }
 

@@ -4,10 +4,11 @@
 //! function that reads one. An object yields one [`Said`] each, an EndpointSlice one an address.
 
 use super::{endpoints, nodes, services};
+use crate::collect::Collect;
 use crate::permissions::{self, Call};
 use crate::said::Said;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_model::UnixNanos;
 use weir_model::fact::{attribute, kind};
 
@@ -98,16 +99,24 @@ fn one(said: Said) -> Vec<Said> {
 }
 
 impl Watched {
-    /// What an object of this kind says. `rest` is everything beside its metadata.
+    /// What an object of this kind says, with what is collected of it. `rest` is everything beside its metadata.
     ///
     /// # Errors
     /// When a field is not of Kubernetes' type.
-    pub fn read(&self, metadata: &ObjectMeta, rest: &Value) -> Result<Thing, serde_json::Error> {
+    pub fn read(&self, metadata: &ObjectMeta, rest: &Value, collect: &Collect) -> Result<Thing, serde_json::Error> {
+        let mut said = (self.decode)(metadata, rest)?;
+        if collect.wants(self.kind) {
+            let mut object = if rest.is_object() { rest.clone() } else { json!({}) };
+            object["metadata"] = serde_json::to_value(metadata)?;
+            for one in &mut said {
+                collect.add(self.kind, &object, &mut one.attributes);
+            }
+        }
         Ok(Thing {
             key: self.key(metadata),
             created: metadata.creation_timestamp.as_ref().and_then(nanos),
             written: metadata.managed_fields.iter().flatten().filter_map(|entry| nanos(entry.time.as_ref()?)).max(),
-            said: (self.decode)(metadata, rest)?,
+            said,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What a real API server said, as this crate reads it: `tests/data/kubernetes/README.md`.
 
 use super::objects::{Thing, WATCHED, Watched};
+use crate::collect::Collect;
 use crate::said::Said;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -15,7 +16,7 @@ fn watched(kind: &str) -> &'static Watched {
 
 fn read(kind: &str, object: &Value) -> Thing {
     let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
-    watched(kind).read(&metadata, object).unwrap()
+    watched(kind).read(&metadata, object, &Collect::default()).unwrap()
 }
 
 fn list(kind: &str, text: &str) -> Vec<Thing> {
@@ -108,6 +109,20 @@ fn recorded_nodes_namespaces_replica_sets_and_jobs_say_who_they_are() {
     let jobs = list(kind::JOB, include_str!("../../tests/data/kubernetes/jobs.list.json"));
     assert_eq!(jobs.len(), 3);
     assert!(jobs.iter().all(|job| owner(&job.said[0]) == ("CronJob".into(), "tick".into())));
+}
+
+#[test]
+fn labels_annotations_and_fields_are_collected_by_configuration() {
+    let text = include_str!("../../tests/data/kubernetes/services.list.json");
+    let list: Value = serde_json::from_str(text).unwrap();
+    let entries =
+        ["service.provider=$.metadata.labels.provider", "service.affinity={.spec.sessionAffinity}", "node.x=$.spec.x"];
+    let collect = Collect::parse(&entries, &[kind::SERVICE, kind::NODE]).unwrap();
+    let metadata = serde_json::from_value(list["items"][0]["metadata"].clone()).unwrap();
+    let thing = watched(kind::SERVICE).read(&metadata, &list["items"][0], &collect).unwrap();
+    let said = &thing.said[0].attributes;
+    assert_eq!((said["provider"].as_str(), said["affinity"].as_str()), ("kubernetes", "None"));
+    assert!(!said.contains_key("x"));
 }
 
 #[test]

@@ -40,11 +40,26 @@ pub struct ReviewError {
     pub detail: String,
 }
 
-/// Asks about a token that must be meant for `audience`.
-///
-/// # Errors
-/// When the API server cannot be asked.
-pub async fn review(client: &Client, token: &str, audience: &str) -> Result<Reviewed, ReviewError> {
+/// Asks an API server.
+#[derive(Clone)]
+pub struct Reviewer(Client);
+
+impl Reviewer {
+    /// Asks by `client`.
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// Asks about a token that must be meant for `audience`.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn review(&self, token: &str, audience: &str) -> Result<Reviewed, ReviewError> {
+        review(&self.0, token, audience).await
+    }
+}
+
+async fn review(client: &Client, token: &str, audience: &str) -> Result<Reviewed, ReviewError> {
     let review = TokenReview {
         spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![audience.to_owned()]) },
         ..TokenReview::default()

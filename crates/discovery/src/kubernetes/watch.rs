@@ -7,6 +7,7 @@
 
 use super::client::api_resource;
 use super::objects::{Thing, Watched};
+use crate::collect::Collect;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,6 +16,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::Value;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -79,6 +81,7 @@ pub enum FailureKind {
 /// The watch of one kind.
 pub struct Watch {
     watched: &'static Watched,
+    collect: Arc<Collect>,
     events: BoxStream<'static, watcher::Result<Event<(ObjectMeta, Value)>>>,
     patience: Patience,
     resume_at: Option<Instant>,
@@ -92,12 +95,12 @@ impl std::fmt::Debug for Watch {
 
 impl Watch {
     /// Asks nothing yet.
-    pub fn new(client: Client, watched: &'static Watched) -> Self {
-        Self::lasting(client, watched, WATCH_S)
+    pub fn new(client: Client, watched: &'static Watched, collect: Arc<Collect>) -> Self {
+        Self::lasting(client, watched, collect, WATCH_S)
     }
 
     /// One whose watches are asked to last so many seconds.
-    pub fn lasting(client: Client, watched: &'static Watched, seconds: u32) -> Self {
+    pub fn lasting(client: Client, watched: &'static Watched, collect: Arc<Collect>, seconds: u32) -> Self {
         let resource = api_resource(watched.call, watched.object);
         let config = watcher::Config::default().timeout(seconds).page_size(watched.page);
         let events = if watched.metadata_only {
@@ -107,7 +110,7 @@ impl Watch {
             let api: Api<DynamicObject> = Api::all_with(client, &resource);
             split(watcher::watcher(api, config), |object: DynamicObject| (object.metadata, object.data))
         };
-        Self { watched, events, patience: Patience::default(), resume_at: None }
+        Self { watched, collect, events, patience: Patience::default(), resume_at: None }
     }
 
     /// What happens next; after a failure not at once. It never ends. Cancelling a call loses nothing.
@@ -120,10 +123,11 @@ impl Watch {
             // kube's watcher has no end.
             return std::future::pending().await;
         };
-        let read = |(metadata, rest): (ObjectMeta, Value), heard: fn(Thing) -> Heard| match self
-            .watched
-            .read(&metadata, &rest)
-        {
+        let read = |(metadata, rest): (ObjectMeta, Value), heard: fn(Thing) -> Heard| match self.watched.read(
+            &metadata,
+            &rest,
+            &self.collect,
+        ) {
             Ok(thing) => heard(thing),
             Err(why) => Heard::Strange {
                 name: format!(

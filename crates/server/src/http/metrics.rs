@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use weir_wire::api::{Answer, Problem, StatusRow};
 
 /// Names that can fall: gauges. All others are counters.
-const GAUGES: [&str; 13] = [
+const GAUGES: [&str; 15] = [
     "disagreements",
     "transactions",
     "facts",
@@ -23,6 +23,8 @@ const GAUGES: [&str; 13] = [
     "streams",
     "last_sequence",
     "clock_offset_ms",
+    "objects",
+    "facts_open",
 ];
 
 /// Counters and gauges in Prometheus' text format.
@@ -49,7 +51,11 @@ fn text(answer: &Answer<StatusRow>) -> String {
         family.1.push(format!("{labels} {value}"));
     };
     for row in &answer.items {
-        let labels = if row.kind == "node" { format!("{{node=\"{}\"}}", escape(&row.name)) } else { String::new() };
+        let labels = match row.kind.as_str() {
+            "node" => format!("{{node=\"{}\"}}", escape(&row.name)),
+            "watch" => format!("{{resource=\"{}\"}}", escape(&row.name)),
+            _ => String::new(),
+        };
         add(format!("weir_{}_healthy", row.kind), "gauge", labels.clone(), u64::from(row.health == "healthy"));
         for (counter, value) in &row.counters {
             let counter: String =

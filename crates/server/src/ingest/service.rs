@@ -5,6 +5,7 @@
 use super::frame::{self, FRAME_BYTES_MAX, FrameError};
 use super::streams::{Hold, Streams};
 use super::writer::Append;
+use crate::auth::agents::{Admitted, Gate};
 use crate::counts::Counts;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ struct Inner {
     sessions: TaskTracker,
     session_numbers: AtomicU64,
     shutdown: CancellationToken,
+    gate: Gate,
 }
 
 type Answers = mpsc::Sender<Result<ServerMessage, Status>>;
@@ -56,9 +58,10 @@ impl IngestService {
         counts: Arc<Counts>,
         sessions: TaskTracker,
         shutdown: CancellationToken,
+        gate: Gate,
     ) -> Self {
         let session_numbers = AtomicU64::new(1);
-        Self { inner: Arc::new(Inner { streams, appends, clock, counts, sessions, session_numbers, shutdown }) }
+        Self { inner: Arc::new(Inner { streams, appends, clock, counts, sessions, session_numbers, shutdown, gate }) }
     }
 }
 
@@ -70,12 +73,14 @@ impl Ingest for IngestService {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let admitted = self.inner.gate.admit(given, &self.inner.counts).await?;
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let inner = Arc::clone(&self.inner);
         self.inner.sessions.spawn(async move {
             let shutdown = inner.shutdown.clone();
             tokio::select! {
-                Over = inner.session(request.into_inner(), &answers) => {}
+                Over = inner.session(request.into_inner(), &admitted, &answers) => {}
                 () = shutdown.cancelled() => {
                     let _ = answers.try_send(Ok(refusal(Reason::Unavailable, "the server is shutting down", 0)));
                 }
@@ -86,11 +91,17 @@ impl Ingest for IngestService {
 }
 
 impl Inner {
-    async fn session(&self, mut messages: Streaming<AgentMessage>, answers: &Answers) -> Over {
+    async fn session(&self, mut messages: Streaming<AgentMessage>, admitted: &Admitted, answers: &Answers) -> Over {
         let Ok(Some(AgentMessage { message: Some(FromAgent::Hello(hello)) })) = messages.message().await else {
             let _ = answers.send(Err(Status::invalid_argument("the first message must be Hello"))).await;
             return Over;
         };
+        if let Err(text) = admitted.may_speak_for(&hello.node) {
+            self.counts.unauthorized.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(node = hello.node, text, "refused an agent");
+            let _ = answers.send(Err(Status::permission_denied(text))).await;
+            return Over;
+        }
         let hold = match self.greet(&hello, answers).await {
             Ok(hold) => hold,
             Err(over) => return over,
@@ -106,7 +117,7 @@ impl Inner {
                 let _ = answers.send(Err(Status::invalid_argument("only frames may follow Hello"))).await;
                 return Over;
             };
-            if let Err(over) = self.take(stream, &hold, frame, answers).await {
+            if let Err(over) = self.take(stream, &hold, admitted, frame, answers).await {
                 return over;
             }
         }
@@ -153,7 +164,14 @@ impl Inner {
         Ok(hold)
     }
 
-    async fn take(&self, stream: StreamId, hold: &Hold, frame: Frame, answers: &Answers) -> Result<(), Over> {
+    async fn take(
+        &self,
+        stream: StreamId,
+        hold: &Hold,
+        admitted: &Admitted,
+        frame: Frame,
+        answers: &Answers,
+    ) -> Result<(), Over> {
         let received = self.clock.wall();
         let clock_offset_ns = (frame.sent_at_unix_ns != 0).then(|| frame.sent_at_unix_ns - received.0);
         self.counts.frame_bytes.fetch_add(frame.batch.len() as u64, Ordering::Relaxed);
@@ -188,6 +206,12 @@ impl Inner {
         if batch.stream_id.as_ref() != stream.0.as_slice() {
             self.counts.corrupt_frames.fetch_add(1, Ordering::Relaxed);
             return Err(refuse(answers, Reason::Corrupt, "the batch is of another stream", expected).await);
+        }
+        if let Err(text) = admitted.may_speak_for(&batch.node) {
+            self.counts.unauthorized.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(node = batch.node, text, "refused a batch");
+            let _ = answers.send(Err(Status::permission_denied(text))).await;
+            return Err(Over);
         }
         let records = batch.records.len() as u64;
         let entry =

@@ -14,6 +14,7 @@ pub(crate) mod records;
 pub(crate) mod selection;
 pub(crate) mod status;
 
+use crate::cluster::Cluster;
 use crate::counts::Counts;
 use crate::ingest::streams::Streams;
 use crate::live::Live;
@@ -33,6 +34,7 @@ pub(crate) struct Sources {
     pub(crate) streams: Arc<Streams>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) cluster: Arc<Cluster>,
 }
 
 /// An instant as every answer prints it: RFC 3339 with nanoseconds where it has them.

@@ -50,6 +50,7 @@ pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError>
         store_row(&store_counters, &sources.counts.all(), now),
         inventory_row(&sources.names.read(), now),
     ];
+    items.extend(sources.cluster.rows());
     let streams = view.streams()?;
     let mut nodes: BTreeMap<&str, Vec<&StreamSummary>> = BTreeMap::new();
     for stream in &streams {

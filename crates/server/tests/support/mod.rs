@@ -304,23 +304,42 @@ pub fn frame(batch: &Batch) -> Frame {
 
 impl Session {
     pub async fn open(server: &TestServer, hello: Hello) -> Self {
+        Self::open_with(server, hello, None).await.unwrap()
+    }
+
+    /// Shows a token; a refusal at the door is the error, one behind it is there instead of a first message.
+    pub async fn open_with(server: &TestServer, hello: Hello, token: Option<&str>) -> Result<Self, tonic::Status> {
         let mut client = server.client().await;
         let (frames, stream) = mpsc::channel(16);
         frames.send(AgentMessage { message: Some(FromAgent::Hello(hello)) }).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-        let mut answers = client.deliver(stream).await.unwrap().into_inner();
-        let first = answers.message().await.ok().flatten().and_then(|answer| answer.message);
+        let mut request = tonic::Request::new(stream);
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let mut answers = client.deliver(request).await?.into_inner();
+        let first = match answers.message().await {
+            Ok(answer) => answer.and_then(|answer| answer.message),
+            Err(status) if token.is_some() => return Err(status),
+            Err(_) => None,
+        };
         let welcome = match &first {
             Some(ToAgent::Welcome(welcome)) => Some(*welcome),
             _ => None,
         };
-        Self { frames, answers, welcome, first }
+        Ok(Self { frames, answers, welcome, first })
     }
 
     /// Sends a frame and answers what the server says to it.
     pub async fn send_frame(&mut self, frame: Frame) -> ToAgent {
         self.frames.send(AgentMessage { message: Some(FromAgent::Frame(frame)) }).await.unwrap();
         self.answers.message().await.unwrap().unwrap().message.unwrap()
+    }
+
+    /// Sends a batch that must end the call; says with what.
+    pub async fn send_to_be_refused(&mut self, batch: &Batch) -> tonic::Status {
+        self.frames.send(AgentMessage { message: Some(FromAgent::Frame(frame(batch))) }).await.unwrap();
+        self.answers.message().await.unwrap_err()
     }
 
     pub async fn send(&mut self, batch: &Batch) -> ToAgent {
