@@ -10,3 +10,6 @@ cargo bench --locked -p weir-agent --bench speed
 echo
 echo '== the agent with 100,000 connections in the feed'
 cargo bench --locked -p weir-agent --bench footprint
+echo
+echo '== the inventory of a cluster of 5,000 nodes and 150,000 pods'
+cargo bench --locked -p weir-inventory --bench cluster

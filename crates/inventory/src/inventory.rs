@@ -1,7 +1,7 @@
 //! Who an end is (R6): the one place that answers it, from every source's facts.
 //!
 //! ```text
-//! Fact ─▶ learn ─▶ things (one saying per source and time) ─▶ precedence ─▶ holders of addresses, namespaces, pids, ports
+//! Fact ─▶ learn ─▶ things (one saying per source and time) ─▶ precedence ─▶ claims to addresses, namespaces, pids, ports
 //!                                                                               │
 //!                          local, remote, service_at, services_of ◀─────────────┘
 //! ```
@@ -17,12 +17,11 @@
 //!   counted ([`Inventory::disagreements`]).
 
 mod attributes;
+mod claims;
 mod ends;
-mod holders;
 mod index;
 mod networks;
 mod owners;
-mod plain;
 mod ports;
 mod precedence;
 mod resolve;
@@ -32,14 +31,13 @@ mod strings;
 mod things;
 mod who;
 
+pub use claims::UNCERTAINTY_NS;
 pub use ends::{LocalEnd, RemoteEnd};
-pub use holders::UNCERTAINTY_NS;
-pub use plain::Thing;
 pub use resolve::Disagreement;
 pub use services::ServiceRef;
 pub use who::{Basis, Named, Who, Workload};
 
-use holders::{Holders, OPEN};
+use claims::{ClaimsByKey, OPEN};
 use ipnet::IpNet;
 use networks::Networks;
 use precedence::Source;
@@ -87,9 +85,6 @@ pub struct Refused {
     pub attributes: u64,
 }
 
-/// The kinds of fact that name an end. Processes are not among them: a record carries its process's name.
-pub const NAMING: [&str; 8] = ["node", "namespace", "pod", "container", "replica_set", "job", "service", "endpoint"];
-
 /// The inventory. One writer.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -100,26 +95,26 @@ pub struct Inventory {
     words: Words,
     networks: Networks,
     /// Nodes, pods and containers by address.
-    addresses: Holders<IpAddr>,
+    addresses: ClaimsByKey<IpAddr>,
     /// Services by address.
-    virtuals: Holders<IpAddr>,
+    virtuals: ClaimsByKey<IpAddr>,
     /// Services by node port.
-    node_ports: Holders<(u16, Protocol)>,
+    node_ports: ClaimsByKey<(u16, Protocol)>,
     /// Services by the DNS name that they stand for.
-    external_names: Holders<Symbol>,
+    external_names: ClaimsByKey<Symbol>,
     /// Services and namespaces by (namespace, name).
-    names: Holders<(Kind, Symbol, Symbol)>,
+    names: ClaimsByKey<(Kind, Symbol, Symbol)>,
     /// Endpoints by address.
-    endpoints: Holders<IpAddr>,
+    endpoints: ClaimsByKey<IpAddr>,
     /// Pods, containers and processes by (node, network namespace).
-    namespaces: Holders<(Symbol, u32)>,
+    namespaces: ClaimsByKey<(Symbol, u32)>,
     /// Processes and containers by (node, pid).
-    pids: Holders<(Symbol, u32)>,
+    pids: ClaimsByKey<(Symbol, u32)>,
     /// Until when each node's agent has told everything, and since when it tells it.
     vouched: HashMap<Symbol, Vouched>,
     disputed: BTreeSet<u32>,
     /// Reused while a thing is indexed.
-    scratch: Vec<(index::Place, holders::Said)>,
+    scratch: Vec<(index::Place, claims::Said)>,
 }
 
 /// A node's agent has told, since `since`, everything that changed before `until`.
@@ -365,6 +360,3 @@ impl Inventory {
         united
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -44,6 +44,29 @@ fn reused_pod_ip_is_not_attributed_to_the_old_pod() {
 }
 
 #[test]
+fn an_own_end_is_its_pod_else_its_container_else_its_process() {
+    let id = container_id('c');
+    let own = |known: &Inventory, container_id: &str| {
+        text(known.local(&LocalEnd { container_id, process: "nginx", ..socket("10.0.0.1") }, at(150)))
+    };
+    assert_eq!(own(&inventory(&[]), ""), "process /nginx");
+    assert_eq!(own(&inventory(&[]), &id), "container /cccccccccccc");
+    assert_eq!(own(&inventory(&[container('c', "httpd", "web")]), &id), "container shop/httpd");
+    assert_eq!(own(&inventory(&[container('c', "httpd", "web"), pod("web")]), &id), "pod shop/web");
+    assert_eq!(text(inventory(&[]).local(&socket("10.0.0.1"), at(150))), "unknown /10.0.0.1");
+}
+
+#[test]
+fn loopback_and_link_local_addresses_name_nobody() {
+    let known = inventory(&[watched("node", "a", "", "a").at_addresses(&["127.0.0.1", "169.254.20.10", "fe80::1"])]);
+    for nobody in ["127.0.0.1", "0.0.0.0", "::1"] {
+        let who = remote(&known, nobody, 150);
+        assert_eq!((who.kind(), who.certainty), ("unknown", Certainty::Unknown), "{nobody}");
+    }
+    assert_ne!(remote(&known, "169.254.20.10", 150).kind(), "node", "every node has it");
+}
+
+#[test]
 fn an_address_that_two_pods_claim_names_nobody() {
     let known = inventory(&[pod("one").at_addresses(&["10.0.0.1"]), pod("two").at_addresses(&["10.0.0.1"]).on("b")]);
     assert_eq!(text(remote(&known, "10.0.0.1", 150)), "unknown /10.0.0.1");

@@ -1,7 +1,7 @@
 //! Both ends of a connection: the local one by what its socket says, the remote one by its address at that time (R6).
 
 use super::Inventory;
-use super::holders::{Claim, OPEN, UNCERTAINTY_NS};
+use super::claims::{Claim, OPEN, UNCERTAINTY_NS};
 use super::index::process_id;
 use super::strings::Symbol;
 use super::things::{Kind, NONE};
@@ -75,7 +75,7 @@ impl Inventory {
         let node = self.strings.find(end.node);
         // That nobody else holds a namespace is known only as far as everything was told.
         let netns = match node.filter(|node| end.netns != 0 && at.0 < self.vouched_until(*node)) {
-            Some(node) => self.held(self.namespaces.claims(&(node, end.netns)).as_slice(), at.0, node),
+            Some(node) => self.held(self.namespaces.claims(&(node, end.netns)).as_slice(), at.0, end.node),
             None => Held::Never,
         };
         let inferred = |basis| Who { basis, certainty: Certainty::Inferred, ..who };
@@ -90,7 +90,7 @@ impl Inventory {
         let is_hosts = matches!(netns, Held::Outside | Held::Node(_) | Held::Nodes);
         if !is_hosts && let Some(node) = node {
             let is_here = |thing: u32| self.things.get(thing).node == node;
-            match self.held(self.addresses.claims(&end.address.to_canonical()).as_slice(), at.0, node) {
+            match self.held(self.addresses.claims(&end.address.to_canonical()).as_slice(), at.0, end.node) {
                 Held::Pod(pod) if is_here(pod) => return inferred(Basis::Address).call(pod, NONE, ""),
                 Held::Container(container) if is_here(container) => {
                     return inferred(Basis::Address).call(NONE, container, "");
@@ -112,9 +112,8 @@ impl Inventory {
         if address.is_loopback() || address.is_unspecified() {
             return who;
         }
-        let viewer = self.strings.find(end.seen_on).unwrap_or_default();
         let inferred = Who { basis: Basis::Address, certainty: Certainty::Inferred, ..who };
-        let held = self.held(self.addresses.claims(&address).as_slice(), at.0, viewer);
+        let held = self.held(self.addresses.claims(&address).as_slice(), at.0, end.seen_on);
         match held {
             Held::Node(node) => {
                 let name = Name::Symbol(node);
@@ -230,7 +229,7 @@ impl Inventory {
     }
 
     /// The node, pod or container that alone claims a key at an instant, seen from a node.
-    fn held(&self, claims: &[Claim], at: i64, viewer: Symbol) -> Held {
+    fn held(&self, claims: &[Claim], at: i64, viewer: &str) -> Held {
         let [first, others @ ..] = claims else {
             return match claims {
                 [] => Held::Never,
@@ -240,12 +239,13 @@ impl Inventory {
         if others.is_empty() {
             return if self.is_sure(first, at) { self.identity(first.thing) } else { Held::Unclear };
         }
+        let viewer = self.strings.find(viewer);
         let mut sure = Held::Never;
         let mut here = Held::Never;
         for claim in claims.iter().filter(|claim| self.is_sure(claim, at)) {
             let identity = self.identity(claim.thing);
             sure = both(sure, identity);
-            if self.things.get(claim.thing).node == viewer {
+            if viewer == Some(self.things.get(claim.thing).node) {
                 here = both(here, identity);
             }
         }

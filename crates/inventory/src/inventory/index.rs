@@ -1,6 +1,6 @@
 //! Where a thing is found again: by address, name, port, network namespace and pid. Kept as facts come and go.
 
-use super::holders::{self, Claim, Said};
+use super::claims::{self, Claim, Said};
 use super::strings::Symbol;
 use super::things::Kind;
 use super::{Inventory, Words, ports};
@@ -55,7 +55,7 @@ impl Inventory {
             }
             all_said.clear();
             all_said.extend(of_place.iter().map(|(_, said)| *said));
-            holders::merge(thing, &mut all_said, &mut |claim| self.insert(place, claim));
+            claims::merge(thing, &mut all_said, &mut |claim| self.insert(place, claim));
         }
         places.clear();
         self.scratch = places;

@@ -2,7 +2,7 @@
 //! all that an end may have been reached as.
 
 use super::Inventory;
-use super::holders::Claim;
+use super::claims::Claim;
 use super::ports::ports;
 use super::strings::Symbol;
 use super::things::{Kind, NONE, Saying};

@@ -116,7 +116,8 @@ impl<'a> Who<'a> {
 
     /// Its node's zone.
     pub fn zone(&self) -> Option<&'a str> {
-        self.inventory.zone(self.node())
+        let node = self.node_thing()?;
+        self.inventory.attribute_of(node, self.inventory.words.zone)
     }
 
     /// Its pod, also where no source gave it a name yet.
@@ -155,7 +156,7 @@ impl<'a> Who<'a> {
                 let owner = inventory.things.resolve(inventory.existing(self.pod)?.owner);
                 inventory.existing(owner).filter(|owner| owner.kind == wanted).map_or(NONE, |_| owner)
             }
-            Kind::Node => inventory.node_thing(self.node()).unwrap_or(NONE),
+            Kind::Node => self.node_thing().unwrap_or(NONE),
             Kind::Namespace => {
                 let namespace = inventory.existing(self.pod).map_or(self.namespace, |pod| pod.namespace);
                 inventory.thing_by_name(Kind::Namespace, Symbol::EMPTY, namespace, self.at).unwrap_or(NONE)
@@ -164,6 +165,14 @@ impl<'a> Who<'a> {
         };
         inventory.existing(thing)?;
         inventory.attribute_of(thing, inventory.strings.find(name)?)
+    }
+
+    fn node_thing(&self) -> Option<u32> {
+        match self.node {
+            Name::Symbol(node) if !node.is_empty() => self.inventory.things.find(Kind::Node, Symbol::EMPTY, node),
+            Name::Text(node) => self.inventory.node_thing(node),
+            Name::Symbol(_) | Name::Address(_) => None,
+        }
     }
 
     pub(super) fn unknown(inventory: &'a Inventory, address: IpAddr, at: UnixNanos) -> Self {

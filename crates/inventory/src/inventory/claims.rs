@@ -66,18 +66,18 @@ const NONE: u32 = u32::MAX;
 
 /// Every claim by key.
 #[derive(Debug)]
-pub(crate) struct Holders<K> {
+pub(crate) struct ClaimsByKey<K> {
     table: HashMap<K, Slot>,
     many: Slab<Vec<Claim>>,
 }
 
-impl<K> Default for Holders<K> {
+impl<K> Default for ClaimsByKey<K> {
     fn default() -> Self {
         Self { table: HashMap::new(), many: Slab::default() }
     }
 }
 
-impl<K: Eq + Hash> Holders<K> {
+impl<K: Eq + Hash> ClaimsByKey<K> {
     /// Every claim for a key; none when nobody ever claimed it.
     pub(crate) fn claims(&self, key: &K) -> Claims<'_> {
         match self.table.get(key) {
@@ -209,14 +209,14 @@ mod tests {
 
     #[test]
     fn removing_a_holder_leaves_the_others() {
-        let mut holders = Holders::default();
+        let mut claims = ClaimsByKey::default();
         for thing in 0..3 {
-            holders.insert(7, Claim { thing, from: 0, to: 1, early: 0, late: 1 });
+            claims.insert(7, Claim { thing, from: 0, to: 1, early: 0, late: 1 });
         }
-        holders.remove(7, 1);
-        assert_eq!(holders.claims(&7).as_slice().iter().map(|claim| claim.thing).collect::<Vec<_>>(), [0, 2]);
-        holders.remove(7, 0);
-        holders.remove(7, 2);
-        assert_eq!((holders.claims(&7).as_slice().len(), holders.table.len()), (0, 0));
+        claims.remove(7, 1);
+        assert_eq!(claims.claims(&7).as_slice().iter().map(|claim| claim.thing).collect::<Vec<_>>(), [0, 2]);
+        claims.remove(7, 0);
+        claims.remove(7, 2);
+        assert_eq!((claims.claims(&7).as_slice().len(), claims.table.len()), (0, 0));
     }
 }
