@@ -5,6 +5,7 @@
 //! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
 //! - [`answers`]: what a server answers, through the command line.
 //! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
+//! - [`engines`]: real container engines, each in a folder of its own.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
 //! - [`load`]: the same exchange again and again, counted and timed.
 //! - [`overhead`]: what weir costs those whom it watches.
@@ -17,6 +18,7 @@
 pub mod answers;
 pub mod checker;
 pub mod cluster;
+pub mod engines;
 pub mod feed;
 pub mod load;
 pub mod matrix;

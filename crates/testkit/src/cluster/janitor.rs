@@ -64,7 +64,7 @@ fn own_session(mut command: Command) -> Command {
 /// When something stays.
 pub fn clean_after_input_ends(cgroup: &Path, folder: &Path) -> Result<()> {
     wait_for_the_end()?;
-    let emptied = remove_cgroup(cgroup);
+    let emptied = remove_cgroup(cgroup).and_then(|()| remove_in_hierarchies(cgroup));
     let folder_removed = match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -99,6 +99,26 @@ pub(crate) fn remove_cgroup(cgroup: &Path) -> Result<()> {
         remove_folders(cgroup).with_context(|| format!("failed to remove {}", cgroup.display()))?;
         Ok(true)
     })
+}
+
+/// Removes the folders of the cgroup's name in the hierarchies of cgroup v1: container engines put theirs in each of
+/// them, below the folder that this process is in. Their processes are gone with the cgroup itself.
+fn remove_in_hierarchies(cgroup: &Path) -> Result<()> {
+    let Some(name) = cgroup.file_name() else { return Ok(()) };
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let hierarchy = Path::new("/sys/fs/cgroup").join(controllers.trim_start_matches("name="));
+        for folder in [hierarchy.join(name), hierarchy.join(path.trim_start_matches('/')).join(name)] {
+            if !controllers.is_empty() && folder.exists() {
+                // The kernel lets a folder go a moment after its last process.
+                until(PATIENCE, || remove_folders(&folder).map(|()| true))
+                    .with_context(|| format!("failed to remove {}", folder.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove_folders(cgroup: &Path) -> Result<()> {
