@@ -55,6 +55,9 @@ pub struct Args {
     /// [default: those of the interfaces that are up, outside a pod]
     #[arg(long, env = "WEIR_NODE_IP", value_delimiter = ',', value_name = "ADDRESS")]
     pub node_ip: Vec<IpAddr>,
+    /// The sources of metadata.
+    #[command(flatten)]
+    pub metadata: crate::metadata::Settings,
     /// Where the node's /proc is
     #[arg(long, env = "WEIR_PROC", default_value = "/proc", value_name = "DIR")]
     pub proc: PathBuf,

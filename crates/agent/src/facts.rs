@@ -192,3 +192,108 @@ fn process(fact: &ProcessFact, clock: &dyn Clock) -> Said {
         ..Said::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_daemon::clock::ManualClock;
+    use weir_discovery::said::Said;
+    use weir_inventory::ContainerId;
+    use weir_model::connection::ProcessId;
+
+    const UID: &str = "94d6947c-3d7f-461d-9e06-17ecd60d40a4";
+
+    fn id(letter: &str) -> String {
+        letter.repeat(64)
+    }
+
+    fn process(pid: u32, start: u64, container: &str, netns: u32) -> ProcessFact {
+        let id = id(container);
+        ProcessFact {
+            id: ProcessId { pid, start: MonotonicNanos(start) },
+            name: "x".into(),
+            cgroup_path: format!("/kubepods/pod{UID}/{id}").into(),
+            container: ContainerId::parse(&id),
+            netns,
+        }
+    }
+
+    fn facts() -> Facts {
+        let readers = ["kubelet", "tracer", "proc"];
+        Facts::new(Shared::new(Told::restored(&readers, Vec::new(), &BTreeMap::new())))
+    }
+
+    fn told(facts: &Facts) -> Vec<String> {
+        let mut told = facts.shared().lock();
+        let share = told.untold();
+        told.durable(share.mark);
+        let mut all: Vec<String> = share
+            .facts
+            .iter()
+            .map(|fact| {
+                let id = fact.id.get(..8).unwrap_or(&fact.id);
+                let over = if fact.to_unix_ns == 0 { "" } else { " over" };
+                format!("{} {} {id} {}{over}", fact.source, fact.kind, fact.netns)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_pods_namespace_is_its_oldest_containers_and_no_monitors() {
+        let (mut facts, clock) = (facts(), ManualClock::new(MonotonicNanos(100), 1_000));
+        let monitor = ProcessFact {
+            cgroup_path: format!("/kubepods/pod{UID}/crio-conmon-{}.scope", id("b")).into(),
+            container: None,
+            ..process(5, 1, "b", 1)
+        };
+        let snapshot = vec![monitor, process(6, 2, "a", 9), process(7, 3, "b", 9), process(8, 4, "b", 77)];
+        facts.observe(MonotonicNanos(50), snapshot, "tracer", &clock);
+        let containers: Vec<String> = told(&facts).into_iter().filter(|fact| !fact.contains("process")).collect();
+        assert_eq!(containers, ["tracer container aaaaaaaa 9", "tracer container bbbbbbbb 9", "tracer pod 94d6947c 9"]);
+    }
+
+    #[test]
+    fn what_is_gone_is_ended_whoever_reads_the_processes_then() {
+        let (mut facts, clock) = (facts(), ManualClock::new(MonotonicNanos(100), 1_000));
+        facts.observe(MonotonicNanos(50), vec![process(6, 2, "a", 9)], "tracer", &clock);
+        told(&facts);
+        facts.observe(MonotonicNanos(60), vec![process(7, 55, "b", 9)], "proc", &clock);
+        let news = told(&facts);
+        assert!(news.contains(&"tracer process 6@2 9 over".to_owned()), "{news:?}");
+        assert!(
+            !news.iter().any(|fact| fact.starts_with("tracer container")),
+            "the tracer said nothing of it: {news:?}"
+        );
+    }
+
+    #[test]
+    fn something_that_no_source_has_told_of_has_them_read_at_once() {
+        let (mut facts, clock) = (facts(), ManualClock::new(MonotonicNanos(100), 1_000));
+        let shared = facts.shared().clone();
+        let mut woken = shared.woken();
+        let mut calls = |facts: &mut Facts, ends: &[Shown<'_>]| {
+            facts.look_for_unknown(ends.iter().copied());
+            let called = woken.has_changed().unwrap();
+            woken.mark_unchanged();
+            called
+        };
+        facts.observe(MonotonicNanos(50), vec![process(6, 2, "a", 9)], "tracer", &clock);
+        assert!(!calls(&mut facts, &[]), "nobody is there who could tell more");
+        let said = |kind, id: &str| Said { kind, id: id.into(), ..Said::default() };
+        let things = vec![said(kind::CONTAINER, &id("a")), said(kind::POD, UID)];
+        let reading = Reading::Whole { things, missing: String::new() };
+        shared.lock().take("kubelet", "kubelet", KINDS, (1, 2), Ok(reading));
+        assert!(!calls(&mut facts, &[]), "all is known");
+        let path = format!("/kubepods/pod{}/{}", UID.replace('9', "8"), id("c"));
+        let container = id("c");
+        let shown = |container, cgroup_path, netns| Shown { container, cgroup_path, netns };
+        assert!(calls(&mut facts, &[shown(container.as_str(), path.as_str(), 9)]), "a container of a row");
+        assert!(!calls(&mut facts, &[shown("", "", 9)]));
+        assert!(calls(&mut facts, &[shown("", path.as_str(), 9)]), "a pod of a row");
+        assert!(calls(&mut facts, &[shown("", "", 10)]), "a namespace of a row");
+        facts.observe(MonotonicNanos(60), vec![process(6, 2, "a", 9), process(9, 55, "d", 9)], "tracer", &clock);
+        assert!(calls(&mut facts, &[]), "a container of a process");
+    }
+}

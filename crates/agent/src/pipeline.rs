@@ -67,7 +67,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         is_in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
     };
     let said = source.say(&node);
-    let sources = metadata::sources(&args, source)?;
+    let sources = metadata::settings::sources(&args.metadata, source, |name| std::env::var(name).ok())?;
     let metrics = Arc::new(Metrics::default());
     let folder = args.spool_folder();
     let limits = Limits { bytes: args.spool_max_bytes, age: args.spool_max_age.as_nanos() as i64 };

@@ -10,14 +10,17 @@
 //! - [`cri`]: pods and containers as a container runtime tells them.
 //! - [`docker`]: containers as a Docker engine tells them.
 //! - [`kubernetes`]: the Kubernetes API, listed and watched.
+//! - [`kubelet`], [`api_pods`]: the node's pods as the kubelet tells them, or the API server where that is closed.
 //! - [`permissions`]: every call to a kubelet or an API server.
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
 
+pub mod api_pods;
 pub mod collect;
 pub mod cri;
 pub mod docker;
 mod events;
+pub mod kubelet;
 pub mod kubernetes;
 pub mod node;
 pub mod permissions;

@@ -13,22 +13,25 @@
 //!   change or the polls show something unknown; each reading has a deadline, so that one that hangs delays neither
 //!   the other sources nor the polls.
 //! - [`told`]: compares readings, and keeps what the server has not been told.
+//! - [`settings`]: which sources there are, from the flags.
 //! - [`unknown`]: what the polls show and no source has told of.
 //!
 //! A source is added in three steps: implement [`Source`] in `crates/discovery`, with a name of
-//! `weir_model::fact::source`; give it a setting in [`crate::args`]; list it in [`sources`].
+//! `weir_model::fact::source`; give it a setting in
+//! [`Settings`]; list it in [`settings::sources`]. Where it need not be there, wrap it in `auto::Auto`.
 
+mod auto;
 mod change;
 pub mod reader;
+pub mod settings;
 pub mod told;
 pub mod unknown;
 
-use crate::args::Args;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-use weir_discovery::node::Node;
 use weir_discovery::source::Source;
 
+pub use settings::Settings;
 pub use told::Told;
 
 /// What the readers and the commit share, behind a mutex that is held for one comparison or one batch's share.
@@ -55,7 +58,7 @@ impl Shared {
     }
 
     /// Sees every [`Shared::wake`].
-    fn woken(&self) -> watch::Receiver<u64> {
+    pub(crate) fn woken(&self) -> watch::Receiver<u64> {
         self.wake.subscribe()
     }
 }
@@ -67,13 +70,4 @@ pub struct Listed {
     pub reader: &'static str,
     /// What it reads.
     pub source: Box<dyn Source>,
-}
-
-/// Every source that the settings name, in the order of their precedence.
-///
-/// # Errors
-/// A text for the user when a setting is wrong.
-pub fn sources(args: &Args, node: Node) -> anyhow::Result<Vec<Listed>> {
-    let _ = args;
-    Ok(vec![Listed { reader: told::NODE_READER, source: Box::new(node) }])
 }

@@ -7,7 +7,7 @@
 //!
 //! A new run of the agent tells everything again, under the same keys: what is open lies in the spool with each batch
 //! and each checkpoint, with the time of every source's last reading, so that what vanished while no agent ran is
-//! ended, too (`docs/decisions/0010-metadata-in-the-spool.md`).
+//! ended, too (`docs/decisions/0014-metadata-in-the-spool.md`).
 
 use super::change::{self, Settled};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -77,7 +77,7 @@ impl Told {
         let mut told = Self::default();
         for name in readers {
             let last = seen.get(*name).copied().unwrap_or(0);
-            told.readers.insert(name, Reader { seen: last, health: waiting_health(name), ..Reader::default() });
+            told.readers.insert(name, Reader { seen: last, ..Reader::default() });
         }
         for fact in open {
             let reader = reader_of(&fact);
@@ -275,7 +275,7 @@ impl Told {
         read.map(|(name, reader)| ((*name).to_owned(), reader.seen)).collect()
     }
 
-    /// How every source does.
+    /// How every source does that has been read, or tried, in this run.
     pub fn health(&self) -> Vec<MetadataSource> {
         let all = self.readers.iter().filter(|(_, reader)| !reader.health.state.is_empty());
         all.map(|(name, reader)| MetadataSource {
@@ -315,13 +315,6 @@ impl Told {
         self.next += 1;
         true
     }
-}
-
-fn waiting_health(reader: &'static str) -> Health {
-    // Processes are read with the connections; the node was read before anything else.
-    let shown = !matches!(reader, source::TRACER | source::PROC);
-    let (state, detail) = if shown { ("failed", "it has not answered yet") } else { ("", "") };
-    Health { source: reader, state, detail: detail.into(), things: 0 }
 }
 
 /// Which reader told a fact.

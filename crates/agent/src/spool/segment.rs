@@ -76,7 +76,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
 
 /// A part as it is stored.
 pub(super) fn compress(part: &SavedPart) -> Result<Bytes, SpoolError> {
-    if part.counters.is_empty() {
+    if part.counters.is_empty() && part.facts.is_empty() {
         return Ok(Bytes::new());
     }
     zstd::bulk::compress(&part.encode_to_vec(), LEVEL).map(Bytes::from).map_err(SpoolError::Compress)
