@@ -179,7 +179,8 @@ fn gate(
         accounts: args.agents_service_account.iter().cloned().collect(),
         any_node: args.agents_any_node,
     };
-    Ok(Gate::ServiceAccounts(ServiceAccounts::new(Reviewer::new(client), expected, Arc::clone(clock))))
+    let accounts = ServiceAccounts::new(Reviewer::new(client), expected, Arc::clone(clock));
+    Ok(Gate::ServiceAccounts(Box::new(accounts)))
 }
 
 struct Opened {

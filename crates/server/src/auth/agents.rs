@@ -36,7 +36,7 @@ pub(crate) enum Gate {
     /// Whoever has it.
     Token(Arc<Token>),
     /// By the API server's word.
-    ServiceAccounts(ServiceAccounts),
+    ServiceAccounts(Box<ServiceAccounts>),
 }
 
 /// An agent that was let in, and for which node it may speak.
@@ -138,7 +138,15 @@ pub(crate) struct ServiceAccounts {
     expected: Expected,
     clock: Arc<dyn Clock>,
     reviews: Semaphore,
-    remembered: Mutex<HashMap<String, (u64, Result<Admitted, Refused>)>>,
+    /// By token.
+    remembered: Mutex<HashMap<String, Remembered>>,
+}
+
+#[derive(Clone, Debug)]
+struct Remembered {
+    /// On the monotonic clock.
+    until: u64,
+    judged: Result<Admitted, Refused>,
 }
 
 impl ServiceAccounts {
@@ -183,21 +191,21 @@ impl ServiceAccounts {
     fn recall(&self, token: &str) -> Option<Result<Admitted, Refused>> {
         let now = self.clock.monotonic().0;
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get(token).filter(|(until, _)| now < *until).map(|(_, judged)| judged.clone())
+        remembered.get(token).filter(|known| now < known.until).map(|known| known.judged.clone())
     }
 
     fn remember(&self, token: &str, judged: Result<Admitted, Refused>) {
         let now = self.clock.monotonic().0;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
-            remembered.retain(|_, (until, _)| now < *until);
+            remembered.retain(|_, known| now < known.until);
         }
         if remembered.len() >= REMEMBERED_MAX {
             // Somebody tries tokens: reviews are repeated, memory is not spent.
             remembered.clear();
         }
         let until = now + if judged.is_ok() { GOOD_NS } else { BAD_NS };
-        remembered.insert(token.to_owned(), (until, judged));
+        remembered.insert(token.to_owned(), Remembered { until, judged });
     }
 }
 

@@ -223,13 +223,12 @@ impl Tracker {
                 continue;
             }
             let fact = to_fact(said, times.now);
-            match known {
-                Some(known) => open.push(follow(known, fact, said.from, times, facts)),
-                None => {
-                    let fact = Fact { from: beginning(thing, said, times), ..fact };
-                    facts.push(fact.clone());
-                    open.push(fact);
-                }
+            if let Some(known) = known {
+                open.push(follow(known, fact, said.from, times, facts));
+            } else {
+                let fact = Fact { from: beginning(thing, said, times), ..fact };
+                facts.push(fact.clone());
+                open.push(fact);
             }
         }
         facts.extend(old.into_values().map(|fact| ended(fact, times.end(), times.now)));
