@@ -53,6 +53,10 @@ test: test-packages ## Every test: lints, unit tests, real eBPF end to end (as r
 lint: ## Formatting, clippy, documentation
 	@scripts/lint.sh
 
+.PHONY: history-check
+history-check: ## The snippets of docs/history.md with DuckDB, pandas and ClickHouse's engine (downloads them once)
+	@scripts/history-check.sh
+
 .PHONY: bench
 bench: build ## Benchmarks; prints the figures that bench/README.md keeps
 	@scripts/bench.sh

@@ -1,11 +1,15 @@
 //! The embedded backend keeps the contract, and finds its way back from every step at which it can be stopped.
 
 #[cfg(test)]
+mod care;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod full_disk;
+#[cfg(test)]
+mod migrations;
 
 use contract::row;
 use weir_model::UnixNanos;

@@ -39,6 +39,16 @@ impl Folder {
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
+    /// Takes the lock of a folder that is there, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Folder::open`], and when it is no data folder.
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        let state = path.join("state.db");
+        std::fs::metadata(&state).map_err(StoreError::io("find the state of a data folder:", &state))?;
+        Self::open(path)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -310,12 +310,36 @@ fn read_file(path: &Path, visit: &mut dyn FnMut(Entry) -> Result<(), StoreError>
     Ok(ReadFile { first: Some(first), good_bytes, torn_bytes: length - good_bytes })
 }
 
-fn cut(path: &Path, length: u64) -> Result<(), StoreError> {
+pub(super) fn cut(path: &Path, length: u64) -> Result<(), StoreError> {
     OpenOptions::new()
         .write(true)
         .open(path)
         .and_then(|file| file.set_len(length).and_then(|()| file.sync_all()))
         .map_err(StoreError::io("cut", path))
+}
+
+/// A file of the log as it is.
+pub(super) struct FileState {
+    pub(super) path: PathBuf,
+    /// `None`: not even its header is whole.
+    pub(super) first: Option<Lsn>,
+    pub(super) entries: u64,
+    pub(super) good_bytes: u64,
+    pub(super) torn_bytes: u64,
+}
+
+/// Reads every file and changes none.
+pub(super) fn read_only(folder: &Path) -> Result<Vec<FileState>, StoreError> {
+    let mut states = Vec::new();
+    for path in log_files(folder)? {
+        let mut entries = 0;
+        let ReadFile { first, good_bytes, torn_bytes } = read_file(&path, &mut |_| {
+            entries += 1;
+            Ok(())
+        })?;
+        states.push(FileState { path, first, entries, good_bytes, torn_bytes });
+    }
+    Ok(states)
 }
 
 fn log_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {

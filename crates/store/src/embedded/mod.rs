@@ -22,10 +22,13 @@
 //! `synchronous` is NORMAL for merges: a lost merge is replayed from the log. It is FULL for the catalogue's
 //! transaction: the log is cut behind it. Both are in one WAL, so a durable watermark makes every earlier merge durable.
 
+mod backup;
 mod catalogue;
+mod check;
 mod columns;
 mod compact;
 mod dns;
+mod export;
 mod folder;
 mod histories;
 pub mod log;
@@ -47,6 +50,9 @@ use crate::history::{
 };
 use crate::report::Lsn;
 use crate::state::{Removed, Retention, StateChanges, StateStore, StateView};
+pub use backup::{BackedUp, backup};
+pub use check::{Checked, Finding, check};
+pub use export::{Exported, Form, export};
 pub use folder::{FOLDER_VERSION, Folder};
 pub use room::RESERVE_BYTES;
 use rusqlite::Connection;

@@ -194,12 +194,34 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// As [`connect`], where the database must be there.
+pub(super) fn connect_existing(path: &Path) -> Result<Connection, StoreError> {
+    std::fs::metadata(path).map_err(StoreError::io("find the state of a data folder:", path))?;
+    let connection = connect(path)?;
+    let found = version(&connection)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::TooNew { path: path.into(), found: found.to_string(), known: SCHEMA_VERSION });
+    }
+    if found < SCHEMA_VERSION {
+        return Err(StoreError::Corrupt {
+            what: "the state",
+            text: format!("its schema is {found}; start `weir server` of this build on it once, which raises it"),
+        });
+    }
+    Ok(connection)
+}
+
+/// The schema that a database has.
+pub(super) fn version(connection: &Connection) -> Result<u32, StoreError> {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(StoreError::sql("read the schema's version"))
+}
+
 /// Raises the schema to [`SCHEMA_VERSION`], each step in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sql = StoreError::sql;
-    let found: u32 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(sql("read the schema's version"))?;
+    let found = version(connection)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::TooNew { path: path.into(), found: found.to_string(), known: SCHEMA_VERSION });
     }
