@@ -49,6 +49,10 @@ pub(crate) fn convert(
     let boot = sixteen(&batch.boot_id);
     let facts: Vec<Fact> = batch.metadata.iter().map(|fact| to_fact(fact, &node, batch.covers_to_unix_ns)).collect();
     names.learn(&facts);
+    if let Some(until) = told_until(batch) {
+        let began = UnixNanos(if batch.covers_from_unix_ns > 0 { batch.covers_from_unix_ns } else { until.0 });
+        names.vouch(&node.0, sixteen(&batch.agent_run), began, until);
+    }
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
     let mut refused = 0;
@@ -223,6 +227,13 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
         rtt_us: reading.rtt.map(|rtt| rtt.us),
         started: reading.started,
     })
+}
+
+/// Until when the node's sources have told everything: the oldest of their last whole readings. One that is off has ended
+/// what it said; one that was never read has said nothing. `None`: the agent does not tell.
+fn told_until(batch: &Batch) -> Option<UnixNanos> {
+    let speaking = batch.metadata_sources.iter().filter(|source| source.state != "off" && source.read_unix_ns > 0);
+    speaking.map(|source| UnixNanos(source.read_unix_ns)).min()
 }
 
 /// A transaction's own end, as well as it is known now. Answers name it anew.
