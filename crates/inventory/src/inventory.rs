@@ -40,7 +40,7 @@ pub use who::{Basis, Named, Who, Workload};
 use claims::{ClaimsByKey, OPEN};
 use ipnet::IpNet;
 use networks::Networks;
-use precedence::Source;
+use precedence::{Reader, Source};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -110,14 +110,14 @@ pub struct Inventory {
     namespaces: ClaimsByKey<(Symbol, u32)>,
     /// Processes and containers by (node, pid).
     pids: ClaimsByKey<(Symbol, u32)>,
-    /// Until when each node's agent has told everything, and since when it tells it.
-    vouched: HashMap<Symbol, Vouched>,
+    /// Until when each reader of a node has told everything, and since when it tells it.
+    vouched: HashMap<(Symbol, Reader), Vouched>,
     disputed: BTreeSet<u32>,
     /// Reused while a thing is indexed.
     scratch: Vec<(index::Place, claims::Said)>,
 }
 
-/// A node's agent has told, since `since`, everything that changed before `until`.
+/// A reader has told, since `since`, everything that changed before `until`.
 #[derive(Clone, Copy, Debug)]
 struct Vouched {
     since: i64,
@@ -250,15 +250,16 @@ impl Inventory {
         forgotten
     }
 
-    /// A node's agent says that it has told every change before `until`, in what it said since `since` (the start of its
-    /// present run, which tells everything anew).
+    /// A node's agent says that what `reader` (`node` for the node's own name and addresses, else a source of facts) told
+    /// and did not end was so until its last reading, `until`; and that whatever it did not repeat after `since`, the
+    /// beginning of the agent's present stream, it knows no more.
     ///
-    /// What has no end yet is believed until then; what the present run did not repeat is believed no more. Beyond it
-    /// an address, namespace or pid names nobody, until the agent has caught up: so no fact, however late, can take a
-    /// name back. A node that nobody ever vouched for is believed without end. Later calls may only extend.
-    pub fn vouch(&mut self, node: &str, since: UnixNanos, until: UnixNanos) {
+    /// Beyond `until` an address, namespace or pid names nobody, until the reader has caught up: so no fact, however late,
+    /// can take a name back. A reader that nobody ever vouched for is believed without end. Later calls only extend.
+    pub fn vouch(&mut self, node: &str, reader: &str, since: UnixNanos, until: UnixNanos) {
         let node = self.strings.intern(node);
-        let vouched = self.vouched.entry(node).or_insert(Vouched { since: since.0, until: until.0 });
+        let vouched =
+            self.vouched.entry((node, Reader::parse(reader))).or_insert(Vouched { since: since.0, until: until.0 });
         vouched.since = vouched.since.max(since.0);
         vouched.until = vouched.until.max(until.0);
     }
@@ -282,7 +283,7 @@ impl Inventory {
     fn sweep(&mut self) {
         let mut live = vec![false; self.strings.capacity()];
         self.things.sweep(&mut live);
-        for symbol in self.words.all().into_iter().chain(self.vouched.keys().copied()) {
+        for symbol in self.words.all().into_iter().chain(self.vouched.keys().map(|(node, _)| *node)) {
             live[symbol.index()] = true;
         }
         self.strings.sweep(&live);

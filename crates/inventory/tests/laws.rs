@@ -191,12 +191,17 @@ fn named<'a>(pods: &'a [Pod], who: &Who<'_>) -> Option<&'a str> {
     pods.iter().find(of_pod).or_else(|| pods.iter().find(of_container)).map(|pod| pod.uid.as_str())
 }
 
+/// Everything that may read what a node says.
+const READERS: [&str; 7] = ["node", "tracer", "proc", "kubelet", "cri", "docker", "api"];
+
 /// Vouches for every node as far as all of its changes have been told.
 fn vouch(inventory: &mut Inventory, untold: &[Change]) {
     for node in NODES {
         let of_node = untold.iter().filter(|(fact, _)| fact.node.0 == node);
         let until = of_node.map(|(_, changed)| *changed).min().unwrap_or(i64::MAX / 2);
-        inventory.vouch(node, UnixNanos(i64::MIN), UnixNanos(until));
+        for reader in READERS {
+            inventory.vouch(node, reader, UnixNanos(i64::MIN), UnixNanos(until));
+        }
     }
 }
 
@@ -325,14 +330,14 @@ proptest! {
 #[test]
 fn what_a_node_did_not_vouch_for_yet_names_nobody_and_is_named_later() {
     let mut known = told::inventory(&[told::pod("web").at_addresses(&["10.0.0.1"]).in_netns(7)]);
-    known.vouch("a", told::at(90), told::at(200));
+    known.vouch("a", "kubelet", told::at(90), told::at(200));
     let named = |known: &Inventory, tenths| told::text(told::remote(known, "10.0.0.1", tenths));
     assert_eq!(named(&known, 190), "pod shop/web");
     assert_eq!(named(&known, 250), "unknown /10.0.0.1", "it may have ended, and the fact be on its way");
-    known.vouch("a", told::at(90), told::at(300));
+    known.vouch("a", "kubelet", told::at(90), told::at(300));
     assert_eq!(named(&known, 250), "pod shop/web");
     // A new run of the agent tells everything anew: what it does not tell has ended unseen.
-    known.vouch("a", told::at(310), told::at(400));
+    known.vouch("a", "kubelet", told::at(310), told::at(400));
     assert_eq!(named(&known, 350), "unknown /10.0.0.1");
     let again = told::pod("web").at_addresses(&["10.0.0.1"]).in_netns(7);
     known.learn(&Fact { said: told::at(320), ..again });

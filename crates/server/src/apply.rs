@@ -106,6 +106,8 @@ pub(crate) struct Applied {
     node: NodeName,
     boot: [u8; 16],
     covered_to: weir_model::UnixNanos,
+    /// When the stream began.
+    since: weir_model::UnixNanos,
 }
 
 /// Everything that one merge changes.
@@ -142,6 +144,7 @@ impl Applier {
                 node: stream.node.clone(),
                 boot: stream.boot,
                 covered_to: stream.newest.to,
+                since: stream.first_covered,
             },
         );
     }
@@ -212,6 +215,9 @@ impl Applier {
         else {
             return;
         };
+        let began = report.coverage.as_ref().map_or(entry.received, |coverage| coverage.from);
+        let since = self.applied.get(&entry.stream).map_or(began, |known| known.since);
+        self.names.vouch(&report.node, since, &report.metadata);
         self.applied.insert(
             entry.stream,
             Applied {
@@ -219,6 +225,7 @@ impl Applier {
                 node: report.node.clone(),
                 boot: report.boot,
                 covered_to: report.coverage.as_ref().map_or(entry.received, |coverage| coverage.to),
+                since,
             },
         );
         self.counts.records_refused.fetch_add(records_refused, Ordering::Relaxed);
@@ -377,6 +384,7 @@ fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
         // What they covered is not known: the time that no other batch covers says it.
         coverage: None,
         source: None,
+        metadata: Vec::new(),
         losses: vec![loss],
         counts: [("batches_skipped".to_owned(), count)].into(),
     };

@@ -24,7 +24,7 @@ pub use history::{
     Compacted, Due, EdgeTotal, EdgeTotals, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary, HistoryView,
     Judge, Judgement, SegmentId, TierLimit, TierSummary,
 };
-pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, SourceState, StreamId, StreamSummary};
+pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, MetadataState, SourceState, StreamId, StreamSummary};
 pub use state::{FactsMax, Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 pub use translation::Translation;

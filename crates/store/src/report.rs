@@ -39,6 +39,8 @@ pub struct BatchReport {
     pub coverage: Option<Coverage>,
     /// Where its records come from, where it tells.
     pub source: Option<SourceState>,
+    /// How the node's sources of metadata do; empty where it is not told.
+    pub metadata: Vec<MetadataState>,
     /// What was lost.
     pub losses: Vec<Loss>,
     /// What to add to the stream's counters, by name.
@@ -75,6 +77,21 @@ pub struct SourceState {
     pub detail: String,
     /// Its version.
     pub version: String,
+}
+
+/// How one of a node's sources of metadata does, in its agent's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataState {
+    /// `node` for the node's own name and addresses, else one of [`weir_model::fact::source`].
+    pub source: String,
+    /// `ok`, `off`, `refused` or `failed`.
+    pub state: String,
+    /// What is wrong or missing, and how to mend it.
+    pub detail: String,
+    /// Things that it told of when it was read last.
+    pub things: u64,
+    /// When its last whole reading began: what it told and did not end was so until then.
+    pub read: Option<UnixNanos>,
 }
 
 /// What was lost within a batch's span.
@@ -125,6 +142,8 @@ pub struct StreamSummary {
     pub clock_offset_ns: Option<i64>,
     /// Its source.
     pub source: SourceState,
+    /// The node's sources of metadata, as the newest batch that tells of them says.
+    pub metadata: Vec<MetadataState>,
     /// Its counters by name.
     pub counts: BTreeMap<String, u64>,
 }
@@ -145,6 +164,7 @@ impl StreamSummary {
             newest: Coverage { node: report.node.0.clone(), ..Coverage::default() },
             clock_offset_ns: None,
             source: SourceState::default(),
+            metadata: Vec::new(),
             counts: BTreeMap::new(),
         });
         summary.node = report.node.clone();
@@ -166,6 +186,9 @@ impl StreamSummary {
         summary.clock_offset_ns = report.clock_offset_ns.or(summary.clock_offset_ns);
         if let Some(source) = &report.source {
             summary.source = source.clone();
+        }
+        if !report.metadata.is_empty() {
+            summary.metadata.clone_from(&report.metadata);
         }
         for (name, count) in &report.counts {
             let sum = summary.counts.entry(name.clone()).or_default();

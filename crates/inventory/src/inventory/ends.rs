@@ -3,6 +3,7 @@
 use super::Inventory;
 use super::claims::{Claim, OPEN, UNCERTAINTY_NS};
 use super::index::process_id;
+use super::precedence::{Reader, Source};
 use super::strings::Symbol;
 use super::things::{Kind, NONE};
 use super::who::{Basis, Name, Who};
@@ -74,7 +75,7 @@ impl Inventory {
         }
         let node = self.strings.find(end.node);
         // That nobody else holds a namespace is known only as far as everything was told.
-        let netns = match node.filter(|node| end.netns != 0 && at.0 < self.vouched_until(*node)) {
+        let netns = match node.filter(|node| end.netns != 0 && at.0 < self.processes_until(*node)) {
             Some(node) => self.held(self.namespaces.claims(&(node, end.netns)).as_slice(), at.0, end.node),
             None => Held::Never,
         };
@@ -301,21 +302,25 @@ impl Inventory {
             && (claim.late != OPEN || at < self.told_until(claim.thing).saturating_add(UNCERTAINTY_NS))
     }
 
-    fn vouched_until(&self, node: Symbol) -> i64 {
-        self.vouched.get(&node).map_or(OPEN, |vouched| vouched.until)
+    /// Until when the processes of a node, and their namespaces, have been told.
+    fn processes_until(&self, node: Symbol) -> i64 {
+        let told = [Source::Tracer, Source::Proc].map(|source| self.vouched.get(&(node, Reader::Of(source))));
+        told.into_iter().flatten().map(|vouched| vouched.until).max().unwrap_or(OPEN)
     }
 
-    /// Until when what a node said without an end is believed.
+    /// Until when what was said of a thing without an end is believed: as far as any source that says so has been read.
     fn told_until(&self, thing: u32) -> i64 {
         if self.vouched.is_empty() {
             return OPEN;
         }
-        let thing = self.things.get(thing);
-        match self.vouched.get(&thing.node) {
+        let kind = self.things.get(thing).kind;
+        let open = self.things.sayings(thing).filter(|saying| saying.to == OPEN);
+        let until = open.map(|saying| match self.vouched.get(&(saying.node, Reader::of(kind, saying.source))) {
             None => OPEN,
-            Some(vouched) if thing.said < vouched.since => thing.said,
-            Some(vouched) => vouched.until.max(thing.said),
-        }
+            Some(vouched) if saying.said < vouched.since => saying.said,
+            Some(vouched) => vouched.until.max(saying.said),
+        });
+        until.max().unwrap_or(OPEN)
     }
 }
 

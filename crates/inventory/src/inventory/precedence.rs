@@ -8,6 +8,7 @@
 //! The kubelet runs the pod; the API server repeats it, late; a runtime knows its containers but no pod's status; the
 //! tracer and `/proc` see processes and take the rest from paths.
 
+use super::things::Kind;
 use weir_model::fact::source;
 
 /// A source of facts, as precedence orders them. Sources that weir does not know come last.
@@ -20,6 +21,26 @@ pub(crate) enum Source {
     Tracer,
     Proc,
     Other,
+}
+
+/// Who reads what a node says. A source's word is as good as its last reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reader {
+    /// The node's own name and addresses.
+    Node,
+    /// Everything else of a source.
+    Of(Source),
+}
+
+impl Reader {
+    /// From the word that an agent tells: `node`, or a source's.
+    pub(crate) fn parse(text: &str) -> Self {
+        if text == "node" { Self::Node } else { Self::Of(Source::parse(text)) }
+    }
+
+    pub(crate) fn of(kind: Kind, source: Source) -> Self {
+        if kind == Kind::Node { Self::Node } else { Self::Of(source) }
+    }
 }
 
 impl Source {

@@ -13,8 +13,8 @@ use weir_model::{
     Totals, Tuple, UnixNanos,
 };
 use weir_store::{
-    BatchReport, Before, Claim, Condition, Coverage, DnsCount, HistoryRow, Loss, Owner, Rtt, SourceState, StreamId,
-    Transaction, Translation,
+    BatchReport, Before, Claim, Condition, Coverage, DnsCount, HistoryRow, Loss, MetadataState, Owner, Rtt,
+    SourceState, StreamId, Transaction, Translation,
 };
 use weir_wire::agent::record::InstanceKind;
 use weir_wire::agent::{Address, Batch, LocalEnd, Record};
@@ -22,6 +22,8 @@ use weir_wire::losses::{FURTHER_REASONS, RECORD_REFUSED, SPOOL_DROPPED};
 
 /// More losses in one batch are summed under the last of them: a batch comes every few seconds.
 const LOSSES_MAX: usize = 256;
+/// Sources of metadata of one node: there are seven.
+const SOURCES_MAX: usize = 16;
 /// A cap for every text that an agent gives: names and paths are shorter, and one row must not fill a page.
 const TEXT_BYTES_MAX: usize = 4096;
 
@@ -49,10 +51,6 @@ pub(crate) fn convert(
     let boot = sixteen(&batch.boot_id);
     let facts: Vec<Fact> = batch.metadata.iter().map(|fact| to_fact(fact, &node, batch.covers_to_unix_ns)).collect();
     names.learn(&facts);
-    if let Some(until) = told_until(batch) {
-        let began = UnixNanos(if batch.covers_from_unix_ns > 0 { batch.covers_from_unix_ns } else { until.0 });
-        names.vouch(&node.0, sixteen(&batch.agent_run), began, until);
-    }
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
     let mut refused = 0;
@@ -229,13 +227,6 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
     })
 }
 
-/// Until when the node's sources have told everything: the oldest of their last whole readings. One that is off has ended
-/// what it said; one that was never read has said nothing. `None`: the agent does not tell.
-fn told_until(batch: &Batch) -> Option<UnixNanos> {
-    let speaking = batch.metadata_sources.iter().filter(|source| source.state != "off" && source.read_unix_ns > 0);
-    speaking.map(|source| UnixNanos(source.read_unix_ns)).min()
-}
-
 /// A transaction's own end, as well as it is known now. Answers name it anew.
 fn own_endpoint(inventory: &Inventory, transaction: &Transaction) -> Endpoint {
     let nobody = Owner::default();
@@ -408,8 +399,19 @@ fn to_report(
             detail: clip(&source.detail),
             version: clip(&source.version),
         }),
+        metadata: batch.metadata_sources.iter().take(SOURCES_MAX).map(to_metadata_state).collect(),
         losses,
         counts,
+    }
+}
+
+fn to_metadata_state(told: &weir_wire::agent::MetadataSource) -> MetadataState {
+    MetadataState {
+        source: clip(&told.source),
+        state: clip(&told.state),
+        detail: clip(&told.detail),
+        things: told.things,
+        read: known(told.read_unix_ns),
     }
 }
 

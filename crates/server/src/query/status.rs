@@ -155,6 +155,14 @@ fn node_row(node: &str, streams: &[&StreamSummary], now: UnixNanos) -> Option<St
         let reason = if source.detail.is_empty() { &stream.newest.gap_reason } else { &source.detail };
         wrong.push(format!("its source ({}) is {}: {reason}", source.kind, source.state));
     }
+    for source in &stream.metadata {
+        if !matches!(source.state.as_str(), "ok" | "off") {
+            if health == "healthy" {
+                health = "degraded";
+            }
+            wrong.push(format!("its metadata by {} is {}: {}", source.source, source.state, source.detail));
+        }
+    }
     if offset.abs() > OFFSET_NS_MAX {
         if health == "healthy" {
             health = "degraded";
@@ -166,6 +174,9 @@ fn node_row(node: &str, streams: &[&StreamSummary], now: UnixNanos) -> Option<St
         for (name, count) in &stream.counts {
             *counters.entry(name.clone()).or_default() += count;
         }
+    }
+    for source in &stream.metadata {
+        counters.insert(format!("metadata_{}_things", source.source), source.things);
     }
     counters.insert("streams".to_owned(), streams.len() as u64);
     counters.insert("last_sequence".to_owned(), stream.applied_sequence);

@@ -1,7 +1,7 @@
 //! Transactions and facts as rows of SQLite, both ways. The columns' meaning is in `schema`.
 
 use crate::error::StoreError;
-use crate::report::{Coverage, SourceState, StreamId, StreamSummary};
+use crate::report::{Coverage, MetadataState, SourceState, StreamId, StreamSummary};
 use crate::transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 use crate::translation::Translation;
 use rusqlite::types::Type;
@@ -37,7 +37,7 @@ pub(super) const TRANSLATION_COLUMN_COUNT: usize = 14;
 /// Every column of `streams`.
 pub(super) const STREAM_COLUMNS: &str = "stream, node, boot, agent_run, version, applied_sequence, received, \
     first_covered, newest_from, newest_to, newest_covered, newest_reason, clock_offset_ns, source_kind, source_state, \
-    source_detail, source_version, counts";
+    source_detail, source_version, counts, metadata";
 
 pub(super) fn stream_summary(row: &Row<'_>) -> rusqlite::Result<StreamSummary> {
     let node: String = row.get(1)?;
@@ -60,8 +60,33 @@ pub(super) fn stream_summary(row: &Row<'_>) -> rusqlite::Result<StreamSummary> {
         node: NodeName(node),
         clock_offset_ns: row.get(12)?,
         source: SourceState { kind: row.get(13)?, state: row.get(14)?, detail: row.get(15)?, version: row.get(16)? },
+        metadata: metadata_states(&row.get::<_, String>(18)?).map_err(|error| wrong(18, &error.to_string()))?,
         counts: serde_json::from_str(&counts).map_err(|error| wrong(17, &error.to_string()))?,
     })
+}
+
+/// A source of metadata as it is stored.
+type StoredState = (String, String, String, u64, Option<i64>);
+
+fn metadata_states(text: &str) -> Result<Vec<MetadataState>, serde_json::Error> {
+    let stored: Vec<StoredState> = serde_json::from_str(text)?;
+    let states = stored.into_iter().map(|(source, state, detail, things, read)| MetadataState {
+        source,
+        state,
+        detail,
+        things,
+        read: read.map(UnixNanos),
+    });
+    Ok(states.collect())
+}
+
+/// The JSON that [`metadata_states`] reads.
+pub(super) fn metadata_text(states: &[MetadataState]) -> Result<String, serde_json::Error> {
+    let stored: Vec<_> = states
+        .iter()
+        .map(|one| (&one.source, &one.state, &one.detail, one.things, one.read.map(|read| read.0)))
+        .collect();
+    serde_json::to_string(&stored)
 }
 
 pub(super) fn transaction(row: &Row<'_>) -> rusqlite::Result<Transaction> {

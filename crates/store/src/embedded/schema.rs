@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -174,6 +174,10 @@ CREATE INDEX dns_names_until ON dns_names (until_ns);
 const SCHEMA_4: &str = "
 ALTER TABLE segments ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;   -- 1: rows say whether they count
 ALTER TABLE segments ADD COLUMN checksum INTEGER;                     -- CRC-32C of the file
+";
+
+const SCHEMA_5: &str = "
+ALTER TABLE streams ADD COLUMN metadata TEXT NOT NULL DEFAULT '[]';   -- JSON list: source, state, detail, things, read
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -2,7 +2,8 @@
 
 use super::rows::{
     FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, TRANSLATION_COLUMN_COUNT,
-    TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, stream_summary, transaction,
+    TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, metadata_text, stream_summary,
+    transaction,
 };
 use crate::error::StoreError;
 use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
@@ -167,7 +168,9 @@ fn add_report(step: &Step<'_>, report: &BatchReport) -> Result<(), StoreError> {
 fn put_stream(step: &Step<'_>, stream: &StreamSummary) -> Result<(), StoreError> {
     let counts = serde_json::to_string(&stream.counts)
         .map_err(|error| StoreError::Corrupt { what: "a stream's counters", text: error.to_string() })?;
-    let places = vec!["?"; 18].join(", ");
+    let metadata = metadata_text(&stream.metadata)
+        .map_err(|error| StoreError::Corrupt { what: "a stream's sources", text: error.to_string() })?;
+    let places = vec!["?"; 19].join(", ");
     step.prepare_cached(&format!("INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES ({places})"))
         .and_then(|mut put| {
             put.execute(params![
@@ -189,6 +192,7 @@ fn put_stream(step: &Step<'_>, stream: &StreamSummary) -> Result<(), StoreError>
                 stream.source.detail,
                 stream.source.version,
                 counts,
+                metadata,
             ])
         })
         .map(|_| ())

@@ -10,8 +10,8 @@ use weir_model::{
 };
 use weir_store::{
     BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, FactsMax, HistoryRow,
-    HistoryStore, Loss, Lsn, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore, StateView,
-    StreamId, Transaction, TransactionSpan, Translation,
+    HistoryStore, Loss, Lsn, MetadataState, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore,
+    StateView, StreamId, Transaction, TransactionSpan, Translation,
 };
 
 pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
@@ -109,6 +109,13 @@ fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
 
 pub(crate) fn report(sequence: u64, to: i64) -> BatchReport {
     BatchReport {
+        metadata: vec![MetadataState {
+            source: "kubelet".into(),
+            state: "ok".into(),
+            detail: String::new(),
+            things: 3,
+            read: Some(UnixNanos(to)),
+        }],
         stream: StreamId([4; 16]),
         sequence,
         dropped: None,
