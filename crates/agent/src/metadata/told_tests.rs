@@ -215,3 +215,18 @@ fn a_reading_that_is_the_same_moves_the_time_of_the_last_sight() {
     read(&mut told, 30, &[]);
     assert_eq!(news(&mut told), ["a 10.0.0.1 101..200"]);
 }
+
+#[test]
+fn a_reading_is_not_vouched_for_while_some_of_what_it_said_waits_for_a_later_batch() {
+    let mut told = Told::default();
+    let things = |count: usize| -> Vec<Said> {
+        (0..count).map(|number| Said { kind: kind::POD, id: format!("pod-{number}"), ..Said::default() }).collect()
+    };
+    let whole = |count| Ok(Reading::Whole { things: things(count), missing: String::new() });
+    told.take(source::KUBELET, source::KUBELET, &[kind::POD], (10, 11), whole(MAX_FACTS + 1));
+    let read = |told: &Told| told.health().first().map(|source| source.read_unix_ns);
+    assert_eq!(read(&told), Some(0));
+    let share = told.untold();
+    told.durable(share.mark);
+    assert_eq!(read(&told), Some(10));
+}

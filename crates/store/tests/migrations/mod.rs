@@ -10,6 +10,9 @@ use weir_model::UnixNanos;
 use weir_store::embedded::{Embedded, SCHEMA_VERSION, check};
 use weir_store::{Due, HistoryStore as _, Lsn, StateStore as _, TransactionSpan};
 
+/// The schema of the recorded folder.
+const RECORDED: u32 = 3;
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -53,7 +56,7 @@ fn sums(store: &Embedded) -> (u64, u64, u64) {
 #[test]
 fn folders_of_every_older_schema_are_raised_and_keep_everything() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/schema-3");
-    for version in 1..SCHEMA_VERSION {
+    for version in 1..=RECORDED {
         let folder = tempfile::tempdir().unwrap();
         copy(&recorded, folder.path());
         lower(folder.path(), version);
