@@ -69,7 +69,15 @@ impl Answers {
     /// # Errors
     /// When there is no answer.
     pub fn edges(&self) -> Result<Vec<Edge>> {
-        let answer: Answer<Edge> = self.answer(&["edges", "--by", "address", "--since", "1h", "--limit", "1000000"])?;
+        self.edges_by("address")
+    }
+
+    /// Every edge under a grouping.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn edges_by(&self, by: &str) -> Result<Vec<Edge>> {
+        let answer: Answer<Edge> = self.answer(&["edges", "--by", by, "--since", "1h", "--limit", "1000000"])?;
         Ok(answer.items)
     }
 

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let cluster = Cluster::build(&town::plan(args.dnat, families))?;
     let built = begin.elapsed();
     let processes = town::open(&cluster)?;
-    let settings = Settings { interval: "2s".into(), tracer: Vec::new(), agent: Vec::new(), listener };
+    let settings = Settings { interval: "2s".into(), listener, ..Settings::quick()? };
     let weir = cluster.start_weir(settings)?;
     let up = begin.elapsed();
     println!("The cluster was built in {} ms, weir was up after {} ms.\n", built.as_millis(), up.as_millis());

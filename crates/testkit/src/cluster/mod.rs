@@ -35,7 +35,7 @@ pub use place::Place;
 pub use plan::{Dnat, Driver, Families, Kind, Links, Plan, PodPlan, Protocol, ServicePlan, TrafficPolicy};
 pub use pod::Pod;
 pub use service::Service;
-pub use weir::{ClusterWeir, Settings};
+pub use weir::{ClusterWeir, Metadata, Settings};
 
 use addresses::Addresses;
 use anyhow::{Context, Result, ensure};

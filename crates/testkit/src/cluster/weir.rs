@@ -3,6 +3,7 @@
 //! Each tracer sees its own node only: its scope is the node's cgroup. So three tracers on one kernel are three nodes.
 
 use super::gate::Gate;
+use super::kubernetes::{API_PORT, KUBELET_PORT};
 use super::{Cluster, Node, addresses};
 use crate::answers::Answers;
 use crate::process::{Process, binary, until};
@@ -52,8 +53,22 @@ pub struct Settings {
     pub tracer: Vec<String>,
     /// More flags for every agent.
     pub agent: Vec<String>,
+    /// More flags for the server.
+    pub server: Vec<String>,
+    /// Whether the agents read their node's kubelet and the server watches the API server.
+    pub metadata: Metadata,
     /// Where the server is reached from this machine.
     pub listener: TcpListener,
+}
+
+/// What weir knows of the cluster beside what its kernel shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metadata {
+    /// Nothing.
+    #[default]
+    None,
+    /// What kubelets and API server say.
+    Kubernetes,
 }
 
 impl Settings {
@@ -63,7 +78,14 @@ impl Settings {
     /// When no port is free.
     pub fn quick() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("failed to listen on loopback")?;
-        Ok(Self { interval: "1s".into(), tracer: Vec::new(), agent: Vec::new(), listener })
+        Ok(Self {
+            interval: "1s".into(),
+            tracer: Vec::new(),
+            agent: Vec::new(),
+            server: Vec::new(),
+            metadata: Metadata::None,
+            listener,
+        })
     }
 }
 
@@ -85,6 +107,14 @@ impl Cluster {
         command.arg("server").arg("--data").arg(folder.join("server"));
         command.args(["--listen", &HTTP.to_string(), "--agents-listen", &agents_at.to_string()]);
         command.arg("--token-file").arg(&token_file);
+        command.args(&settings.server);
+        // The stand-ins speak plain HTTP, and a token leaves no machine so: they are asked on loopback, where they listen too.
+        let kubernetes_token = folder.join("kubernetes-token");
+        std::fs::write(&kubernetes_token, self.kubernetes_token())?;
+        if settings.metadata == Metadata::Kubernetes {
+            command.args(["--kubernetes", &format!("http://127.0.0.1:{API_PORT}")]);
+            command.arg("--kubernetes-token-file").arg(&kubernetes_token);
+        }
         let place = self.control().beside(&self.cgroup().join("control/weir-server.service"))?;
         let server = place.spawn(logged(command, &folder.join("server.log"))?)?;
         let gate = Gate::open(settings.listener, self.control(), HTTP, &token)?;
@@ -100,6 +130,10 @@ impl Cluster {
             command.args(["--server", &format!("http://{agents_at}"), "--node", &node.plan.name]);
             command.args(["--interval", &settings.interval]).arg("--token-file").arg(&token_file);
             command.args(&settings.agent);
+            if settings.metadata == Metadata::Kubernetes {
+                command.args(["--kubelet", &format!("http://127.0.0.1:{KUBELET_PORT}")]);
+                command.arg("--kubelet-token-file").arg(&kubernetes_token);
+            }
             let agent = node.service("weir-agent")?.spawn(logged(command, &own.join("agent.log"))?)?;
             agents.push((node.plan.name.clone(), agent));
         }
