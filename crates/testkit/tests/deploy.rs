@@ -12,3 +12,5 @@ mod rendered;
 mod schema;
 #[path = "deploy/security.rs"]
 mod security;
+#[path = "deploy/settings.rs"]
+mod settings;
