@@ -51,6 +51,9 @@ pub enum Command {
     /// Checks what this machine allows, which parts run, and says how to mend the rest.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Takes care of a data folder: check, compact, export, backup.
+    #[command(after_help = crate::store::args::STORE_HELP)]
+    Store(crate::store::args::StoreArgs),
     /// Prints the completion script of a shell.
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {

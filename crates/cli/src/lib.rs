@@ -13,4 +13,5 @@ pub mod exit;
 pub mod read;
 pub mod settings;
 pub mod show;
+pub mod store;
 pub mod up;

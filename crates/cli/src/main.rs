@@ -7,7 +7,7 @@ use weir_cli::args::{Cli, Command};
 use weir_cli::exit::{Failure, Verdict, conclude};
 use weir_cli::read::query::Query;
 use weir_cli::read::{self, Question};
-use weir_cli::{doctor, settings, up};
+use weir_cli::{doctor, settings, store, up};
 use weir_wire::api::{ConnectionRow, DnsRow, Edge, MetadataRow, Transaction};
 
 fn main() -> ExitCode {
@@ -19,6 +19,7 @@ fn run(cli: Cli) -> Result<Verdict, Failure> {
     match cli.command {
         Command::Up(args) => up::run(&args),
         Command::Server(args) => serve(*args),
+        Command::Store(args) => store::run(&args),
         Command::Completions { shell } => completions(shell),
         command => answer(command),
     }
@@ -71,7 +72,7 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
                 read::run::<DnsRow>(&args.read, &Question { command: "dns", query: Query::from(&args) }).await
             }
             Command::Doctor(args) => doctor::run(&args).await,
-            Command::Up(_) | Command::Server(_) | Command::Completions { .. } => Ok(Verdict::Done),
+            Command::Up(_) | Command::Server(_) | Command::Store(_) | Command::Completions { .. } => Ok(Verdict::Done),
         }
     })
 }

@@ -28,7 +28,7 @@ fn with_config(mut command: Command, args: &[OsString]) -> Result<Command, Failu
     let wrong = |error: config::ConfigError| Failure::Usage(error.to_string());
     let table = match name {
         "up" | "server" => name,
-        "completions" => return Ok(command),
+        "completions" | "store" => return Ok(command),
         _ => {
             config::with_file(CliTable::command(), "cli", &path).map_err(wrong)?;
             "cli"

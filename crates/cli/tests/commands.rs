@@ -8,9 +8,19 @@ use stand_in::{StandIn, body, command, complete, status, stderr, stdout, weir};
 #[test]
 fn help_says_what_each_command_does_with_examples_and_exit_codes() {
     assert_snapshot!("help", stdout(&weir(&["--help"])));
-    for name in
-        ["up", "server", "status", "edges", "connections", "transactions", "metadata", "dns", "doctor", "completions"]
-    {
+    for name in [
+        "up",
+        "server",
+        "status",
+        "edges",
+        "connections",
+        "transactions",
+        "metadata",
+        "dns",
+        "doctor",
+        "store",
+        "completions",
+    ] {
         let output = weir(&[name, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         let text = stdout(&output);

@@ -8,7 +8,9 @@
 mod apply;
 mod args;
 mod auth;
+pub mod care;
 mod cluster;
+mod compact;
 mod counts;
 mod facts;
 mod http;

@@ -14,6 +14,7 @@ use crate::args::{AgentsAuth, Args, NamedNetwork};
 use crate::auth::agents::{Expected, Gate, ServiceAccounts};
 use crate::auth::{Guard, Token, check_listener};
 use crate::cluster::{self, Cluster};
+use crate::compact;
 use crate::counts::Counts;
 use crate::facts::FactSink;
 use crate::http::{App, router};
@@ -124,6 +125,7 @@ impl Server {
             gate,
         );
         tasks.spawn("agents", serve_agents(agents, service, sessions, shutdown.clone()));
+        tasks.spawn("compaction", compact::run(Arc::clone(&sources), shutdown.clone()));
         let routes = router(App::new(sources, token));
         tasks.spawn("http", async move {
             axum::serve(http, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
@@ -183,12 +185,12 @@ fn gate(
     Ok(Gate::ServiceAccounts(Box::new(accounts)))
 }
 
-struct Opened {
-    applier: Applier,
-    sources: Arc<Sources>,
+pub(crate) struct Opened {
+    pub(crate) applier: Applier,
+    pub(crate) sources: Arc<Sources>,
 }
 
-fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Result<Opened> {
+pub(crate) fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Result<Opened> {
     let failed = |error: StoreError| anyhow::anyhow!("failed to {error}");
     let store = Arc::new(Embedded::open(&args.data).map_err(failed)?);
     let watermark = store.watermark().map_err(failed)?;

@@ -245,7 +245,7 @@ impl InsertIfNew for HashMap<ConnectionId, Subject> {
 ///
 /// `ends`: the client's address and the server's; `began`: when the client's address was whose it was; `at`: the end of
 /// the record.
-fn client_covered(
+pub(crate) fn client_covered(
     inventory: &Inventory,
     covered: &Covered,
     node: &str,
