@@ -1,5 +1,7 @@
 //! What a kubelet says of the node reaches the server with the polls, and nothing of it holds the polls up.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -174,8 +176,8 @@ fn what_vanished_while_no_agent_ran_is_ended_when_it_was_seen_last() {
     let agent = start(folder.path(), &ingest, &kubelet, &[]);
     let ended = until("the pod is ended", || {
         let held = ingest.held();
-        let later = held.batches.values().skip(before).flat_map(|batch| batch.metadata.iter());
-        later.filter(|fact| fact.source == "kubelet" && fact.id == POD && fact.to_unix_ns != 0).next_back().cloned()
+        let mut later = held.batches.values().skip(before).flat_map(|batch| batch.metadata.iter());
+        later.rfind(|fact| fact.source == "kubelet" && fact.id == POD && fact.to_unix_ns != 0).cloned()
     });
     assert!(ended.to_unix_ns >= seen, "it was seen then");
     assert_eq!((ended.name.as_str(), ended.addresses.len()), ("client", 1), "under the key that it was told by");

@@ -1,6 +1,8 @@
 //! Promise: an answer names ends and Services as they were when the connection began, says how sure that is, and names
 //! on the next answer what late metadata tells.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 #[cfg(test)]
 mod support;
 

@@ -110,7 +110,8 @@ struct Container<'a> {
 struct Port<'a> {
     #[serde(borrow)]
     name: Text<'a>,
-    container_port: u16,
+    #[serde(rename = "containerPort")]
+    number: u16,
     #[serde(borrow)]
     protocol: Text<'a>,
 }
@@ -401,7 +402,7 @@ fn ports(container: &Container<'_>) -> String {
         let name = port.name.as_deref().filter(|name| !name.is_empty());
         let name = name.map(|name| format!("{name}:")).unwrap_or_default();
         let protocol = port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase();
-        format!("{name}{}/{protocol}", port.container_port)
+        format!("{name}{}/{protocol}", port.number)
     });
     ports.collect::<Vec<_>>().join(",")
 }

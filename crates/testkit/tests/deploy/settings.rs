@@ -112,7 +112,8 @@ fn ports_probes_and_sockets_are_where_the_programs_serve_them() -> Result<()> {
         ensure!(collects.spool == prepares.spool && prepares.prepare_spool.is_some());
         let group = prepares.prepare_spool.map(|group| group.to_string());
         ensure!(
-            traces.socket_group == group && node["securityContext"]["fsGroup"].to_string() == group.unwrap_or_default()
+            traces.socket_group == group
+                && node["securityContext"]["fsGroup"].as_u64().map(|id| id.to_string()) == group
         );
         ensure!(ports(agent).eq([("metrics", u64::from(collects.metrics_listen.port()))]), "{}", variant.name);
         let is_on_loopback = list(&agent["ports"]).iter().all(|port| port["hostIP"] == "127.0.0.1");
