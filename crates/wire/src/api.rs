@@ -294,9 +294,9 @@ pub struct DnsRow {
 /// A part's state: a node's agent and source, or the server's store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusRow {
-    /// `server`, `store`, `inventory`, `watch` (of a kind of Kubernetes' objects) or `node`.
+    /// `server`, `store`, `inventory`, `watch` (of a kind of Kubernetes' objects), `node` or `metadata` (a node's source of it).
     pub kind: String,
-    /// The node's name, what is watched, or the server's.
+    /// The node's name, what is watched, `NODE/SOURCE`, or the server's.
     pub name: String,
     /// `healthy`, `degraded` or `unhealthy`.
     pub health: String,
