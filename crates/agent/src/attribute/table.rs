@@ -4,8 +4,8 @@
 //! vanished without a closed row by `VANISHED_FOR`. What a bound costs is counted.
 //!
 //! Counters without a cookie are the tuple's, and tuples are used again. One that was forgotten and comes back begins at
-//! a later generation ([`tuple_generation`]). The 2019 tracer sums up a tuple's connections within an interval and shows
-//! the last one alone afterwards; what of that was counted already, its `last_*` tell ([`counted_anew`]).
+//! a later generation (`tuple_generation`). The 2019 tracer sums up a tuple's connections within an interval and shows
+//! the last one alone afterwards; what of that was counted already, its `last_*` tell (`counted_anew`).
 
 mod sums;
 

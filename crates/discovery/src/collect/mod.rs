@@ -2,7 +2,7 @@
 //!
 //! An entry `KIND.NAME=JSONPATH` gives things of KIND an attribute NAME with what the path selects in the JSON object
 //! by which a source describes such a thing: a field, a label, an annotation. Paths are RFC 9535's, or kubectl's
-//! (`{.metadata.labels.team}`, see [`kubectl`]). A wrong entry is refused at start, with the place and the reason;
+//! (`{.metadata.labels.team}`, see `kubectl`). A wrong entry is refused at start, with the place and the reason;
 //! a path that selects nothing in one object gives that thing no such attribute.
 //!
 //! The object of a kind is the one of the Kubernetes API where there is one (pod, service, node, ...). A container's

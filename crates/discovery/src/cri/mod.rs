@@ -8,9 +8,9 @@
 //! ```
 //!
 //! - [`client`]: the calls, each with a deadline, and their failures in words.
-//! - [`known`]: what is known of each sandbox and container, and what is still to be asked. Pure.
-//! - [`say`]: what of it is said. Pure.
-//! - [`info`]: the process id in what the runtime says beyond the interface. Pure.
+//! - `known`: what is known of each sandbox and container, and what is still to be asked. Pure.
+//! - `say`: what of it is said. Pure.
+//! - `info`: the process id in what the runtime says beyond the interface. Pure.
 //!
 //! The socket of a runtime means root on its machine; the agent asks nothing that changes anything, but nobody can
 //! hold it to that.

@@ -10,9 +10,9 @@
 //! network; the list shows none of that. So what is known holds as long as the stream of events does: while it is
 //! broken every container is inspected in every reading.
 //!
-//! - [`answer`]: the parts of the API's answers that are used. Pure.
-//! - [`known`]: what is known of each container, what is to be inspected, and what is said. Pure.
-//! - [`client`]: the calls and their failures in words.
+//! - `answer`: the parts of the API's answers that are used. Pure.
+//! - `known`: what is known of each container, what is to be inspected, and what is said. Pure.
+//! - `client`: the calls and their failures in words.
 //!
 //! Only the paths without a version are asked: every engine answers them, and the fields that are used have meant the
 //! same since version 1.21 of the API.
