@@ -1,5 +1,5 @@
-//! The promise: every edge of a cluster by pod, workload, Service, namespace and node, as kubelets and API server say who is
-//! who, with a Service's traffic once and how sure each name is.
+//! The promise: every edge of a cluster by pod, workload, Service, namespace, node and zone, as kubelets and API server
+//! say who is who, with a Service's traffic once and how sure each name is.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -97,7 +97,7 @@ fn every_edge_has_the_names_that_kubernetes_gives_and_a_service_is_counted_once(
             Ok(true)
         })?;
     }
-    for by in ["namespace", "node", "service"] {
+    for by in ["namespace", "node", "zone", "service"] {
         let edges = weir.edges_by(by)?;
         let here: Vec<&Edge> = edges.iter().filter(|edge| edge.port == 8080).collect();
         let sent: u64 = here.iter().map(|edge| edge.sent_bytes).sum();
@@ -107,6 +107,11 @@ fn every_edge_has_the_names_that_kubernetes_gives_and_a_service_is_counted_once(
             let is_right = match by {
                 "namespace" => client.kind == "namespace" && client.name == "shop",
                 "node" => nodes.contains(&client.name.as_str()) && edge.server.name == "node1",
+                "zone" => {
+                    client.kind == "zone"
+                        && ["zone-a", "zone-b"].contains(&client.name.as_str())
+                        && (edge.server.kind.as_str(), edge.server.name.as_str()) == ("zone", "zone-a")
+                }
                 _ => edge.service.is_none() || edge.server.kind == "service",
             };
             ensure!(is_right && edge.certainty == "known", "{by}: {edge:#?}");

@@ -3,7 +3,7 @@
 //! Each tracer sees its own node only: its scope is the node's cgroup. So three tracers on one kernel are three nodes.
 
 use super::gate::Gate;
-use super::kubernetes::{API_PORT, KUBELET_PORT};
+use super::kubernetes::{API_PORT, KUBELET_READ_ONLY_PORT};
 use super::{Cluster, Node, addresses};
 use crate::answers::Answers;
 use crate::process::{Process, binary, until};
@@ -131,8 +131,8 @@ impl Cluster {
             command.args(["--interval", &settings.interval]).arg("--token-file").arg(&token_file);
             command.args(&settings.agent);
             if settings.metadata == Metadata::Kubernetes {
-                command.args(["--kubelet", &format!("http://127.0.0.1:{KUBELET_PORT}")]);
-                command.arg("--kubelet-token-file").arg(&kubernetes_token);
+                // A token is shown over TLS only: these kubelets are read by the port that asks for none.
+                command.args(["--kubelet", &format!("http://127.0.0.1:{KUBELET_READ_ONLY_PORT}")]);
             }
             let agent = node.service("weir-agent")?.spawn(logged(command, &own.join("agent.log"))?)?;
             agents.push((node.plan.name.clone(), agent));

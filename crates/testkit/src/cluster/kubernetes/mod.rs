@@ -1,9 +1,9 @@
 //! Stand-ins for the API server and the kubelets: they serve exactly what belongs to the cluster and follow its changes.
 //!
 //! HTTP with a bearer token: the API server on the control namespace's port 6443 (in the cluster the Service
-//! `default/kubernetes`), a kubelet on each node's port 10250. [`ApiServer`] is the same API server by itself, on
-//! loopback and with TLS where it is wanted, with the faults of real ones ([`faults`]). Not there: writes (but
-//! TokenReview), protobuf, discovery, label selectors.
+//! `default/kubernetes`), a kubelet on each node's port 10250, and on its read-only port 10255 without a token.
+//! [`ApiServer`] is the same API server by itself, on loopback and with TLS where it is wanted, with the faults of real
+//! ones ([`faults`]). Not there: writes (but TokenReview), protobuf, discovery, label selectors.
 
 mod api;
 mod api_server;
@@ -23,7 +23,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use objects::POD;
 use serde_json::json;
@@ -34,6 +34,8 @@ use std::sync::Arc;
 pub const API_PORT: u16 = 6443;
 /// A kubelet's port.
 pub const KUBELET_PORT: u16 = 10_250;
+/// A kubelet's read-only port, which asks nobody who they are.
+pub const KUBELET_READ_ONLY_PORT: u16 = 10_255;
 
 /// The running stand-ins.
 #[derive(Debug)]
@@ -56,8 +58,10 @@ impl Kubernetes {
         let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let mut servers = vec![Serving::start(listen(control, any(API_PORT))?, None, api::router(&shared))?];
         for node in nodes {
-            let kubelet = kubelet(&shared, &node.plan.name);
-            servers.push(Serving::start(listen(node.place(), any(KUBELET_PORT))?, None, kubelet)?);
+            let open = kubelet(&shared, &node.plan.name);
+            let closed = open.clone().layer(from_fn_with_state(shared.clone(), refuse));
+            servers.push(Serving::start(listen(node.place(), any(KUBELET_PORT))?, None, closed)?);
+            servers.push(Serving::start(listen(node.place(), any(KUBELET_READ_ONLY_PORT))?, None, open)?);
         }
         Ok(Self { shared, _servers: servers })
     }
@@ -85,15 +89,13 @@ fn kubelet(shared: &Shared, node: &str) -> Router {
         let own = registry.list(POD).filter(|pod| pod["spec"]["nodeName"] == *kubelet.node);
         axum::Json(list(POD, &json!({}), own))
     };
-    let refuse = |State(kubelet): State<Kubelet>, request: Request, next: Next| async move {
-        if is_known(&kubelet.shared, &request) {
-            return next.run(request).await;
-        }
-        (StatusCode::UNAUTHORIZED, "Unauthorized").into_response()
-    };
-    Router::new()
-        .route("/pods", get(pods))
-        .route("/healthz", get(|| async { "ok" }))
-        .layer(from_fn_with_state(kubelet.clone(), refuse))
-        .with_state(kubelet)
+    Router::new().route("/pods", get(pods)).route("/healthz", get(|| async { "ok" })).with_state(kubelet)
+}
+
+/// Lets only those through who show the token.
+async fn refuse(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    if is_known(&shared, &request) {
+        return next.run(request).await;
+    }
+    (StatusCode::UNAUTHORIZED, "Unauthorized").into_response()
 }
