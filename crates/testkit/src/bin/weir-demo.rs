@@ -5,7 +5,7 @@ use clap::Parser;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
-use weir_testkit::cluster::{Cluster, ClusterWeir, Dnat, Families, Settings};
+use weir_testkit::cluster::{Cluster, ClusterWeir, Dnat, Families, Metadata, Settings};
 use weir_testkit::shop::town;
 
 /// Builds a three-node cluster of network namespaces on this machine, lets a small shop run in it, and shows with weir
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let cluster = Cluster::build(&town::plan(args.dnat, families))?;
     let built = begin.elapsed();
     let processes = town::open(&cluster)?;
-    let settings = Settings { interval: "2s".into(), listener, ..Settings::quick()? };
+    let settings = Settings { interval: "2s".into(), listener, metadata: Metadata::Kubernetes, ..Settings::quick()? };
     let weir = cluster.start_weir(settings)?;
     let up = begin.elapsed();
     println!("The cluster was built in {} ms, weir was up after {} ms.\n", built.as_millis(), up.as_millis());
