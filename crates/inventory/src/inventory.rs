@@ -46,7 +46,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use strings::{Strings, Symbol};
 use things::{Kind, NONE, Saying, Things};
-use weir_model::{Fact, Protocol, UnixNanos, fact::attribute};
+use weir_model::{
+    Fact, Protocol, UnixNanos,
+    fact::{attribute, kind},
+};
 
 /// How much is kept. What is beyond is refused and counted.
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +191,10 @@ impl Inventory {
 
     /// Takes a fact in. The newest saying of a key stands, by content where two were said at once.
     pub fn learn(&mut self, fact: &Fact) {
+        // How far the server's own watch knows names nobody.
+        if fact.kind == kind::WATCH {
+            return;
+        }
         let Some(kind) = Kind::parse(&fact.kind).filter(|_| !fact.id.is_empty()) else {
             self.refused.unreadable += 1;
             return;
