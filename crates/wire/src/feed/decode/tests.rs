@@ -78,7 +78,7 @@ fn what_is_not_the_feed_is_told_with_what_and_where() {
         ("", "breaks off at byte 0, before it began"),
         ("<html>", "it does not begin with `{` at byte 0"),
         ("{}", "it has no `connections` at byte 2"),
-        (r#"{"conns":[]}"#, "it has no `connections`"),
+        (r#"{"conns":[]}"#, "the reply is system-probe's: it has `conns`"),
         (r#"{"connections":{}}"#, "`connections` is not a list at byte 15"),
         (r#"{"connections":[5]}"#, "a row is expected at byte 16"),
         (r#"{"connections":[{}"#, "breaks off at byte 18, between two rows"),
