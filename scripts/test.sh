@@ -34,6 +34,10 @@ read -r passed failed ignored < <(awk '
   END { print p + 0, f + 0, g + 0 }' "$log")
 skipped=$(grep -c '^SKIP ' "$log")
 printf '\n'
+# Again at the end, where a long log is cut off last: what failed said so thousands of lines before.
+if [ "$status" -ne 0 ]; then
+  awk '/^failures:$/ { on = 1; printed = 0 } on && printed++ < 120 { print substr($0, 1, 2000) } /^test result:/ { on = 0 }' "$log"
+fi
 if [ "$skipped" -gt 0 ]; then
   echo 'Skipped here:'
   grep '^SKIP ' "$log" | sed 's/^SKIP /  /'
