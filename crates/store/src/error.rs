@@ -55,6 +55,37 @@ pub enum StoreError {
         /// Why not.
         text: String,
     },
+    /// Another server owns the shared state.
+    #[error("own {place}: {holder} owns it; stop that server, or give this one a place of its own")]
+    Owned {
+        /// Where the shared state is.
+        place: String,
+        /// Who owns it.
+        holder: String,
+    },
+    /// This process owned the shared state and does not any more.
+    #[error(
+        "write to {place}: this server was silent for longer than its lease, and {holder} owns it now; stop one of them"
+    )]
+    Lost {
+        /// Where the shared state is.
+        place: String,
+        /// Who owns it.
+        holder: String,
+    },
+    /// A shared state could not be read or written.
+    #[error("{action} {place}: {text}")]
+    Remote {
+        /// What was tried: `read`, `write`, ...
+        action: &'static str,
+        /// Where.
+        place: String,
+        /// Why not, and how to mend it.
+        text: String,
+    },
+    /// No failure: a visitor wants no more rows.
+    #[error("read on: enough was read")]
+    Enough,
     /// A stored value is not what its format says.
     #[error("read {what}: {text}; run `weir store check`")]
     Corrupt {
@@ -78,6 +109,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// [`StoreError::Enough`] is no error; every other one stays one.
+    pub(crate) fn enough(self) -> Result<(), Self> {
+        if matches!(self, Self::Enough) { Ok(()) } else { Err(self) }
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }

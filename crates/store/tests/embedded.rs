@@ -11,6 +11,37 @@ mod full_disk;
 #[cfg(test)]
 mod migrations;
 
+#[cfg(test)]
+mod place {
+    use crate::contract::shared::Place;
+    use std::sync::Arc;
+    use weir_store::StoreError;
+    use weir_store::embedded::Embedded;
+    use weir_store::shared::SharedState;
+
+    impl Place for tempfile::TempDir {
+        fn open(&self) -> Result<Arc<dyn SharedState>, StoreError> {
+            Ok(Arc::new(Embedded::open(self.path())?))
+        }
+
+        fn raise_format(&self) {
+            std::fs::write(self.path().join("VERSION"), "weir-data 2\n").unwrap();
+        }
+
+        fn open_with_wrong_credentials(&self) -> Option<Result<Arc<dyn SharedState>, StoreError>> {
+            None
+        }
+
+        fn row_bytes_max(&self) -> Option<usize> {
+            None
+        }
+
+        fn many(&self) -> u64 {
+            12_000
+        }
+    }
+}
+
 use contract::row;
 use weir_model::UnixNanos;
 use weir_store::embedded::Embedded;
@@ -25,6 +56,11 @@ fn id(first: u64, last: u64) -> SegmentId {
 fn it_keeps_the_contract_of_state() {
     let folder = tempfile::tempdir().unwrap();
     contract::state(|| Embedded::open(folder.path()).unwrap());
+}
+
+#[test]
+fn it_keeps_the_contract_of_shared_state() {
+    contract::shared::shared(|| tempfile::tempdir().unwrap());
 }
 
 #[test]

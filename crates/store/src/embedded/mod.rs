@@ -41,6 +41,7 @@ mod room;
 mod rows;
 mod schema;
 mod segment;
+mod shared;
 mod totals;
 mod writing;
 
@@ -129,7 +130,7 @@ impl StateStore for Embedded {
     }
 
     fn retain(&self, retention: &Retention) -> Result<Removed, StoreError> {
-        writing::retain(&mut self.writer(), retention)
+        writing::retain(&mut self.writer(), retention, None)
     }
 
     fn view(&self) -> Result<Box<dyn StateView + '_>, StoreError> {

@@ -314,7 +314,7 @@ fn certainty_of(number: i64) -> Option<Certainty> {
         .find(|certainty| *certainty as i64 == number)
 }
 
-fn end(row: &Row<'_>, column: usize) -> rusqlite::Result<SocketAddr> {
+pub(super) fn end(row: &Row<'_>, column: usize) -> rusqlite::Result<SocketAddr> {
     Ok(SocketAddr::new(address_from_bytes(row.get(column)?), row.get(column + 1)?))
 }
 

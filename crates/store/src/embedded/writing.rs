@@ -5,11 +5,14 @@ use super::rows::{
     TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, metadata_text, stream_summary,
     transaction,
 };
+use super::shared::{TRANSACTION_ROW, fact_row, transaction_row};
 use crate::error::StoreError;
 use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
+use crate::shared::Forgotten;
 use crate::state::{FactsMax, Removed, Retention, StateChanges};
 use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
 use std::collections::BTreeMap;
+use weir_model::connection::address_bytes;
 
 pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Result<(), StoreError> {
     let step = begin(connection)?;
@@ -199,16 +202,25 @@ fn put_stream(step: &Step<'_>, stream: &StreamSummary) -> Result<(), StoreError>
         .map_err(StoreError::sql("store a batch's report"))
 }
 
-pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Result<Removed, StoreError> {
+/// Told the rows that leave, before they have.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&Forgotten) -> Result<(), StoreError>;
+
+pub(super) fn retain(
+    connection: &mut Connection,
+    retention: &Retention,
+    tell: Option<Tell<'_>>,
+) -> Result<Removed, StoreError> {
     let sql = || StoreError::sql("forget what is past its time");
     let step = begin(connection)?;
+    let mut left = Forgotten::default();
     let mut removed = Removed {
-        transactions_expired: step
-            .execute("DELETE FROM transactions WHERE closed < ?1", [retention.now.plus(-retention.closed_ns).0])
-            .map_err(sql())? as u64,
-        facts_expired: step
-            .execute("DELETE FROM metadata WHERE valid_to < ?1", [retention.now.plus(-retention.facts_ns).0])
-            .map_err(sql())? as u64,
+        transactions_expired: delete_transactions(
+            &step,
+            "closed < ?1",
+            retention.now.plus(-retention.closed_ns).0,
+            &mut left,
+        )?,
+        facts_expired: delete_facts(&step, "valid_to < ?1", retention.now.plus(-retention.facts_ns).0, &mut left)?,
         ..Removed::default()
     };
     let seen_before = retention.now.plus(retention.translations_ns.saturating_neg()).0;
@@ -218,14 +230,12 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
     step.execute("UPDATE coverage SET from_ns = ?1 WHERE from_ns < ?1", [horizon]).map_err(sql())?;
     join_coverage(&step, retention.now.plus(-retention.join_coverage_ns).0)?;
     step.execute("DELETE FROM losses WHERE to_ns < ?1", [horizon]).map_err(sql())?;
-    removed.transactions_evicted = evict(
-        &step,
-        "transactions",
-        retention.transactions_max,
-        "DELETE FROM transactions WHERE id IN
-         (SELECT id FROM transactions ORDER BY closed IS NULL, closed, last LIMIT ?1)",
-    )?;
-    removed.facts_evicted = evict_facts(&step, retention.facts_max)?;
+    let beyond = beyond(&step, "transactions", retention.transactions_max)?;
+    if beyond > 0 {
+        let oldest = "id IN (SELECT id FROM transactions ORDER BY closed IS NULL, closed, last LIMIT ?1)";
+        removed.transactions_evicted = delete_transactions(&step, oldest, beyond as i64, &mut left)?;
+    }
+    removed.facts_evicted = evict_facts(&step, retention.facts_max, &mut left)?;
     removed.dns_evicted = super::dns::retain(&step, retention)?;
     removed.translations_evicted = evict(
         &step,
@@ -245,12 +255,40 @@ pub(super) fn retain(connection: &mut Connection, retention: &Retention) -> Resu
     ] {
         add_to_counter(&step, name, count)?;
     }
+    if let Some(tell) = tell
+        && !left.is_empty()
+    {
+        tell(&left)?;
+    }
     step.commit().map_err(sql())?;
     Ok(removed)
 }
 
-fn evict_facts(step: &Step<'_>, caps: FactsMax) -> Result<u64, StoreError> {
-    let sql = || StoreError::sql("forget facts beyond the caps");
+fn delete_transactions(step: &Step<'_>, wanted: &str, parameter: i64, left: &mut Forgotten) -> Result<u64, StoreError> {
+    let sql = || StoreError::sql("forget transactions");
+    let before = left.transactions.len();
+    let mut delete = step
+        .prepare_cached(&format!("DELETE FROM transactions WHERE {wanted} RETURNING {TRANSACTION_ROW}"))
+        .map_err(sql())?;
+    for row in delete.query_map([parameter], transaction_row).map_err(sql())? {
+        left.transactions.push(row.map_err(sql())?);
+    }
+    Ok((left.transactions.len() - before) as u64)
+}
+
+fn delete_facts(step: &Step<'_>, wanted: &str, parameter: i64, left: &mut Forgotten) -> Result<u64, StoreError> {
+    let sql = || StoreError::sql("forget facts");
+    let before = left.facts.len();
+    let mut delete =
+        step.prepare_cached(&format!("DELETE FROM metadata WHERE {wanted} RETURNING {FACT_COLUMNS}")).map_err(sql())?;
+    for row in delete.query_map([parameter], fact_row).map_err(sql())? {
+        left.facts.push(row.map_err(sql())?);
+    }
+    Ok((left.facts.len() - before) as u64)
+}
+
+fn evict_facts(step: &Step<'_>, caps: FactsMax, left: &mut Forgotten) -> Result<u64, StoreError> {
+    let sql = || StoreError::sql("forget what is past its time");
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     {
         let mut count = step.prepare_cached("SELECT kind, count(*) FROM metadata GROUP BY kind").map_err(sql())?;
@@ -260,15 +298,13 @@ fn evict_facts(step: &Step<'_>, caps: FactsMax) -> Result<u64, StoreError> {
         }
     }
     // The kinds with a cap are the program's own words, so they may stand in the statement.
-    let delete = |wanted: &str, beyond: u64| {
-        step.prepare_cached(&format!(
-            "DELETE FROM metadata WHERE (node, source, kind, id, valid_from) IN
+    let mut delete = |wanted: &str, beyond: u64| {
+        let oldest = format!(
+            "(node, source, kind, id, valid_from) IN
              (SELECT node, source, kind, id, valid_from FROM metadata WHERE {wanted}
               ORDER BY valid_to IS NULL, valid_to, said LIMIT ?1)"
-        ))
-        .and_then(|mut delete| delete.execute([beyond as i64]))
-        .map(|removed| removed as u64)
-        .map_err(sql())
+        );
+        delete_facts(step, &oldest, beyond as i64, left)
     };
     let mut evicted = 0;
     for (kind, max) in caps.by_kind {
@@ -285,6 +321,60 @@ fn evict_facts(step: &Step<'_>, caps: FactsMax) -> Result<u64, StoreError> {
         evicted += delete(&format!("kind NOT IN ({})", named.join(", ")), beyond)?;
     }
     Ok(evicted)
+}
+
+/// Removes these rows.
+pub(super) fn forget(connection: &mut Connection, rows: &Forgotten) -> Result<(), StoreError> {
+    let sql = || StoreError::sql("forget rows");
+    let step = begin(connection)?;
+    for row in &rows.transactions {
+        let (local, remote) = (row.tuple.local, row.tuple.remote);
+        step.prepare_cached(
+            "DELETE FROM transactions WHERE id = ?1 AND local_ip = ?2 AND local_port = ?3 AND remote_ip = ?4
+             AND remote_port = ?5",
+        )
+        .and_then(|mut delete| {
+            delete.execute(params![
+                row.id.0,
+                address_bytes(local.ip()),
+                local.port(),
+                address_bytes(remote.ip()),
+                remote.port()
+            ])
+        })
+        .map_err(sql())?;
+    }
+    for row in &rows.facts {
+        step.prepare_cached(
+            "DELETE FROM metadata WHERE node = ?1 AND source = ?2 AND kind = ?3 AND id = ?4 AND valid_from = ?5
+             AND coalesce(json_extract(addresses, '$[0]'), '') = ?6",
+        )
+        .and_then(|mut delete| {
+            delete.execute(params![row.node.0, row.source, row.kind, row.id, row.from.0, row.address])
+        })
+        .map_err(sql())?;
+    }
+    step.commit().map_err(sql())
+}
+
+/// Raises counters to at least these values.
+pub(super) fn raise_counters(connection: &mut Connection, counters: &BTreeMap<String, u64>) -> Result<(), StoreError> {
+    let step = begin(connection)?;
+    for (name, value) in counters {
+        step.execute(
+            "INSERT INTO counters VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+            params![name, *value as i64],
+        )
+        .map_err(StoreError::sql("count"))?;
+    }
+    step.commit().map_err(StoreError::sql("count"))
+}
+
+/// Adds to one counter.
+pub(super) fn count(connection: &mut Connection, name: &str, count: u64) -> Result<(), StoreError> {
+    let step = begin(connection)?;
+    add_to_counter(&step, name, count)?;
+    step.commit().map_err(StoreError::sql("count"))
 }
 
 /// A poll a second for a week would be 600,000 rows a node; joined, a node without gaps has one, and what is recent.
@@ -323,13 +413,19 @@ fn join_coverage(step: &Step<'_>, before: i64) -> Result<(), StoreError> {
 }
 
 pub(super) fn evict(step: &Step<'_>, table: &str, rows_max: u64, delete: &str) -> Result<u64, StoreError> {
-    let sql = || StoreError::sql("forget what is beyond the cap");
-    let rows: i64 = step.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).map_err(sql())?;
-    let beyond = (rows as u64).saturating_sub(rows_max);
+    let beyond = beyond(step, table, rows_max)?;
     if beyond == 0 {
         return Ok(0);
     }
-    step.execute(delete, [beyond as i64]).map(|removed| removed as u64).map_err(sql())
+    step.execute(delete, [beyond as i64])
+        .map(|removed| removed as u64)
+        .map_err(StoreError::sql("forget what is beyond the cap"))
+}
+
+fn beyond(step: &Step<'_>, table: &str, rows_max: u64) -> Result<u64, StoreError> {
+    step.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
+        .map(|rows| (rows as u64).saturating_sub(rows_max))
+        .map_err(StoreError::sql("forget what is beyond the cap"))
 }
 
 pub(super) fn add_to_counter(step: &Step<'_>, name: &str, count: u64) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! The contract: what every backend promises. A backend's test calls [`state`] and [`history`] with a way to open it.
 
 pub(crate) mod compaction;
+pub(crate) mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
