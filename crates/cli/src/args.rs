@@ -4,6 +4,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Who talks to whom on this machine or cluster, how much, how well, and what changed.
 #[derive(Debug, Parser)]
@@ -153,6 +154,9 @@ pub struct ServerArgs {
     /// A file with the server's token, sent as `Authorization: Bearer`.
     #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// How long to wait for an answer: one over weeks, or of a million rows, takes a while.
+    #[arg(long, env = "WEIR_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
 }
 
 /// What every reading command takes; the keys of the config file's `[cli]` table.
@@ -392,7 +396,7 @@ pub struct UpArgs {
     pub feed: Option<Feed>,
     /// How often the tracer is polled.
     #[arg(long, env = "WEIR_INTERVAL", default_value = "10s", value_name = "DURATION", value_parser = interval)]
-    pub interval: std::time::Duration,
+    pub interval: Duration,
     /// Where the HTTP API and the page listen; port 0 takes a free one.
     #[arg(long, env = "WEIR_LISTEN", default_value = "127.0.0.1:7780", value_name = "ADDR")]
     pub listen: std::net::SocketAddr,
@@ -428,10 +432,10 @@ pub struct UpArgs {
     pub config: Option<PathBuf>,
 }
 
-fn interval(text: &str) -> Result<std::time::Duration, String> {
+fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 10s"))?;
     // As the agent has it: a tracer forgets a client after two minutes.
-    if interval < std::time::Duration::from_millis(10) || interval > std::time::Duration::from_secs(60) {
+    if interval < Duration::from_millis(10) || interval > Duration::from_secs(60) {
         return Err("it must lie between 10ms and 60s".to_owned());
     }
     Ok(interval)

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 /// A server on the same machine or network accepts within milliseconds, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// From request to the body's last byte: a query over weeks of history takes seconds.
+/// From request to the body's last byte, where nobody says otherwise.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// About 500,000 transactions of 500 bytes; beyond it `--limit` or a filter is the right tool.
@@ -48,7 +48,7 @@ pub enum ClientError {
         reason: String,
     },
     /// It takes too long.
-    #[error("no answer from {target} within {} s", .after.as_secs())]
+    #[error("no answer from {target} within {}", humantime::format_duration(*.after))]
     Timeout {
         /// Where.
         target: String,
@@ -149,7 +149,7 @@ impl Client {
         Ok(self)
     }
 
-    /// The same client with less patience.
+    /// The same client with another patience, from request to the body's last byte.
     #[must_use]
     pub fn within(mut self, total: Duration) -> Self {
         self.total_timeout = total;

@@ -37,7 +37,8 @@ impl Answers {
     /// When it cannot be started.
     pub fn weir(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary("weir")?);
-        command.args(args).args(["--server", &self.url()]);
+        // A debug build on a busy machine takes its time for tens of thousands of rows.
+        command.args(args).args(["--server", &self.url(), "--timeout", "2m"]);
         Ok(command.output()?)
     }
 

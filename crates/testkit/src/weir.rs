@@ -116,11 +116,17 @@ impl Weir {
     /// `kill -9` of a part; waits until its pid is another one.
     ///
     /// # Errors
-    /// When it does not run, or is not started again within 30 s.
+    /// When it does not run, or is not started again within a minute.
     pub fn kill(&self, part: &str) -> Result<()> {
-        let before = self.pid(part)?;
+        let mut before = None;
+        // It may have ended by itself, and be about to start again.
+        until(Duration::from_secs(60), || {
+            before = Some(self.pid(part)?);
+            Ok(true)
+        })?;
+        let before = before.context("a pid")?;
         kill(before, Signal::SIGKILL)?;
-        until(Duration::from_secs(30), || Ok(self.pid(part).is_ok_and(|pid| pid != before)))
+        until(Duration::from_secs(60), || Ok(self.pid(part).is_ok_and(|pid| pid != before)))
             .with_context(|| format!("{part} was not started again"))
     }
 

@@ -51,7 +51,7 @@ fn killing_any_part_at_any_time_loses_no_byte_and_counts_none_twice() -> Result<
     }
     stage.end(churn)?;
 
-    until(Duration::from_secs(60), || {
+    until(Duration::from_secs(180), || {
         let differ = transactions_differ(stage.truth(), &weir.transactions()?);
         ensure!(differ.is_empty(), "seed {seed}: transactions differ from the truth:\n{differ}");
         let differ = edges_differ(stage.truth(), &weir.edges()?);
@@ -81,7 +81,7 @@ fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Resu
     let sent = |weir: &Weir| -> Result<u64> {
         Ok(weir.edges()?.iter().filter(|edge| edge.port == server.port()).map(|edge| edge.sent_bytes).sum())
     };
-    until(Duration::from_secs(20), || Ok(sent(&weir)? == 5000))?;
+    until(Duration::from_secs(60), || Ok(sent(&weir)? == 5000))?;
 
     // Stopped first, or it would replace its keeper before it is killed itself.
     let tracer = weir.pid("tracer")?;
@@ -89,7 +89,7 @@ fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Resu
     kill(keeper_of(tracer)?, Signal::SIGKILL)?;
     weir.kill("tracer")?;
     held.step()?;
-    until(Duration::from_secs(30), || {
+    until(Duration::from_secs(60), || {
         ensure!(sent(&weir)? == 10_000, "{} bytes", sent(&weir)?);
         let status = weir.status()?;
         let told = status.completeness.losses.iter().any(|loss| loss.reason == "tracer_restarted");
@@ -98,7 +98,7 @@ fn a_tracer_killed_with_its_keeper_is_a_told_gap_that_live_tcp_bridges() -> Resu
         Ok(true)
     })?;
     stage.end(held)?;
-    until(Duration::from_secs(20), || {
+    until(Duration::from_secs(60), || {
         let differ = transactions_differ(stage.truth(), &weir.transactions()?);
         ensure!(differ.is_empty(), "transactions differ from the truth:\n{differ}");
         Ok(true)

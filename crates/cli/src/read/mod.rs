@@ -47,7 +47,8 @@ pub async fn run<R: Row>(read: &ReadArgs, question: &Question) -> Result<Verdict
 /// [`Failure::Usage`] for an address that is none, or a token that cannot be read.
 pub fn client(server: &ServerArgs) -> Result<Client, Failure> {
     let client = Client::to_url(&server.server).and_then(|client| client.with_token_file(server.token_file.as_deref()));
-    client.map_err(|error| Failure::Usage(error.to_string()))
+    let client = client.map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(client.within(server.timeout))
 }
 
 /// The body of the API's answer.
@@ -76,7 +77,11 @@ pub fn explain(error: ClientError, client: &Client) -> Failure {
         ClientError::Refused { status: 404, ref target, .. } => Failure::Failed(anyhow::anyhow!(
             "{target} does not know this question: it is no weir server, or one of another version"
         )),
-        ClientError::Unreachable { .. } | ClientError::Timeout { .. } => Failure::Failed(anyhow::anyhow!(
+        ClientError::Timeout { .. } => Failure::Failed(anyhow::anyhow!(
+            "{error}; ask for less (--since, --limit, a filter), wait for longer with --timeout, or see whether the server \
+             is well (`weir doctor`)"
+        )),
+        ClientError::Unreachable { .. } => Failure::Failed(anyhow::anyhow!(
             "{error}; start a server here with `sudo weir up`, or name another with --server URL (`weir doctor` looks \
              further)"
         )),

@@ -100,7 +100,7 @@ pub(super) fn churn(server: SocketAddr, teller: &Teller) -> Result<()> {
                     Some(stream) => stream.echo(bytes)?,
                     None => echo(server, bytes, Socket::Plain, &teller)?,
                 }
-                pause(Duration::from_millis(5));
+                pause(Duration::from_millis(15));
             }
             if let Some(mut stream) = kept {
                 stream.stream.shutdown(Shutdown::Write)?;
