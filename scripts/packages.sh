@@ -22,6 +22,8 @@ runc runc
 /usr/lib/cni/bridge containernetworking-plugins
 busybox busybox-static
 iptables iptables
+etcd etcd-server
+etcdctl etcd-client
 '
 demo='
 ip iproute2

@@ -83,9 +83,6 @@ pub enum StoreError {
         /// Why not, and how to mend it.
         text: String,
     },
-    /// No failure: a visitor wants no more rows.
-    #[error("read on: enough was read")]
-    Enough,
     /// A stored value is not what its format says.
     #[error("read {what}: {text}; run `weir store check`")]
     Corrupt {
@@ -109,11 +106,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// [`StoreError::Enough`] is no error; every other one stays one.
-    pub(crate) fn enough(self) -> Result<(), Self> {
-        if matches!(self, Self::Enough) { Ok(()) } else { Err(self) }
-    }
-
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }

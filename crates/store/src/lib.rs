@@ -3,6 +3,7 @@
 //! - [`StateStore`]: transactions (the merged state of every counter), metadata, DNS, and what the batches reported.
 //! - [`HistoryStore`]: rows of what moved, in immutable segments that are named by their range of the log.
 //! - [`embedded`]: the backend in one folder, with the log that makes acknowledged batches durable (R8).
+//! - [`etcd`]: a shared state in etcd.
 //! - [`shared`]: transactions and metadata where several machines reach them, joined with one server's folder.
 //!
 //! One contract suite (`tests/contract`) holds every backend to the same promises.
@@ -10,6 +11,7 @@
 mod dns;
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod failpoint;
 mod history;
 mod report;

@@ -64,6 +64,11 @@ impl Folder {
         self.path.join("segments")
     }
 
+    /// The note of which shared state the transactions and metadata are a copy.
+    pub(super) fn copy_of(&self) -> PathBuf {
+        self.path.join("COPY-OF")
+    }
+
     /// Where the state and the catalogue are.
     pub fn database(&self) -> PathBuf {
         self.path.join("state.db")

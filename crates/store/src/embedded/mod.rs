@@ -4,6 +4,7 @@
 //! DIR/
 //!   lock        flock(2)ed by the one server; its text is the holder's process id
 //!   VERSION     "weir-data 1": raised only when an older build must not open the folder
+//!   COPY-OF     where there is one: the shared state of which transactions and metadata are a copy (see `shared`)
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
 //!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
 //!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table

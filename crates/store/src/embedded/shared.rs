@@ -1,5 +1,6 @@
 //! The folder as the copy of a shared state, and as one itself: what is new to it, what left it, and every row of it.
 
+use super::folder::{sync_folder, write_durably};
 use super::rows::{FACT_COLUMNS, TRANSACTION_COLUMNS, fact, transaction};
 use super::{Embedded, writing};
 use crate::error::StoreError;
@@ -73,6 +74,29 @@ impl Embedded {
         }
         self.give_back(reader);
         Ok((news, old))
+    }
+
+    /// Of which shared state this folder's transactions and metadata are a copy.
+    pub(crate) fn copy_of(&self) -> Result<Option<String>, StoreError> {
+        let path = self.folder().copy_of();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Notes that they are, or are not.
+    pub(crate) fn be_copy_of(&self, place: Option<&str>) -> Result<(), StoreError> {
+        let path = self.folder().copy_of();
+        match place {
+            Some(place) => write_durably(&path, format!("{place}\n").as_bytes()),
+            None => match std::fs::remove_file(&path) {
+                Ok(()) => sync_folder(self.folder().path()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(source) => Err(StoreError::Io { action: "remove", path, source }),
+            },
+        }
     }
 
     /// Removes every transaction and fact: the shared state is read anew.

@@ -8,7 +8,7 @@
 //!
 //! What is shared is written there first and to the folder after, so that the folder never knows more. Readers ask the
 //! folder alone: an answer needs indexes and a snapshot, and takes no longer when the shared state is slow. At start the
-//! folder's copy is thrown away and read anew.
+//! folder's copy is thrown away and read anew; the log then brings what was acknowledged and not yet merged.
 
 use super::{Forgotten, SharedChanges, SharedRow, SharedState};
 use crate::embedded::Embedded;
@@ -30,32 +30,30 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// The folder alone.
-    pub fn alone(folder: Arc<Embedded>) -> Self {
-        Self { folder, shared: None }
+    /// The folder alone: what it holds is its own from here on.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn alone(folder: Arc<Embedded>) -> Result<Self, StoreError> {
+        folder.be_copy_of(None)?;
+        Ok(Self { folder, shared: None })
     }
 
-    /// Joins the two. What the shared state holds replaces the folder's transactions and metadata; a shared state that
-    /// holds nothing yet is given them instead.
+    /// Joins the two. A folder that was joined with this shared state before is a copy of it and read anew; what any other
+    /// folder holds is merged into the shared state first.
     ///
     /// # Errors
     /// When either cannot be read or written.
     pub fn open(folder: Arc<Embedded>, shared: Arc<dyn SharedState>) -> Result<Self, StoreError> {
-        let mut empty = true;
-        shared
-            .read(&mut |_| {
-                empty = false;
-                Err(StoreError::Enough)
-            })
-            .or_else(StoreError::enough)?;
-        if empty {
+        let place = shared.place();
+        if folder.copy_of()?.as_deref() != Some(&place) {
             let rows = seed(&folder, &*shared)?;
-            tracing::info!(rows, place = shared.place(), "gave this folder's state to a shared state that had none");
-        } else {
-            folder.forget_shared()?;
-            let rows = load(&*shared, &folder)?;
-            tracing::info!(rows, place = shared.place(), "read the shared state");
+            folder.be_copy_of(Some(&place))?;
+            tracing::info!(rows, place, "gave this folder's state to the shared state");
         }
+        folder.forget_shared()?;
+        let rows = load(&*shared, &folder)?;
+        tracing::info!(rows, place, "read the shared state");
         Ok(Self { folder, shared: Some(shared) })
     }
 

@@ -90,7 +90,7 @@ fn unusual() -> Vec<Transaction> {
 /// More than any of these tests has.
 const FACTS_MAX: FactsMax = FactsMax { by_kind: &[], others: 1_000_000 };
 
-fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
+pub(crate) fn fact(id: &str, said: i64, name: &str, to: Option<i64>) -> Fact {
     Fact {
         node: NodeName("a".into()),
         source: "cri".into(),

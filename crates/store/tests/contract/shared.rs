@@ -310,6 +310,15 @@ fn a_new_folder_takes_over_what_is_shared<P: Place>(place: &P) {
     assert_eq!((counters["transactions"], counters["transactions_evicted"]), (0, 1));
     let found = all(&**store.shared().unwrap());
     assert_eq!((found.transactions.len(), found.counters["transactions_evicted"]), (0, 1));
+    drop(store);
+    // What it learns while it is alone is its own, and comes along when it is joined again.
+    {
+        let alone = Joined::alone(Arc::new(Embedded::open(folders[0].path()).unwrap())).unwrap();
+        alone.apply(&StateChanges { transactions: vec![transaction(3, 100)], ..StateChanges::default() }).unwrap();
+    }
+    let store = joined(place, folders[0].path());
+    assert_eq!(all(&**store.shared().unwrap()).transactions.len(), 1);
+    assert_eq!(store.view().unwrap().counters().unwrap()["transactions"], 1);
 }
 
 fn the_joined_store_keeps_the_contract_of_state<P: Place>(place: &P) {
