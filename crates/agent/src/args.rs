@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_INTERVAL", default_value = "10s", value_parser = interval, value_name = "DURATION")]
     pub interval: Duration,
     /// The longest reply that is taken
-    #[arg(long, env = "WEIR_MAX_BODY", default_value = "160MiB", value_parser = bytes, value_name = "BYTES")]
+    #[arg(long, env = "WEIR_MAX_BODY", default_value = "160MiB", value_parser = weir_daemon::size::bytes, value_name = "BYTES")]
     pub max_body: u64,
     /// The most connections that are known at once
     #[arg(long, env = "WEIR_MAX_CONNECTIONS", default_value_t = 1_000_000, value_parser = connections, value_name = "COUNT")]
@@ -108,21 +108,8 @@ fn connections(text: &str) -> Result<usize, String> {
 }
 
 fn spool_bytes(text: &str) -> Result<u64, String> {
-    let bytes = bytes(text)?;
+    let bytes = weir_daemon::size::bytes(text)?;
     if bytes < 1 << 20 { Err("it must be at least 1MiB".into()) } else { Ok(bytes) }
-}
-
-/// A number of bytes: `4096`, `64KiB`, `160MiB`, `2GiB`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
-        .iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), *shift)))
-        .unwrap_or((text, 0));
-    let number: u64 = digits.replace('_', "").parse().map_err(|_error| {
-        format!("`{text}` is no number of bytes: write for example 1048576, 64KiB, 160MiB or 2GiB")
-    })?;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is out of range"))
 }
 
 #[cfg(test)]
@@ -136,13 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_read_with_and_without_a_unit() {
-        assert_eq!(bytes("160MiB"), Ok(160 << 20));
-        assert_eq!(bytes("4096"), Ok(4096));
-        assert_eq!(bytes("1 GiB"), Ok(1 << 30));
-        for wrong in ["", "MB", "1.5MiB", "99999999999GiB", "0"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
+    fn a_spool_of_a_few_bytes_and_an_interval_of_a_minute_are_refused() {
+        assert_eq!(spool_bytes("160MiB"), Ok(160 << 20));
+        assert!(spool_bytes("4096").is_err());
         assert!(interval("61s").is_err());
         assert!(interval("10s").is_ok());
     }

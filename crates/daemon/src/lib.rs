@@ -6,4 +6,5 @@ pub mod clock;
 pub mod config;
 pub mod logging;
 pub mod shutdown;
+pub mod size;
 pub mod tasks;

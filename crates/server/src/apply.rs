@@ -14,6 +14,7 @@ use crate::ingest::frame;
 use crate::ingest::writer::Durable;
 use crate::live::Live;
 use crate::names::Names;
+use crate::tiers::Tiers;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -90,7 +91,7 @@ pub(crate) struct Applier {
     pub(crate) log: Option<Arc<Mutex<Log>>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Arc<Counts>,
-    pub(crate) retain_history: Duration,
+    pub(crate) tiers: Tiers,
     /// The last sequence applied of each stream: a batch that came twice is applied once.
     pub(crate) applied: HashMap<StreamId, Applied>,
     pub(crate) names: Arc<Names>,
@@ -211,7 +212,8 @@ impl Applier {
                 }
             }
         };
-        let Some(Converted { transactions, facts, translations, report, rows, records_refused, dns }) = converted
+        let Some(Converted { transactions, facts, translations, report, rows, records_refused, rows_late, dns }) =
+            converted
         else {
             return;
         };
@@ -229,6 +231,7 @@ impl Applier {
             },
         );
         self.counts.records_refused.fetch_add(records_refused, Ordering::Relaxed);
+        self.counts.rows_late.fetch_add(rows_late, Ordering::Relaxed);
         group.batches += 1;
         group.changes.transactions.extend(transactions);
         group.changes.facts.extend(facts);
@@ -306,7 +309,7 @@ impl Applier {
             return;
         }
         self.retained_at = Some(now);
-        let history_ns = i64::try_from(self.retain_history.as_nanos()).unwrap_or(i64::MAX);
+        let history_ns = self.tiers.retain_ns();
         let retention = Retention {
             now: self.clock.wall(),
             closed_ns: CLOSED_NS,
@@ -337,9 +340,13 @@ impl Applier {
         if self.names.read().is_full() {
             self.learn_names_anew();
         }
-        match self.store.forget_before(self.clock.wall().plus(history_ns.saturating_neg())) {
-            Ok((segments, rows)) => {
-                self.counts.segments_forgotten.fetch_add(segments, Ordering::Relaxed);
+        match self.store.retain_history(&self.tiers.limits(self.clock.wall())) {
+            Ok(removed) => {
+                if removed.rows_evicted > 0 {
+                    tracing::warn!(?removed, "deleted the oldest history beyond a tier's bytes");
+                }
+                let rows = removed.rows_expired + removed.rows_evicted;
+                self.counts.segments_forgotten.fetch_add(removed.segments, Ordering::Relaxed);
                 self.counts.history_rows_forgotten.fetch_add(rows, Ordering::Relaxed);
             }
             Err(error) => tracing::error!(%error, "failed to forget old segments"),
@@ -395,6 +402,7 @@ fn told_gap(known: &Applied, entry: &NewEntry) -> Converted {
         report,
         rows: Vec::new(),
         records_refused: 0,
+        rows_late: 0,
         dns: Vec::new(),
     }
 }

@@ -111,9 +111,29 @@ pub struct Args {
     #[arg(long, env = "WEIR_NETWORK", value_name = "NAME=CIDR", value_delimiter = ',')]
     pub network: Vec<NamedNetwork>,
 
-    /// How long history is kept; older segments are deleted whole.
-    #[arg(long, env = "WEIR_RETAIN_HISTORY", value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+    /// History so old becomes sums of a minute, in which connections are no longer told apart; at least 1h 10m.
+    #[arg(long, env = "WEIR_MINUTES_AFTER", value_name = "DURATION", default_value = "1d", value_parser = humantime::parse_duration)]
+    pub minutes_after: Duration,
+
+    /// History so old becomes sums of an hour; not less than --minutes-after.
+    #[arg(long, env = "WEIR_HOURS_AFTER", value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+    pub hours_after: Duration,
+
+    /// How long history is kept; older segments are deleted whole. At least 1h 10m.
+    #[arg(long, env = "WEIR_RETAIN_HISTORY", value_name = "DURATION", default_value = "30d", value_parser = humantime::parse_duration)]
     pub retain_history: Duration,
+
+    /// How many bytes rows of 10 s may take on disk; beyond that the oldest are deleted.
+    #[arg(long = "retain-bytes-10s", env = "WEIR_RETAIN_BYTES_10S", value_name = "BYTES", default_value = "16GiB", value_parser = weir_daemon::size::bytes)]
+    pub retain_bytes_10s: u64,
+
+    /// How many bytes rows of a minute may take on disk; beyond that the oldest are deleted.
+    #[arg(long = "retain-bytes-1m", env = "WEIR_RETAIN_BYTES_1M", value_name = "BYTES", default_value = "16GiB", value_parser = weir_daemon::size::bytes)]
+    pub retain_bytes_1m: u64,
+
+    /// How many bytes rows of an hour may take on disk; beyond that the oldest are deleted.
+    #[arg(long = "retain-bytes-1h", env = "WEIR_RETAIN_BYTES_1H", value_name = "BYTES", default_value = "16GiB", value_parser = weir_daemon::size::bytes)]
+    pub retain_bytes_1h: u64,
 
     /// Log filter, for example `info` or `weir_server=debug,warn`.
     #[arg(long, env = "WEIR_LOG", default_value = "info")]

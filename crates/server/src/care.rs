@@ -1,17 +1,16 @@
 //! Care of a data folder for the command line: checking, exporting, copying, and compacting while no server runs.
 
-use crate::args::Args;
 use crate::compact;
 use crate::counts::Counts;
 use crate::server::{Opened, open};
-use clap::Parser as _;
+use crate::tiers::Tiers;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_daemon::clock::SystemClock;
-use weir_store::Due;
 use weir_store::embedded::{self, Folder};
 
+pub use crate::args::NamedNetwork;
 pub use crate::compact::Total;
 pub use weir_model::UnixNanos;
 pub use weir_store::embedded::{BackedUp, Checked, Exported, Finding, Form};
@@ -53,24 +52,21 @@ pub fn backup(data: &Path, to: &Path) -> anyhow::Result<BackedUp> {
 }
 
 /// Replays the log as a start does, settles what is older than the lateness horizon, and, where durations are given,
-/// sums up what is older than those.
+/// sums up what is older than those. What is settled keeps the names that it has then, those of `networks` too.
 ///
 /// # Errors
 /// When a server holds the folder, or something cannot be read or written.
-pub fn compact(data: &Path, minutes: Option<Duration>, hours: Option<Duration>) -> anyhow::Result<Total> {
+pub fn compact(
+    data: &Path,
+    networks: &[NamedNetwork],
+    minutes: Option<Duration>,
+    hours: Option<Duration>,
+) -> anyhow::Result<Total> {
     drop(Folder::open_existing(data).map_err(failed)?);
-    let mut args = Args::try_parse_from(["weir-server"])?;
-    args.data = data.to_path_buf();
-    let Opened { mut applier, sources } = open(&args, Arc::new(SystemClock::new()), Arc::new(Counts::default()))?;
+    let tiers = Tiers { minutes_after: minutes, hours_after: hours, retain: Duration::MAX, bytes_max: [u64::MAX; 3] };
+    let (clock, counts) = (Arc::new(SystemClock::new()), Arc::new(Counts::default()));
+    let Opened { mut applier, sources } = open(data, networks, tiers, clock, counts)?;
     applier.flush().map_err(failed)?;
-    let now = sources.clock.wall();
-    let before = |age: Option<Duration>| {
-        age.map_or(UnixNanos(i64::MIN), |age| now.plus(-i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
-    };
-    let due = Due {
-        settled_before: before(Some(compact::HORIZON)),
-        minutes_before: before(minutes),
-        hours_before: before(hours),
-    };
+    let due = tiers.due(sources.clock.wall());
     compact::steps(&sources, &due, &|| false).map_err(failed)
 }

@@ -4,45 +4,59 @@
 //! It is asked when a row is at least the lateness horizon old and at most some minutes older than that: the state keeps
 //! connections for two hours after their close, so it still knows all of them.
 
-use crate::query::Sources;
-use crate::query::params::{Grouping, OpenOrClosed, Question};
+use crate::query::completeness::Covered;
+use crate::query::ends::{EndId, EndTable};
+use crate::query::naming::Naming;
+use crate::query::params::Question;
 use crate::query::selection::{Depth, Selection, client_covered};
+use crate::query::{Sources, settled};
+use crate::tiers::Tiers;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use weir_model::{Side, UnixNanos};
-use weir_store::{Compacted, Due, HistoryRow, HistoryStore as _, Judge, Judgement, StoreError};
+use weir_model::{ConnectionId, Side, UnixNanos};
+use weir_store::{
+    Compacted, Due, Fate, HistoryRow, HistoryStore as _, Judge, Judgement, SettledEdge, SettledEnd, StoreError,
+};
 
 /// The lateness horizon: what is older is frozen (R5).
 pub(crate) const HORIZON: Duration = Duration::from_secs(3600);
-/// How often it is looked whether something is due. A span of 10 min becomes due at once.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often something is done about what is due, by the server's clock. A span of 10 min becomes due at once.
+const EVERY_NS: u64 = 60_000_000_000;
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(500);
 
 /// A connection's other end may have told of it a poll earlier or later, and the row that closed it with the next one.
 const MARGIN_NS: i64 = 120 * 1_000_000_000;
 
-/// What is due at `now`: rows of 10 s stay until they are forgotten, since answers are made of them.
-fn due(now: UnixNanos) -> Due {
-    let never = UnixNanos(i64::MIN);
-    Due { settled_before: now.plus(-(HORIZON.as_nanos() as i64)), minutes_before: never, hours_before: never }
-}
-
 /// Runs until shutdown. A failure is told and tried again: everything is as it was.
-pub(crate) async fn run(sources: Arc<Sources>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(sources: Arc<Sources>, tiers: Tiers, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut done_at = sources.clock.monotonic().0;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(TICK) => {}
         }
+        let now = sources.clock.monotonic().0;
+        if now.saturating_sub(done_at) < EVERY_NS {
+            continue;
+        }
+        done_at = now;
         let (sources, shutdown) = (Arc::clone(&sources), shutdown.clone());
         tokio::task::spawn_blocking(move || {
-            let due = due(sources.clock.wall());
+            let due = tiers.due(sources.clock.wall());
             match steps(&sources, &due, &|| shutdown.is_cancelled()) {
                 Ok(Total { steps: 0, .. }) => {}
                 Ok(Total { steps, rows_in, bytes_in, bytes_out }) => {
+                    sources.counts.compactions.fetch_add(steps, Ordering::Relaxed);
                     tracing::debug!(steps, rows = rows_in, bytes_in, bytes_out, "settled history");
                 }
-                Err(error) => tracing::error!(%error, "failed to settle history; trying again"),
+                Err(error) => {
+                    sources.counts.compaction_failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, "failed to settle history; trying again");
+                }
             }
         })
         .await?;
@@ -67,7 +81,7 @@ pub(crate) fn steps(sources: &Sources, due: &Due, is_over: &dyn Fn() -> bool) ->
     let mut total = Total::default();
     while !is_over()
         && let Some(Compacted { rows_in, bytes_in, bytes_out, .. }) =
-            sources.store.compact(due, &mut Pairing { sources, selection: None })?
+            sources.store.compact(due, &mut Pairing { sources, judged: HashMap::new(), covered: Covered::default() })?
     {
         total.steps += 1;
         total.rows_in += rows_in;
@@ -80,7 +94,16 @@ pub(crate) fn steps(sources: &Sources, due: &Due, is_over: &dyn Fn() -> bool) ->
 /// Judges by the pairing of all connections that moved something in a span.
 struct Pairing<'a> {
     sources: &'a Sources,
-    selection: Option<Selection>,
+    judged: HashMap<ConnectionId, Judged>,
+    covered: Covered,
+}
+
+/// What is so of a connection's view.
+struct Judged {
+    side: Side,
+    is_counted_by_client: bool,
+    is_unpaired_server: bool,
+    edge: Arc<SettledEdge>,
 }
 
 impl Judge for Pairing<'_> {
@@ -89,41 +112,76 @@ impl Judge for Pairing<'_> {
         let question = Question {
             since: Some(oldest.plus(-MARGIN_NS)),
             until: Some(newest.plus(MARGIN_NS)),
-            by: Grouping::default(),
-            from: None,
-            to: None,
-            name: None,
-            namespace: None,
-            label: None,
-            cidr: None,
-            port: None,
-            protocol: None,
-            service: None,
-            kind: None,
-            node: None,
-            state: OpenOrClosed::All,
-            limit: 0,
+            ..Question::default()
         };
-        self.selection = Some(Selection::load(self.sources, &*view, &pending, &question, Depth::History)?);
+        let selection = Selection::load(self.sources, &*view, &pending, &question, Depth::History)?;
+        self.judged = judge_all(self.sources, &selection, &question);
+        self.covered = selection.covered;
         Ok(())
     }
 
     fn judge(&mut self, row: &HistoryRow) -> Judgement {
-        let claimed = Judgement { side: row.view.unwrap_or(Side::Client), counted: true };
-        let Some(selection) = &self.selection else { return claimed };
-        let Some(verdict) = selection.verdicts.get(&row.connection) else { return claimed };
-        // The client's node covered it and tells of no such connection: a told loss, not this edge's.
-        let is_told_elsewhere = verdict.is_unpaired_server()
-            && row.view == Some(Side::Server)
-            && client_covered(
-                &self.sources.names.read(),
-                &selection.covered,
-                &row.node,
-                (row.client.ip(), row.server.ip()),
-                row.started.unwrap_or(row.from),
-                row.to,
-            );
-        let counted = !verdict.is_counted_by_client() && !is_told_elsewhere;
-        Judgement { side: verdict.side, counted }
+        let Some(judged) = self.judged.get(&row.connection) else {
+            let fate = if row.late { Fate::Late } else { Fate::Counted };
+            return Judgement { side: row.view.unwrap_or(Side::Client), fate, edge: None };
+        };
+        let fate = if judged.is_counted_by_client {
+            Fate::OtherView
+        } else if row.late {
+            Fate::Late
+        } else if judged.is_unpaired_server && row.view == Some(Side::Server) && self.is_client_covered(row) {
+            // The client's node covered it and tells of no such connection: a told loss, not this edge's.
+            Fate::Unpaired
+        } else {
+            Fate::Counted
+        };
+        let edge = (fate != Fate::OtherView).then(|| Arc::clone(&judged.edge));
+        Judgement { side: judged.side, fate, edge }
     }
+}
+
+impl Pairing<'_> {
+    fn is_client_covered(&self, row: &HistoryRow) -> bool {
+        let ends = (row.client.ip(), row.server.ip());
+        let began = row.started.unwrap_or(row.from);
+        client_covered(&self.sources.names.read(), &self.covered, &row.node, ends, began, row.to)
+    }
+}
+
+/// The names that every connection's ends keep from now on.
+fn judge_all(sources: &Sources, selection: &Selection, question: &Question) -> HashMap<ConnectionId, Judged> {
+    let inventory = sources.names.read();
+    let naming = Naming { inventory: &inventory, question, settles: true };
+    let mut table = EndTable::new(selection, naming);
+    let mut ends: HashMap<EndId, Arc<SettledEnd>> = HashMap::new();
+    let mut edges: HashMap<_, Arc<SettledEdge>> = HashMap::new();
+    let mut judged = HashMap::with_capacity(selection.subjects.len());
+    for subject in selection.subjects.values() {
+        let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
+        let (client, server, port) = table.of(subject);
+        let via = table.via(subject, server);
+        let [client_end, server_end] = [client, server]
+            .map(|id| Arc::clone(ends.entry(id).or_insert_with(|| Arc::new(settled::settle(table.get(id))))));
+        let edge = edges.entry((client, server, port, via.clone(), verdict.certainty)).or_insert_with(|| {
+            Arc::new(SettledEdge {
+                client: client_end,
+                server: server_end,
+                port,
+                service: via.service,
+                service_certainty: via.certainty.map(|certainty| certainty.as_str().to_owned()),
+                service_candidates: via.candidates,
+                certainty: verdict.certainty.as_str().to_owned(),
+            })
+        });
+        judged.insert(
+            subject.id,
+            Judged {
+                side: verdict.side,
+                is_counted_by_client: verdict.is_counted_by_client(),
+                is_unpaired_server: verdict.is_unpaired_server(),
+                edge: Arc::clone(edge),
+            },
+        );
+    }
+    judged
 }

@@ -55,12 +55,18 @@ counts! {
     facts_observed,
     /// Records refused in batches: no address, or no such local end.
     records_refused,
+    /// Rows that came when their time was settled already: kept apart, in no sum.
+    rows_late,
     /// Merges that failed and were tried again.
     apply_failures,
     /// Segments written.
     segments_written,
     /// Flushes that failed and were tried again.
     flush_failures,
+    /// Steps of compaction.
+    compactions,
+    /// Times that compaction failed and was tried again.
+    compaction_failures,
     /// Segments forgotten by retention.
     segments_forgotten,
     /// Rows in them.

@@ -25,10 +25,11 @@ use crate::ingest::writer::{self, APPENDS_MAX, DURABLE_MAX};
 use crate::live::Live;
 use crate::names::Names;
 use crate::query::Sources;
+use crate::tiers::Tiers;
 use anyhow::Context as _;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,10 +83,12 @@ impl Server {
         )?;
         let access = cluster::access(&args)?;
         let gate = gate(&args, token.clone(), access.as_ref(), &clock)?;
+        let tiers = Tiers::of(&args)?;
         let counts = Arc::new(Counts::default());
         let opening = {
-            let (args, clock, counts) = (args.clone(), Arc::clone(&clock), Arc::clone(&counts));
-            tokio::task::spawn_blocking(move || open(&args, clock, counts))
+            let (data, networks) = (args.data.clone(), args.network.clone());
+            let (clock, counts) = (Arc::clone(&clock), Arc::clone(&counts));
+            tokio::task::spawn_blocking(move || open(&data, &networks, tiers, clock, counts))
         };
         let Opened { applier, sources } = opening.await.context("failed to open the data folder")??;
         let http = bind("listen", args.listen).await?;
@@ -125,7 +128,7 @@ impl Server {
             gate,
         );
         tasks.spawn("agents", serve_agents(agents, service, sessions, shutdown.clone()));
-        tasks.spawn("compaction", compact::run(Arc::clone(&sources), shutdown.clone()));
+        tasks.spawn("compaction", compact::run(Arc::clone(&sources), tiers, shutdown.clone()));
         let routes = router(App::new(sources, token));
         tasks.spawn("http", async move {
             axum::serve(http, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
@@ -190,20 +193,26 @@ pub(crate) struct Opened {
     pub(crate) sources: Arc<Sources>,
 }
 
-pub(crate) fn open(args: &Args, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> anyhow::Result<Opened> {
+pub(crate) fn open(
+    data: &Path,
+    networks: &[NamedNetwork],
+    tiers: Tiers,
+    clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
+) -> anyhow::Result<Opened> {
     let failed = |error: StoreError| anyhow::anyhow!("failed to {error}");
-    let store = Arc::new(Embedded::open(&args.data).map_err(failed)?);
+    let store = Arc::new(Embedded::open(data).map_err(failed)?);
     let watermark = store.watermark().map_err(failed)?;
     let live = Arc::new(Live::new(watermark));
     let streams = Arc::new(Streams::default());
-    let names = Arc::new(Names::new(args.network.iter().map(NamedNetwork::pair).collect()));
+    let names = Arc::new(Names::new(networks.iter().map(NamedNetwork::pair).collect()));
     let mut applier = Applier {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
         log: None,
         clock: Arc::clone(&clock),
         counts: Arc::clone(&counts),
-        retain_history: args.retain_history,
+        tiers,
         applied: HashMap::new(),
         names: Arc::clone(&names),
         pending_since: None,

@@ -30,9 +30,9 @@ async fn settling_changes_no_answer_and_counts_each_byte_once() {
     assert!(before.len() >= 2, "{before:?}");
     let (folder, clock) = server.stop().await;
     let data = folder.path().to_path_buf();
-    let total = care::compact(&data, None, None).unwrap();
+    let total = care::compact(&data, &[], None, None).unwrap();
     assert!(total.steps > 0 && total.rows_in == 24, "{total:?}");
-    assert_eq!(care::compact(&data, None, None).unwrap().steps, 0, "again: nothing is due");
+    assert_eq!(care::compact(&data, &[], None, None).unwrap().steps, 0, "again: nothing is due");
     assert_eq!(care::check(&data).unwrap().findings, []);
 
     let mut lines = Vec::new();
@@ -49,5 +49,209 @@ async fn settling_changes_no_answer_and_counts_each_byte_once() {
 
     let server = TestServer::start_in(Arc::clone(&folder), clock, &[]).await;
     assert_eq!(without_time(server.items("/api/v1/edges").await), before);
+    server.stop().await;
+}
+
+const GROUPINGS: [&str; 9] =
+    ["workload", "pod", "container", "service", "namespace", "node", "zone", "process", "address"];
+
+/// Every answer about the first hour.
+async fn answers(server: &TestServer) -> Vec<(String, Vec<serde_json::Value>)> {
+    let span = format!("since={}&until={}&limit=10000", at(0), at(3600));
+    let mut answers = Vec::new();
+    let filters =
+        ["", "&port=80", "&protocol=tcp", "&from=client3", "&name=10.0.0.*", "&node=b", "&cidr=198.51.100.0/24"];
+    for by in GROUPINGS {
+        for filter in filters {
+            let path = format!("/api/v1/edges?by={by}&{span}{filter}");
+            answers.push((path.clone(), without_time(server.items(&path).await)));
+        }
+    }
+    answers
+}
+
+fn same(before: &[(String, Vec<serde_json::Value>)], after: &[(String, Vec<serde_json::Value>)], when: &str) {
+    for ((path, before), (_, after)) in before.iter().zip(after) {
+        assert_eq!(before, after, "{when}: {path}");
+    }
+}
+
+/// Numbers that look random and are the same every time (Knuth's multiplier).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A connection's views: (node, record's local end, remote end, direction).
+fn views(number: u64) -> Vec<(usize, String, String, u32)> {
+    let port = 40_000 + number;
+    match number % 4 {
+        // Both ends on one node.
+        0 => vec![
+            (0, format!("127.0.0.1:{port}"), "127.0.0.1:80".into(), 2),
+            (0, "127.0.0.1:80".into(), format!("127.0.0.1:{port}"), 1),
+        ],
+        // From one node to the other.
+        1 => vec![
+            (0, format!("10.0.0.1:{port}"), "10.0.0.2:443".into(), 2),
+            (1, "10.0.0.2:443".into(), format!("10.0.0.1:{port}"), 1),
+        ],
+        // From beyond, and to beyond.
+        2 => vec![(1, "10.0.0.2:80".into(), format!("198.51.100.{}:{port}", number % 9), 1)],
+        _ => vec![(0, format!("10.0.0.1:{port}"), format!("203.0.113.{}:5432", number % 5), 2)],
+    }
+}
+
+/// A server's view alone on the client's own node is told as a loss, not as an edge.
+const UNPAIRED: u64 = 90;
+const CONNECTIONS: u64 = 24;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let more = ["--minutes-after", "70m", "--hours-after", "2h", "--network", "office=198.51.100.0/24"];
+    let server = TestServer::start_in(folder, clock(), &more).await;
+    let mut agents = [TestAgent::new("a", 1), TestAgent::new("b", 2)];
+    let mut sessions = vec![agents[0].connect(&server).await, agents[1].connect(&server).await];
+    for agent in &mut agents {
+        agent.ends = (0..6).map(|pid| end(4_026_531_840, 100 + pid, &format!("client{pid}"))).collect();
+    }
+    let mut numbers = Numbers(7);
+    let mut delivered = 0;
+    let opened: Vec<u64> = (0..CONNECTIONS).map(|_| 1 + numbers.below(6)).collect();
+    let closed: Vec<u64> = opened.iter().map(|poll| poll + 1 + numbers.below(7)).collect();
+    for poll in 1..=10_u64 {
+        let now = 290 * poll as i64;
+        move_to(&server.clock, now);
+        let to = START + now * SECOND;
+        let mut records = [Vec::new(), Vec::new()];
+        for number in 0..CONNECTIONS {
+            let (first, last) = (opened[number as usize], closed[number as usize]);
+            if poll < first || poll > last {
+                continue;
+            }
+            let (sent, recv) = (numbers.below(100_000), numbers.below(1_000_000));
+            // Its records come late, but within the horizon.
+            let back = if number == 5 { 200 * SECOND } else { 0 };
+            for (index, (node, local, remote, direction)) in views(number).into_iter().enumerate() {
+                let moved = if direction == 2 || views(number).len() == 1 { (sent, recv) } else { (recv, sent) };
+                let mut record = view(10 * number + 1 + index as u64, &local, &remote, direction, moved, to - back);
+                record.start_unix_ns = START + 290 * first as i64 * SECOND - 5 * SECOND - back;
+                record.opened = poll == first;
+                record.local_end = (number % 6) as u32;
+                record.retransmits_delta = numbers.below(3);
+                if poll == last {
+                    record.closed_unix_ns = to - back;
+                    record.close_reason = if number % 5 == 0 { "reset".into() } else { "closed".into() };
+                }
+                records[node].push(record);
+            }
+        }
+        if poll == 4 {
+            records[0].push(view(UNPAIRED, "127.0.0.1:81", "127.0.0.1:39999", 1, (70, 7), to));
+        }
+        for ((agent, session), records) in agents.iter_mut().zip(&mut sessions).zip(records) {
+            agent.covered_to = to - POLL;
+            let mut batch = agent.batch(records);
+            batch.metadata = vec![node_fact(&agent.node, &[if agent.node == "a" { "10.0.0.1" } else { "10.0.0.2" }])];
+            session.deliver(&batch).await;
+            delivered += 1;
+        }
+        server.applied(delivered).await;
+    }
+    let before = answers(&server).await;
+    let names: std::collections::BTreeSet<&str> =
+        before.iter().flat_map(|(_, items)| items).map(|edge| edge["client"]["name"].as_str().unwrap()).collect();
+    assert!(before[0].1.len() > 10 && names.contains("office"), "{names:?}");
+    let loss = |body: &serde_json::Value, reason: &str| {
+        let losses = body["completeness"]["losses"].as_array().unwrap();
+        let sum = |field: &str| {
+            losses.iter().filter(|loss| loss["reason"] == reason).map(|loss| loss[field].as_u64().unwrap()).sum::<u64>()
+        };
+        (sum("bytes"), sum("connections"))
+    };
+    let first_hour = format!("/api/v1/edges?since={}&until={}", at(0), at(3600));
+    assert_eq!(loss(&server.get(&first_hour).await.1, "unpaired"), (77, 1));
+    server.flushed().await;
+    let total = server.store_counter("history_rows_10s").await;
+
+    // Settled, by the server itself.
+    move_to(&server.clock, 7_300);
+    server.until("/api/v1/status", |body| counter(body, "compactions") > 0 && counter(body, "segments_10s") <= 6).await;
+    same(&before, &answers(&server).await, "settled");
+    let (_, body) = server.get(&first_hour).await;
+    assert_eq!((loss(&body, "unpaired"), &body["completeness"]["resolution"]), ((77, 1), &serde_json::Value::Null));
+    // Sums of a minute.
+    move_to(&server.clock, 8_400);
+    server.until("/api/v1/status", |body| counter(body, "history_rows_10s") == 0).await;
+    assert!(server.store_counter("history_rows_1m").await <= total);
+    same(&before, &answers(&server).await, "minutes");
+    // Sums of an hour, when the state has forgotten what was closed.
+    move_to(&server.clock, 12 * 3600);
+    server.until("/api/v1/status", |body| counter(body, "history_rows_1m") == 0).await;
+    assert!(server.store_counter("history_rows_1h").await > 0);
+    same(&before, &answers(&server).await, "hours");
+    let (_, body) = server.get(&first_hour).await;
+    assert_eq!(loss(&body, "unpaired"), (77, 1));
+    let resolution = |since: i64, until: i64| serde_json::json!({"seconds": 3600, "from": at(since), "to": at(until)});
+    assert_eq!(body["completeness"]["resolution"], resolution(0, 3600));
+    // Whoever asks for a part of an hour is told which hours it is.
+    let (_, part) = server.get(&format!("/api/v1/edges?since={}&until={}", at(0), at(600))).await;
+    assert_eq!(part["completeness"]["resolution"], resolution(0, 3600));
+    assert_eq!(part["items"], body["items"]);
+    let (_, part) = server.get(&format!("/api/v1/edges?since={}&until={}", at(600), at(3600))).await;
+    assert_eq!(part["completeness"]["resolution"], resolution(3600, 3600));
+    assert_eq!(sum(part["items"].as_array().unwrap(), "sent_bytes"), 0, "only what is open still");
+
+    // What comes now of that hour is told and kept apart, before it is settled, after, and as a sum.
+    let late = view(9_001, "10.0.0.1:50000", "10.0.0.2:443", 2, (1_000, 234), START + 60 * SECOND);
+    agents[0].covered_to = START + 12 * 3600 * SECOND - POLL;
+    sessions[0].deliver(&agents[0].batch(vec![late])).await;
+    server.until("/api/v1/status", |body| counter(body, "rows_late") == 1).await;
+    for stage in ["pending", "in a segment", "settled and summed"] {
+        let (_, body) = server.get(&first_hour).await;
+        assert_eq!(loss(&body, "late"), (1_234, 1), "{stage}");
+        assert_eq!(body["completeness"]["complete"], false, "{stage}");
+        same(&before, &answers(&server).await, stage);
+        match stage {
+            "pending" => server.flushed().await,
+            "in a segment" => {
+                server.clock.advance(61 * SECOND as u64);
+                server.until("/api/v1/status", |body| counter(body, "history_rows_10s") == 0).await;
+                server.until("/api/v1/status", |body| counter(body, "history_rows_1m") == 0).await;
+            }
+            _ => {}
+        }
+    }
+    server.stop().await;
+}
+
+fn counter(body: &serde_json::Value, name: &str) -> u64 {
+    body["items"].as_array().into_iter().flatten().find_map(|row| row["counters"][name].as_u64()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_beyond_a_tiers_bytes_goes_the_oldest_first() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let server = TestServer::start_in(folder, clock(), &["--retain-bytes-10s", "40KiB"]).await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    for poll in 1..=12_u64 {
+        move_to(&server.clock, 61 * poll as i64);
+        let at = START + 61 * poll as i64 * SECOND;
+        agent.covered_to = at - POLL;
+        session.deliver(&agent.batch(both_views(2 * poll, 40_000 + poll as u16, 100, 10, at))).await;
+        server.applied(poll).await;
+        server.flushed().await;
+    }
+    server.clock.advance(61 * SECOND as u64);
+    let within = |body: &serde_json::Value| (1..=40 << 10).contains(&counter(body, "segment_bytes_10s"));
+    server.until("/api/v1/status", |body| counter(body, "history_rows_evicted") > 0 && within(body)).await;
+    let edges = server.items(&format!("/api/v1/edges?since={}", at(0))).await;
+    assert!(sum(&edges, "sent_bytes") < 1_200 && sum(&edges, "sent_bytes") > 0, "{edges:?}");
     server.stop().await;
 }

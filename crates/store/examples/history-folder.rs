@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use weir_model::{Bytes, ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos};
 use weir_store::embedded::Embedded;
-use weir_store::{Due, HistoryRow, HistoryStore as _, Judge, Judgement, Lsn, SegmentId, StoreError};
+use weir_store::{Due, Fate, HistoryRow, HistoryStore as _, Judge, Judgement, Lsn, SegmentId, StoreError};
 
 const SECOND: i64 = 1_000_000_000;
 /// 2026-01-01T00:00:00Z.
@@ -23,7 +23,8 @@ impl Judge for Clients {
 
     fn judge(&mut self, row: &HistoryRow) -> Judgement {
         let side = row.view.unwrap_or(Side::Client);
-        Judgement { side, counted: side == Side::Client }
+        let fate = if side == Side::Client { Fate::Counted } else { Fate::OtherView };
+        Judgement { side, fate, edge: None }
     }
 }
 
@@ -75,6 +76,7 @@ fn rows(poll: i64) -> Vec<HistoryRow> {
                 failure: "".into(),
                 rtt_us: Some(200 + 10 * number as u32),
                 started: Some(UnixNanos(START + (poll / 360) * 3600 * SECOND)),
+                late: false,
             });
         }
     }

@@ -5,7 +5,8 @@
 
 use crate::error::StoreError;
 use crate::report::Lsn;
-use crate::rollup::{RollupRow, Sums};
+use crate::rollup::{Resolution, RollupRow, Sums};
+use crate::settled::{Fate, SettledEdge};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use weir_model::{ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos, Window};
@@ -60,6 +61,8 @@ pub struct HistoryRow {
     pub rtt_us: Option<u32>,
     /// When the connection began, where that is known.
     pub started: Option<UnixNanos>,
+    /// It came after the lateness horizon: it is kept apart, in no sum.
+    pub late: bool,
 }
 
 impl HistoryRow {
@@ -112,12 +115,14 @@ pub struct Due {
 }
 
 /// What a judge says of a row that is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The role of the row's own end.
     pub side: Side,
-    /// Whether the row counts (R5).
-    pub counted: bool,
+    /// Whether the row counts (R5), and if not, why.
+    pub fate: Fate,
+    /// What its ends are called for good. `None`: as the row calls them.
+    pub edge: Option<Arc<SettledEdge>>,
 }
 
 /// Decides which of two views counts. Knows the connections; the store does not.
@@ -180,17 +185,34 @@ pub struct EdgeTotal {
     pub protocol: Protocol,
     /// The server's port.
     pub port: u16,
-    /// The sums, those of round-trip times left out.
+    /// [`Fate::Counted`], or a loss that is told.
+    pub fate: Fate,
+    /// What its ends were called when it was settled; `None` in files of older builds.
+    pub settled: Option<Arc<SettledEdge>>,
+    /// The sums, the largest round-trip time left out.
     pub sums: Sums,
 }
 
-/// Sums by edge of everything in a span that is settled and counts.
+/// Sums by edge of everything in a span that is settled and counts, or is a told loss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EdgeTotals {
     /// Each edge once, in no particular order.
     pub edges: Vec<EdgeTotal>,
     /// Rows of the span that are not settled yet and are in no sum.
     pub unsettled_rows: u64,
+    /// None of them ends before it.
+    pub unsettled_from: Option<UnixNanos>,
+}
+
+/// How coarse the history of a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grain {
+    /// The longest windows.
+    pub resolution: Resolution,
+    /// Where the span's sums begin: later than asked, if the span's start cuts a window, which belongs to the span before.
+    pub from: UnixNanos,
+    /// Where they end: later than asked, if its end cuts a window.
+    pub to: UnixNanos,
 }
 
 /// History at one moment: compaction and retention do not change what it says.
@@ -213,6 +235,20 @@ pub trait HistoryView {
     /// # Errors
     /// When a segment cannot be read.
     fn rollups(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(RollupRow)) -> Result<(), StoreError>;
+
+    /// As [`HistoryView::rows`], only those that are not settled.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    fn unsettled(
+        &self,
+        since: UnixNanos,
+        until: UnixNanos,
+        visit: &mut dyn FnMut(HistoryRow),
+    ) -> Result<(), StoreError>;
+
+    /// How coarse a span is. `None`: rows of 10 s, or nothing.
+    fn grain(&self, since: UnixNanos, until: UnixNanos) -> Option<Grain>;
 
     /// What moved by edge, from rows of every resolution, found as in [`HistoryView::rows`] and
     /// [`HistoryView::rollups`].
@@ -265,16 +301,6 @@ pub trait HistoryStore: Send + Sync {
     /// # Errors
     /// When the catalogue cannot be changed.
     fn retain_history(&self, limits: &[TierLimit; 3]) -> Result<HistoryRemoved, StoreError>;
-
-    /// Removes every segment whose newest row ends before `horizon`; answers how many segments and rows that were.
-    ///
-    /// # Errors
-    /// When the catalogue cannot be changed.
-    fn forget_before(&self, horizon: UnixNanos) -> Result<(u64, u64), StoreError> {
-        let limit = TierLimit { keep_from: horizon, bytes_max: u64::MAX };
-        let removed = self.retain_history(&[limit; 3])?;
-        Ok((removed.segments, removed.rows_expired))
-    }
 
     /// What is there.
     ///

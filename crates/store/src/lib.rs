@@ -16,6 +16,7 @@ mod failpoint;
 mod history;
 mod report;
 pub mod rollup;
+mod settled;
 pub mod shared;
 mod state;
 pub mod transaction;
@@ -25,10 +26,11 @@ pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
 pub use failpoint::{STEPS as FAIL_POINTS, VARIABLE as FAIL_POINT_VARIABLE};
 pub use history::{
-    Compacted, Due, EdgeTotal, EdgeTotals, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary, HistoryView,
-    Judge, Judgement, SegmentId, TierLimit, TierSummary,
+    Compacted, Due, EdgeTotal, EdgeTotals, Grain, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary,
+    HistoryView, Judge, Judgement, SegmentId, TierLimit, TierSummary,
 };
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, MetadataState, SourceState, StreamId, StreamSummary};
+pub use settled::{Fate, SettledEdge, SettledEnd, SettledName};
 pub use state::{FactsMax, Removed, Retention, StateChanges, StateStore, StateView, TransactionSpan};
 pub use transaction::{Before, Claim, Condition, Owner, Rtt, Transaction};
 pub use translation::Translation;

@@ -175,6 +175,7 @@ fn a_segment_is_readable_by_its_columns_and_says_its_version() {
             "rtt_us",
             "started",
             "counted",
+            "late",
         ]
     );
 }

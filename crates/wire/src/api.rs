@@ -31,6 +31,20 @@ pub struct Completeness {
     pub losses: Vec<LossTotal>,
     /// Rows that matched beyond `limit` and are not in `items`.
     pub omitted: u64,
+    /// How coarse the span's history is; `null`: all of it is rows of 10 s.
+    #[serde(default)]
+    pub resolution: Option<Resolution>,
+}
+
+/// Old history is kept as sums of a minute or an hour, which a span has whole or not at all: those that start in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Resolution {
+    /// The longest sums in the span, seconds: 60 or 3600.
+    pub seconds: u64,
+    /// Where the rows' numbers begin: later than asked, if the span's start cuts a sum. RFC 3339.
+    pub from: String,
+    /// Where they end: later than asked, if the span's end cuts a sum.
+    pub to: String,
 }
 
 /// One node's part in an answer.

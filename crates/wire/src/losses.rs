@@ -166,6 +166,8 @@ reasons! {
     RECORD_REFUSED = "server" "record_refused" Bytes;
     /// Bytes of server-side views that the client's node may have told: counted in no edge.
     UNPAIRED = "server" "unpaired" Bytes;
+    /// Records that came when their time was settled already: kept apart, counted in no edge.
+    LATE = "server" "late" Bytes;
     /// Transactions beyond the cap.
     TRANSACTIONS_EVICTED = "store" "transactions_evicted" Bytes intended;
     /// Facts beyond the cap.

@@ -249,7 +249,7 @@ pub fn space(folder: &str, available: u64, total: u64) -> Check {
     /// Below this, SQLite and the log soon cannot write.
     const LEAST: u64 = 100 << 20;
     let found = format!("{folder}: {} of {} free", units::bytes(available), units::bytes(total));
-    let fix = "free some, name another folder with --data, or keep less with --retain-history";
+    let fix = "free some, name another folder with --data, or keep less with --retain-history and --retain-bytes-10s";
     match available {
         ..LEAST => Check::failed("space", found, fix),
         LEAST..PLENTY => Check::degraded("space", found, fix),

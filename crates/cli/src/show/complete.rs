@@ -12,6 +12,13 @@ const LISTED_MAX: usize = 4;
 /// The line, escaped, without its end.
 pub fn in_words(completeness: &Completeness, zone: &TimeZone) -> String {
     let mut words = sentence(completeness, zone);
+    if let Some(resolution) = &completeness.resolution {
+        let instant = |at: &str| units::instant(at, &completeness.to, zone);
+        let step = if resolution.seconds < 3600 { "1 min" } else { "1 h" };
+        let since =
+            if resolution.from.is_empty() { String::new() } else { format!(" from {}", instant(&resolution.from)) };
+        words.extend(["; old history in steps of ", step, ", counted", &since, " until ", &instant(&resolution.to)]);
+    }
     if completeness.omitted > 0 {
         words.extend(["; ", &units::of(completeness.omitted, "more row"), " left out by the limit"]);
     }
@@ -183,6 +190,22 @@ mod tests {
             "incomplete: of the 5 min until 10:05:00 from 2 nodes (alpha, beta\\x1b), alpha was not watched for 12.3 s; \
              beta\\x1b is silent since 10:01:00; the source of beta\\x1b is missing (no socket); \
              the tracer of alpha lost 3 (closed rows, 1.50 kB of 1 connection); 1,200 more rows left out by the limit"
+        );
+    }
+
+    #[test]
+    fn old_history_says_its_steps_and_where_they_begin_and_end() {
+        let mut completeness = five_minutes();
+        completeness.resolution = Some(weir_wire::api::Resolution {
+            seconds: 3600,
+            from: "2026-01-31T09:00:00Z".into(),
+            to: "2026-01-31T11:00:00Z".into(),
+        });
+        assert!(
+            in_words(&completeness, &TimeZone::UTC)
+                .ends_with("; old history in steps of 1 h, counted from 09:00:00 until 11:00:00"),
+            "{}",
+            in_words(&completeness, &TimeZone::UTC)
         );
     }
 

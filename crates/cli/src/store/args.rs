@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+use weir_server::care::NamedNetwork;
 
 /// Care of a data folder.
 #[derive(Debug, Args)]
@@ -36,8 +37,8 @@ const CHECK_HELP: &str = "Examples:\n  weir store check --data /var/lib/weir/ser
     Exit codes: 0 all is well, 1 failed (a server holds the folder), 2 wrong usage, 3 something is damaged or missing.";
 const COMPACT_HELP: &str = "Examples:\n  weir store compact --data ./server\n  \
     weir store compact --data ./server --minutes-after 24h --hours-after 7d\n\n\
-    A running server settles by itself. Rows of a minute and an hour are for other tools (docs/history.md): answers of\n\
-    `weir server` are made of the rows of 10 s, so keep those for the spans that you ask about.\n\n\
+    A running server does so by itself; this is for a folder that none runs on. What is settled keeps the names that it\n\
+    has then, so name networks as the server does (--network).\n\n\
     Exit codes: 0 done, 1 failed (a server holds the folder), 2 wrong usage.";
 const EXPORT_HELP: &str = "Examples:\n  weir store export --data ./copy --since 24h --file day.parquet\n  \
     weir store export --data ./copy --rows 1h --form csv > hours.csv\n\n\
@@ -89,6 +90,10 @@ pub struct CompactArgs {
     /// Rows of a minute so old become rows of an hour (not less than --minutes-after).
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "minutes_after")]
     pub hours_after: Option<Duration>,
+    /// A name for a network beyond the cluster, as the server was given it: what is settled keeps the names that it has
+    /// then.
+    #[arg(long, env = "WEIR_NETWORK", value_name = "NAME=CIDR", value_delimiter = ',')]
+    pub network: Vec<NamedNetwork>,
 }
 
 /// `weir store export`.

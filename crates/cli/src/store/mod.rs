@@ -85,7 +85,7 @@ fn compact(args: &CompactArgs) -> Result<Verdict, Failure> {
         return Err(Failure::Usage("--hours-after must not be less than --minutes-after".into()));
     }
     be_the_owner(&args.folder.data)?;
-    let total = care::compact(&args.folder.data, minutes, args.hours_after)?;
+    let total = care::compact(&args.folder.data, &args.network, minutes, args.hours_after)?;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

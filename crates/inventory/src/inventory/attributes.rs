@@ -3,6 +3,7 @@
 use super::Inventory;
 use super::strings::Symbol;
 use super::things::{Kind, Saying};
+use std::collections::BTreeMap;
 
 impl Saying {
     /// An attribute's value; absent where it is empty.
@@ -24,6 +25,15 @@ impl Inventory {
             },
         );
         best.map(|(_, value)| self.strings.text(value))
+    }
+
+    /// All of a thing's attributes but the pids, which change with every process.
+    pub(super) fn attributes_of(&self, thing: u32) -> BTreeMap<&str, &str> {
+        let names = self.things.sayings(thing).flat_map(|saying| saying.attributes.iter().map(|(name, _)| *name));
+        names
+            .filter(|name| *name != self.words.pids)
+            .filter_map(|name| Some((self.strings.text(name), self.attribute_of(thing, name)?)))
+            .collect()
     }
 
     /// The attribute of the thing of a kind with that name in the namespace, as it was at an instant.

@@ -5,6 +5,7 @@ use super::Inventory;
 use super::strings::Symbol;
 use super::things::{Kind, NONE};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use weir_model::{Certainty, Endpoint, UnixNanos};
@@ -147,8 +148,19 @@ impl<'a> Who<'a> {
     /// What was collected about its container, pod, owner (its ReplicaSet or Job), Service, node or namespace, by the
     /// thing's kind (one of [`weir_model::fact::kind`]) and the attribute's name.
     pub fn attribute(&self, kind: &str, name: &str) -> Option<&'a str> {
+        let thing = self.thing(Kind::parse(kind)?)?;
+        self.inventory.attribute_of(thing, self.inventory.strings.find(name)?)
+    }
+
+    /// All of those of one kind, by name, but for the pids of its processes.
+    pub fn attributes(&self, kind: &str) -> BTreeMap<&'a str, &'a str> {
+        let Some(thing) = Kind::parse(kind).and_then(|kind| self.thing(kind)) else { return BTreeMap::new() };
+        self.inventory.attributes_of(thing)
+    }
+
+    fn thing(&self, kind: Kind) -> Option<u32> {
         let inventory = self.inventory;
-        let thing = match Kind::parse(kind)? {
+        let thing = match kind {
             Kind::Container => self.container,
             Kind::Pod => self.pod,
             Kind::Service => self.service,
@@ -163,8 +175,7 @@ impl<'a> Who<'a> {
             }
             Kind::Process | Kind::Endpoint => NONE,
         };
-        inventory.existing(thing)?;
-        inventory.attribute_of(thing, inventory.strings.find(name)?)
+        inventory.existing(thing).map(|_| thing)
     }
 
     fn node_thing(&self) -> Option<u32> {

@@ -3,6 +3,7 @@
 //! A record that cannot be what it says (no address, an index out of range, an unknown protocol) is left out and
 //! counted; the rest of its batch stands.
 
+use crate::compact::HORIZON;
 use crate::names::Names;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,6 +37,8 @@ pub(crate) struct Converted {
     pub(crate) report: BatchReport,
     pub(crate) rows: Vec<HistoryRow>,
     pub(crate) records_refused: u64,
+    /// Rows that came when their time was settled already.
+    pub(crate) rows_late: u64,
     pub(crate) dns: Vec<DnsCount>,
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn convert(
     names.learn(&facts);
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
-    let mut refused = 0;
+    let (mut refused, mut late) = (0, 0);
     let node_text: Arc<str> = node.0.as_str().into();
     let nothing = LocalEnd::default();
     let inventory = names.read();
@@ -71,7 +74,12 @@ pub(crate) fn convert(
             refused += 1;
             continue;
         };
-        rows.extend(to_row(record, &reading, &node_text, &inventory));
+        if let Some(mut row) = to_row(record, &reading, &node_text, &inventory) {
+            // By the server's clock, as settling goes; the log has when it came, so that a replay says the same.
+            row.late = received.since(row.to) > HORIZON.as_nanos() as i64;
+            late += u64::from(row.late);
+            rows.push(row);
+        }
         transactions.push(reading);
     }
     name_remote_ends(&transactions, &mut rows, &inventory);
@@ -82,8 +90,11 @@ pub(crate) fn convert(
     refused += (told - translations.len()) as u64;
     let (dns, dns_refused) = super::dns::convert(stream, batch, &node);
     refused += dns_refused;
-    let report = to_report(stream, batch, &node, boot, received, clock_offset_ns, refused);
-    Converted { transactions, facts, translations, report, rows, records_refused: refused, dns }
+    let mut report = to_report(stream, batch, &node, boot, received, clock_offset_ns, refused);
+    if late > 0 {
+        report.counts.insert("rows_late".to_owned(), late);
+    }
+    Converted { transactions, facts, translations, report, rows, records_refused: refused, rows_late: late, dns }
 }
 
 fn to_transaction(record: &Record, end: &LocalEnd, node: &NodeName, boot: [u8; 16]) -> Option<Transaction> {
@@ -224,6 +235,7 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
         failure: reading.condition.close_reason.as_deref().filter(|reason| is_failure(reason)).unwrap_or("").into(),
         rtt_us: reading.rtt.map(|rtt| rtt.us),
         started: reading.started,
+        late: false,
     })
 }
 

@@ -4,8 +4,8 @@ use super::params::{Glob, Question};
 use super::rfc3339;
 use std::collections::{BTreeMap, HashMap};
 use weir_model::UnixNanos;
-use weir_store::{Coverage, Loss, StateView, StoreError, StreamSummary};
-use weir_wire::api::{Completeness, LossTotal, NodeCoverage};
+use weir_store::{Coverage, HistoryView, Loss, StateView, StoreError, StreamSummary};
+use weir_wire::api::{Completeness, LossTotal, NodeCoverage, Resolution};
 
 /// The interval that is assumed until a node's second poll: the agent's default.
 const INTERVAL_NS: i64 = 10_000_000_000;
@@ -78,7 +78,15 @@ pub(crate) fn of(
     let losses = view.losses(from, newest)?.into_iter().chain(own_losses);
     let losses = sum_losses(losses.filter(|loss| loss.node.is_empty() || wanted(&loss.node)));
     let complete = !nodes.is_empty() && losses.is_empty() && nodes.iter().all(is_whole);
-    Ok(Completeness { complete, from: rfc3339(from), to: rfc3339(to), nodes, losses, omitted: 0 })
+    Ok(Completeness { complete, from: rfc3339(from), to: rfc3339(to), nodes, losses, omitted: 0, resolution: None })
+}
+
+/// How coarse the history of the question's span is.
+pub(crate) fn resolution(history: &dyn HistoryView, question: &Question, now: UnixNanos) -> Option<Resolution> {
+    let grain = history.grain(question.since.unwrap_or(UnixNanos(i64::MIN)), question.until.unwrap_or(now))?;
+    // Of everything that is kept, the start is not asked for.
+    let from = question.since.map_or_else(String::new, |_| rfc3339(grain.from));
+    Some(Resolution { seconds: (grain.resolution.nanos() / 1_000_000_000) as u64, from, to: rfc3339(grain.to) })
 }
 
 /// Whether nothing of a node is missing. A degraded source says itself that something is.

@@ -44,9 +44,10 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     // `None`: the question's filters do not let these ends through.
     let mut known: HashMap<(NodeName, DnsClient, IpAddr, String), Option<Named>> = HashMap::new();
     view.dns(since, until, &mut |count| {
-        let ends = known
-            .entry((count.node.clone(), count.client.clone(), count.server, count.name.clone()))
-            .or_insert_with(|| name_ends(Naming { inventory: &sources.names.read(), question }, &count));
+        let ends =
+            known.entry((count.node.clone(), count.client.clone(), count.server, count.name.clone())).or_insert_with(
+                || name_ends(Naming { inventory: &sources.names.read(), question, settles: false }, &count),
+            );
         let Some((client, server)) = ends else { return };
         let key = Key {
             client: client.clone(),

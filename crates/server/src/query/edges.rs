@@ -3,20 +3,25 @@
 //! Each byte is counted once: from the client's view; from the server's only where no client's view pairs with it and
 //! the client's node did not cover the row (R5). What a covered client's node should have told but did not is a told
 //! loss, `unpaired`, so that edges plus losses equal the connections.
+//!
+//! A row is either settled or not. What is settled is read as sums by edge, with the names and the verdict that it was
+//! settled with, whatever its resolution; the rest (the last hour or so) is paired and named anew.
 
 use super::ends::{EndId, EndTable, Ends};
 use super::naming::{Naming, Via};
 use super::params::{Grouping, Question};
 use super::records::evicted;
 use super::selection::{Depth, Moved, Selection, Subject};
-use super::{Sources, completeness, cut};
+use super::{Sources, completeness, cut, settled};
 use crate::ingest::convert::is_failure;
+use crate::live::Pending;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
-use weir_store::{Loss, StoreError};
+use weir_store::rollup::Sums;
+use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
-use weir_wire::losses::{TRANSLATIONS_EVICTED, UNPAIRED};
+use weir_wire::losses::{LATE, Reason, TRANSLATIONS_EVICTED, UNPAIRED};
 
 /// Connections with the same ends, Service, port and protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,69 +55,224 @@ struct Sum {
     rtt_total: u64,
     rtt_views: u64,
     certainty: Certainty,
+    /// Something was added.
+    is_there: bool,
 }
 
-/// Answers `/api/v1/edges`.
+/// Answers `/api/v1/edges`: what is settled by its sums as they were settled, what is not by pairing anew.
 pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Edge>, StoreError> {
     let now = sources.clock.wall();
     let (view, pending) = sources.live.read(&*sources.store)?;
-    let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
+    let history = sources.store.history(pending.watermark)?;
+    let part = Part::of(&*history, &pending, question, now)?;
+    let live = Question { since: part.live_from.or(question.since), ..question.clone() };
+    let selection = if part.needs_state {
+        Selection::load(sources, &*view, &pending, &live, Depth::Unsettled(&*history))?
+    } else {
+        Selection::empty(sources)
+    };
     let inventory = sources.names.read();
-    let naming = Naming { inventory: &inventory, question };
+    let naming = Naming { inventory: &inventory, question, settles: false };
     let mut table = EndTable::new(&selection, naming);
     // `None`: the question's filters do not let these ends through.
     let mut sums: HashMap<Between, Option<Sum>> = HashMap::new();
-    let mut unpaired: BTreeMap<String, Loss> = BTreeMap::new();
+    let mut told = Told::default();
     for subject in selection.subjects.values() {
         let moved = selection.moved.get(&subject.id).copied().unwrap_or_default();
-        if (!subject.in_span && moved.rows == 0) || !subject.passes(question) {
+        if (!subject.in_span && moved.rows == 0 && moved.late_rows == 0) || !subject.passes(question) {
             continue;
         }
         let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
         if verdict.is_counted_by_client() {
             continue;
         }
+        let counts = part.counts(subject, &moved, question);
+        if !counts && moved.rows == 0 && moved.late_rows == 0 {
+            continue;
+        }
         let (client, server, port) = table.of(subject);
         let via = table.via(subject, server);
         let between = Between { via, client, server, port, protocol: subject.protocol };
-        let sum = sums.entry(between).or_insert_with_key(|between| {
-            let ends = Ends { client: table.get(client), server: table.get(server) };
-            (between.via.passes(question) && passes(ends, port, question)).then(Sum::default)
-        });
-        let Some(sum) = sum else { continue };
+        let Some(sum) = entry(&mut sums, between, &table, question) else { continue };
+        if moved.late_rows > 0 {
+            told.late(&subject.node, moved.late_rows, moved.late.sent.0.saturating_add(moved.late.recv.0), 1);
+            if moved.rows == 0 {
+                continue;
+            }
+        }
         let mut counted = moved.all;
-        if verdict.is_unpaired_server()
-            && let Some(told) = told_elsewhere(&selection, naming, subject, &moved)
+        if part.has_settled
+            && verdict.is_unpaired_server()
+            && moved.rows == 0
+            && selection.is_client_covered(&inventory, subject)
         {
-            let loss = unpaired.entry(subject.node.to_string()).or_default();
-            loss.count += 1;
-            loss.connections += 1;
-            loss.bytes += told.sent.0 + told.recv.0;
-            counted = minus(counted, told);
+            // What it moved is told by its settled rows.
+            continue;
+        }
+        if verdict.is_unpaired_server()
+            && let Some(elsewhere) = told_elsewhere(&selection, naming, subject, &moved)
+        {
+            told.unpaired(&subject.node, elsewhere.sent.0.saturating_add(elsewhere.recv.0), 1);
+            counted = minus(counted, elsewhere);
             if counted.is_zero() {
                 continue;
             }
         }
         sum.certainty = sum.certainty.min(verdict.certainty);
-        sum.add(verdict.side, counted, subject, failed_within(subject, question));
+        let failed = failed_within(subject, &live) && (!part.has_settled || moved.closed);
+        sum.add(verdict.side, counted, subject, counts, failed);
+    }
+    for total in &part.settled.edges {
+        add_settled(&mut sums, &mut table, &mut told, &part, total, question);
     }
     let mut items = by_grouping(&table, sums, question);
     drop(inventory);
     // Stable: edges of the same size stay in the order of their names.
     items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
-    let losses = unpaired.into_iter().map(|(node, loss)| Loss {
-        node,
-        from: question.since.unwrap_or(now),
-        to: question.until.unwrap_or(now),
-        place: UNPAIRED.place.into(),
-        reason: UNPAIRED.word.into(),
-        intended: UNPAIRED.intended,
-        ..loss
-    });
+    let losses = told.losses(question.since.unwrap_or(now), question.until.unwrap_or(now));
     let losses = losses.chain(evicted(&*view, TRANSLATIONS_EVICTED)?).collect();
     let mut completeness = completeness::of(&*view, question, now, losses)?;
     completeness.omitted = cut(&mut items, question.limit);
+    completeness.resolution = completeness::resolution(&*history, question, now);
     Ok(Answer { items, completeness })
+}
+
+/// How a span falls into what is settled and what is not.
+struct Part {
+    settled: EdgeTotals,
+    has_settled: bool,
+    /// Where what is not settled begins; `None`: nothing is settled.
+    live_from: Option<UnixNanos>,
+    /// Whether the state has anything to say of the span that the settled sums do not.
+    needs_state: bool,
+}
+
+/// The state keeps connections for two hours after their close: of a span that ended earlier, it does not know all of
+/// those that were open at its end.
+const STATE_NS: i64 = 2 * 3600 * 1_000_000_000;
+
+impl Part {
+    fn of(
+        history: &dyn HistoryView,
+        pending: &Pending,
+        question: &Question,
+        now: UnixNanos,
+    ) -> Result<Self, StoreError> {
+        let since = question.since.unwrap_or(UnixNanos(i64::MIN));
+        let until = question.until.unwrap_or(UnixNanos(i64::MAX));
+        let settled = history.edge_totals(since, until)?;
+        let waiting = pending.groups.iter().flat_map(|group| group.iter()).map(|row| row.to);
+        let waiting = waiting.filter(|to| (since..until).contains(to)).min();
+        let unsettled = settled.unsettled_from.into_iter().chain(waiting).min();
+        let has_settled = !settled.edges.is_empty();
+        let live_from = has_settled.then(|| unsettled.unwrap_or(question.until.unwrap_or(now)).max(since));
+        let is_old = question.until.is_some_and(|until| until.since(now) < -STATE_NS);
+        Ok(Self { settled, has_settled, live_from, needs_state: !has_settled || unsettled.is_some() || !is_old })
+    }
+
+    /// Whether a connection is counted here: the settled sums count those whose last record they hold.
+    fn counts(&self, subject: &Subject, moved: &Moved, question: &Question) -> bool {
+        let until = question.until.unwrap_or(UnixNanos(i64::MAX));
+        let is_open = !subject.ended || subject.last >= until;
+        let ended_untold = subject.transaction.as_ref().is_some_and(|transaction| transaction.closed().is_none());
+        !self.has_settled || is_open || moved.closed || ended_untold
+    }
+
+    /// The connections of settled sums that no subject stands for.
+    fn connections(&self, sums: &Sums) -> u64 {
+        if self.needs_state { sums.closed } else { sums.opened.max(sums.closed).max(1) }
+    }
+}
+
+/// The sum of what is between two ends, if the question's filters let it through.
+fn entry<'s>(
+    sums: &'s mut HashMap<Between, Option<Sum>>,
+    between: Between,
+    table: &EndTable<'_>,
+    question: &Question,
+) -> Option<&'s mut Sum> {
+    let sum = sums.entry(between).or_insert_with_key(|between| {
+        let ends = Ends { client: table.get(between.client), server: table.get(between.server) };
+        (between.via.passes(question) && passes(ends, between.port, question)).then(Sum::default)
+    });
+    sum.as_mut()
+}
+
+fn add_settled(
+    sums: &mut HashMap<Between, Option<Sum>>,
+    table: &mut EndTable<'_>,
+    told: &mut Told,
+    part: &Part,
+    total: &EdgeTotal,
+    question: &Question,
+) {
+    let (client, server, via, certainty) = settled::ends(total, question);
+    let is_in = |end: &super::ends::End| question.cidr.is_none_or(|network| network.contains(&end.address));
+    if question.protocol.is_some_and(|protocol| protocol != total.protocol) || !(is_in(&client) || is_in(&server)) {
+        return;
+    }
+    let seen_on = if client.is_seen { &client.node } else { &server.node }.clone().unwrap_or_default();
+    let (client, server) = (table.add(client), table.add(server));
+    let between = Between { via, client, server, port: total.port, protocol: total.protocol };
+    let Some(sum) = entry(sums, between, table, question) else { return };
+    let Sums { sent, recv, rows, closed, opened, .. } = total.sums;
+    let (bytes, connections) = (sent.saturating_add(recv), opened.max(closed).max(1));
+    match total.fate {
+        Fate::Late => told.late(&seen_on, rows, bytes, connections),
+        Fate::Unpaired => told.unpaired(&seen_on, bytes, connections),
+        Fate::OtherView => {}
+        Fate::Counted => sum.merge(Sum {
+            sent,
+            recv,
+            retransmits: total.sums.retransmits,
+            connections: part.connections(&total.sums),
+            failures: total.sums.failures,
+            rtt_total: total.sums.rtt_sum_us,
+            rtt_views: total.sums.rtt_rows,
+            certainty,
+            is_there: true,
+        }),
+    }
+}
+
+/// What the span has and no edge counts, by node.
+#[derive(Default)]
+struct Told {
+    unpaired: BTreeMap<String, Loss>,
+    late: BTreeMap<String, Loss>,
+}
+
+impl Told {
+    fn unpaired(&mut self, node: &str, bytes: u64, connections: u64) {
+        add_loss(&mut self.unpaired, node, (connections, bytes, connections));
+    }
+
+    fn late(&mut self, node: &str, rows: u64, bytes: u64, connections: u64) {
+        add_loss(&mut self.late, node, (rows, bytes, connections));
+    }
+
+    fn losses(self, from: UnixNanos, to: UnixNanos) -> impl Iterator<Item = Loss> {
+        let of = move |reason: &Reason, losses: BTreeMap<String, Loss>| {
+            let (place, reason, intended) = (reason.place, reason.word, reason.intended);
+            losses.into_iter().map(move |(node, loss)| Loss {
+                node,
+                from,
+                to,
+                place: place.into(),
+                reason: reason.into(),
+                intended,
+                ..loss
+            })
+        };
+        of(UNPAIRED, self.unpaired).chain(of(LATE, self.late))
+    }
+}
+
+fn add_loss(losses: &mut BTreeMap<String, Loss>, node: &str, (count, bytes, connections): (u64, u64, u64)) {
+    let loss = losses.entry(node.to_owned()).or_default();
+    loss.count = loss.count.saturating_add(count);
+    loss.bytes = loss.bytes.saturating_add(bytes);
+    loss.connections = loss.connections.saturating_add(connections);
 }
 
 fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
@@ -132,7 +292,7 @@ fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, questi
         ..EdgeEnd::default()
     };
     for (between, sum) in sums {
-        let Some(mut sum) = sum.filter(|sum| sum.connections > 0) else { continue };
+        let Some(mut sum) = sum.filter(|sum| sum.is_there) else { continue };
         let (client, server) = (table.get(between.client), table.get(between.server));
         let client = client.grouped(&question.by);
         let server = match &between.via {
@@ -233,12 +393,13 @@ impl Default for Sum {
             rtt_total: 0,
             rtt_views: 0,
             certainty: Certainty::Known,
+            is_there: false,
         }
     }
 }
 
 impl Sum {
-    fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, failed: bool) {
+    fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, counts: bool, failed: bool) {
         let (sent, recv) = match side {
             Side::Client => (moved.sent.0, moved.recv.0),
             Side::Server => (moved.recv.0, moved.sent.0),
@@ -247,11 +408,12 @@ impl Sum {
             sent,
             recv,
             retransmits: moved.retransmits,
-            connections: 1,
+            connections: u64::from(counts),
             failures: u64::from(failed),
             rtt_total: subject.rtt_us.map_or(0, u64::from),
             rtt_views: u64::from(subject.rtt_us.is_some()),
             certainty: self.certainty,
+            is_there: true,
         });
     }
 
@@ -264,6 +426,7 @@ impl Sum {
         self.rtt_total += other.rtt_total;
         self.rtt_views += other.rtt_views;
         self.certainty = self.certainty.min(other.certainty);
+        self.is_there |= other.is_there;
     }
 
     fn into_edge(self, key: &Key, client: EdgeEnd, server: EdgeEnd, via: Via) -> Edge {

@@ -7,7 +7,7 @@
 use super::naming::{Naming, Via};
 use super::params::{Glob, Grouping, Question};
 use super::selection::{Selection, Subject};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use weir_model::{Certainty, Endpoint, Side};
 use weir_wire::api::EdgeEnd;
@@ -25,6 +25,8 @@ pub(crate) struct End {
     pub(crate) container: Option<String>,
     /// The attribute that is grouped by.
     pub(crate) attribute: Option<String>,
+    /// All that was collected about it, by `KIND.NAME`; empty but where it is settled.
+    pub(crate) attributes: BTreeMap<String, String>,
     /// An attribute of it matches the question's label.
     pub(crate) is_labelled: bool,
     pub(crate) process: String,
@@ -125,7 +127,7 @@ impl<'a> EndTable<'a> {
         id
     }
 
-    fn add(&mut self, end: End) -> EndId {
+    pub(crate) fn add(&mut self, end: End) -> EndId {
         if let Some(id) = self.by_content.get(&end) {
             return *id;
         }

@@ -1,7 +1,7 @@
 //! Answers: what was asked, from one snapshot of state, pending rows and segments.
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
-//! [`ends`] what each grouping calls that,
+//! [`ends`] what each grouping calls that, [`settled`] how that is kept for good,
 //! [`edges`], [`records`] and [`dns`] build the rows, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
@@ -12,6 +12,7 @@ pub(crate) mod naming;
 pub(crate) mod params;
 pub(crate) mod records;
 pub(crate) mod selection;
+pub(crate) mod settled;
 pub(crate) mod status;
 
 use crate::cluster::Cluster;

@@ -18,7 +18,7 @@ use weir_model::{Certainty, Endpoint, Protocol, Side, UnixNanos};
 use weir_store::{DnsClient, DnsCount};
 
 /// Whose attributes are an end's own, in the order in which they are looked at.
-const ATTRIBUTED: [&str; 7] =
+pub(crate) const ATTRIBUTED: [&str; 7] =
     [kind::CONTAINER, kind::POD, kind::REPLICA_SET, kind::JOB, kind::SERVICE, kind::NAMESPACE, kind::NODE];
 
 /// Names ends for as long as the live inventory is held still.
@@ -26,6 +26,8 @@ const ATTRIBUTED: [&str; 7] =
 pub(crate) struct Naming<'a> {
     pub(crate) inventory: &'a Inventory,
     pub(crate) question: &'a Question,
+    /// Ends keep all that was collected about them: they are settled.
+    pub(crate) settles: bool,
 }
 
 /// The Service that a connection went through.
@@ -72,6 +74,9 @@ impl<'a> Naming<'a> {
         local.process.clone_into(&mut end.process);
         local.container_id.clone_into(&mut end.container_id);
         end.is_seen = true;
+        if self.settles && !local.cgroup_path.is_empty() {
+            end.attributes.insert("cgroup_path".to_owned(), local.cgroup_path.to_owned());
+        }
         let own = |key: &str| match key {
             "process" => local.process,
             "container_id" => local.container_id,
@@ -226,8 +231,13 @@ impl<'a> Naming<'a> {
             .label
             .as_ref()
             .is_some_and(|(name, pattern)| attributes(who, name).any(|value| pattern.matches(value)));
+        let collected = |kind: &'static str| {
+            let named = move |(name, value): (&str, &str)| (format!("{kind}.{name}"), value.to_owned());
+            who.attributes(kind).into_iter().map(named)
+        };
         End {
             endpoint: who.endpoint(),
+            attributes: ATTRIBUTED.into_iter().filter(|_| self.settles).flat_map(collected).collect(),
             workload,
             pod: pod.map(|pod| pod.id.to_owned()),
             container,

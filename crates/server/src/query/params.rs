@@ -106,6 +106,30 @@ pub(crate) struct Question {
     pub(crate) limit: usize,
 }
 
+impl Default for Question {
+    /// About everything that is kept.
+    fn default() -> Self {
+        Self {
+            since: None,
+            until: None,
+            by: Grouping::default(),
+            from: None,
+            to: None,
+            name: None,
+            namespace: None,
+            label: None,
+            cidr: None,
+            port: None,
+            protocol: None,
+            service: None,
+            kind: None,
+            node: None,
+            state: OpenOrClosed::default(),
+            limit: LIMIT,
+        }
+    }
+}
+
 /// Which endpoint is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -166,24 +190,7 @@ impl Asked {
 /// The text of the problem: which parameter, its value, what is allowed.
 pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) -> Result<Question, String> {
     let default_since = matches!(asked, Asked::Edges | Asked::Connections | Asked::Dns).then(|| now.plus(-SPAN_NS));
-    let mut question = Question {
-        since: None,
-        until: None,
-        by: Grouping::default(),
-        from: None,
-        to: None,
-        name: None,
-        namespace: None,
-        label: None,
-        cidr: None,
-        port: None,
-        protocol: None,
-        service: None,
-        kind: None,
-        node: None,
-        state: OpenOrClosed::default(),
-        limit: LIMIT,
-    };
+    let mut question = Question::default();
     let mut seen = Vec::new();
     for (name, value) in pairs {
         if !asked.allowed().contains(&name.as_str()) {

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use weir_model::fact::{attribute, kind};
 use weir_model::{Certainty, Direction, Fact, Instance, NodeName, UnixNanos};
-use weir_store::{Loss, StateView, StoreError};
+use weir_store::{HistoryStore as _, Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
 use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
 
@@ -54,6 +54,9 @@ pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answ
     let mut completeness =
         completeness::of(&*view, question, sources.clock.wall(), evicted(&*view, TRANSACTIONS_EVICTED)?)?;
     completeness.omitted = omitted;
+    // What moved in a connection is not known where rows are summed up.
+    let history = sources.store.history(pending.watermark)?;
+    completeness.resolution = completeness::resolution(&*history, question, sources.clock.wall());
     Ok(Answer { items, completeness })
 }
 
@@ -112,7 +115,7 @@ fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question
         || question.label.is_some()
         || question.service.is_some();
     let inventory = sources.names.read();
-    let naming = Naming { inventory: &inventory, question };
+    let naming = Naming { inventory: &inventory, question, settles: false };
     let mut table = EndTable::new(selection, naming);
     let mut passes = |subject: &'a Subject| {
         subject.in_span

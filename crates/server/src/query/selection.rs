@@ -16,8 +16,8 @@ use std::sync::Arc;
 use weir_inventory::{Inventory, RemoteEnd};
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
-    HistoryRow, HistoryStore as _, Lsn, StateView, StoreError, Transaction, TransactionSpan, Translation, client_key,
-    transaction,
+    HistoryRow, HistoryStore as _, HistoryView, StateView, StoreError, Transaction, TransactionSpan, Translation,
+    client_key, transaction,
 };
 
 /// A connection's view without its stored form: from the state or, if it has left that, from history.
@@ -61,6 +61,11 @@ pub(crate) struct Moved {
     /// The part whose rows lie within the client node's coverage, if this is the server's view.
     pub(crate) while_client_covered: Deltas,
     pub(crate) rows: u64,
+    /// The connection's last record is among them.
+    pub(crate) closed: bool,
+    /// What came too late, and in how many rows: part of nothing above.
+    pub(crate) late: Deltas,
+    pub(crate) late_rows: u64,
 }
 
 /// Everything that a question needs.
@@ -75,12 +80,14 @@ pub(crate) struct Selection {
 }
 
 /// Which parts a question needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
+#[derive(Clone, Copy)]
+pub(crate) enum Depth<'a> {
     /// Connections and pairing.
     State,
-    /// And what moved within the span.
+    /// And what moved within the span, in rows of 10 s.
     History,
+    /// And what moved within the span and is not settled.
+    Unsettled(&'a dyn HistoryView),
 }
 
 impl Selection {
@@ -89,7 +96,7 @@ impl Selection {
         view: &dyn StateView,
         pending: &crate::live::Pending,
         question: &Question,
-        depth: Depth,
+        depth: Depth<'_>,
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
@@ -112,28 +119,40 @@ impl Selection {
             told,
             covered: Covered::of(&view.coverage(since, until)?),
         };
-        if depth == Depth::History {
-            selection.add_history(sources, pending, since, until)?;
+        match depth {
+            Depth::State => {}
+            Depth::History => {
+                sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_row(&row))?;
+                selection.add_pending(pending, since, until);
+            }
+            Depth::Unsettled(history) => {
+                history.unsettled(since, until, &mut |row| selection.add_row(&row))?;
+                selection.add_pending(pending, since, until);
+            }
         }
         selection.find_counterparts(view, &boots)?;
         Ok(selection)
     }
 
-    fn add_history(
-        &mut self,
-        sources: &Sources,
-        pending: &crate::live::Pending,
-        since: UnixNanos,
-        until: UnixNanos,
-    ) -> Result<(), StoreError> {
-        let watermark: Lsn = pending.watermark;
-        sources.store.scan(since, until, watermark, &mut |row| self.add_row(&row))?;
+    /// Of nothing: for what is settled as a whole.
+    pub(crate) fn empty(sources: &Sources) -> Self {
+        Self {
+            subjects: HashMap::new(),
+            moved: HashMap::new(),
+            verdicts: HashMap::new(),
+            translations: BTreeSet::new(),
+            names: Arc::clone(&sources.names),
+            told: Told::default(),
+            covered: Covered::default(),
+        }
+    }
+
+    fn add_pending(&mut self, pending: &crate::live::Pending, since: UnixNanos, until: UnixNanos) {
         for row in pending.groups.iter().flat_map(|group| group.iter()) {
             if row.to >= since && row.to < until {
                 self.add_row(row);
             }
         }
-        Ok(())
     }
 
     fn add_row(&mut self, row: &HistoryRow) {
@@ -143,9 +162,16 @@ impl Selection {
             std::mem::swap(&mut own.sent, &mut own.recv);
         }
         let moved = self.moved.entry(row.connection).or_default();
-        moved.all += own;
-        moved.rows += 1;
-        if row.view == Some(Side::Server)
+        if row.late {
+            moved.late += own;
+            moved.late_rows += 1;
+        } else {
+            moved.all += own;
+            moved.rows += 1;
+            moved.closed |= row.closed;
+        }
+        if !row.late
+            && row.view == Some(Side::Server)
             && client_covered(
                 &self.names.read(),
                 &self.covered,

@@ -26,6 +26,13 @@ pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError>
         let log = sources.log.lock().unwrap_or_else(PoisonError::into_inner);
         (log.bytes(), log.next())
     };
+    for (tier, name) in history.tiers.iter().zip(["10s", "1m", "1h"]) {
+        store_counters.extend([
+            (format!("segments_{name}"), tier.segments),
+            (format!("history_rows_{name}"), tier.rows),
+            (format!("segment_bytes_{name}"), tier.bytes),
+        ]);
+    }
     store_counters.extend([
         ("log_bytes".to_owned(), log_bytes),
         ("log_entries".to_owned(), log_next.0 - 1),
@@ -109,7 +116,7 @@ fn disagreement(one: &Disagreement) -> String {
 }
 
 fn store_row(counters: &BTreeMap<String, u64>, counts: &BTreeMap<String, u64>, now: UnixNanos) -> StatusRow {
-    let failing: Vec<&str> = ["append_failures", "apply_failures", "flush_failures"]
+    let failing: Vec<&str> = ["append_failures", "apply_failures", "flush_failures", "compaction_failures"]
         .into_iter()
         .filter(|name| counts.get(*name).is_some_and(|count| *count > 0))
         .collect();

@@ -8,11 +8,12 @@ use crate::error::StoreError;
 use crate::failpoint;
 use crate::history::{HistoryRemoved, HistoryRow, HistorySummary, SegmentId, TierLimit, TierSummary};
 use crate::report::Lsn;
+use crate::settled::{Fate, SettledEdge, SettledEnd};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use weir_model::{Endpoint, UnixNanos};
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_model::{Endpoint, Protocol, UnixNanos};
 
 /// A segment as the catalogue has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +171,111 @@ pub(super) fn replace(
     })
 }
 
+/// What an edge has beside its endpoints once its rows are settled, as the catalogue writes it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct SettledText {
+    client: i64,
+    server: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_certainty: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    candidates: Vec<String>,
+    certainty: String,
+    #[serde(default)]
+    fate: Fate,
+}
+
+/// The dense ids of settled edges, each asked for once.
+pub(super) fn settled_edge_ids(
+    connection: &mut Connection,
+    edges: &[(Arc<SettledEdge>, Protocol, Fate)],
+) -> Result<Vec<u64>, StoreError> {
+    let sql = || StoreError::sql("name a settled edge");
+    let json = |error: serde_json::Error| StoreError::Corrupt { what: "a settled edge", text: error.to_string() };
+    let step = connection.transaction().map_err(sql())?;
+    let mut known: HashMap<*const SettledEnd, (i64, i64)> = HashMap::new();
+    let mut ids = Vec::with_capacity(edges.len());
+    for (edge, protocol, fate) in edges {
+        let mut ends = [(0, 0); 2];
+        for (ids, end) in ends.iter_mut().zip([&edge.client, &edge.server]) {
+            *ids = if let Some(ids) = known.get(&Arc::as_ptr(end)) {
+                *ids
+            } else {
+                let content = serde_json::to_string(&**end).map_err(json)?;
+                let id = found_or_added(
+                    &step,
+                    "SELECT id FROM ends WHERE content = ?1",
+                    "INSERT INTO ends (content) VALUES (?1) RETURNING id",
+                    params![content],
+                )?;
+                (endpoint_id(&step, &end.endpoint.endpoint())?, id)
+            };
+            known.insert(Arc::as_ptr(end), *ids);
+        }
+        let settled = SettledText {
+            client: ends[0].1,
+            server: ends[1].1,
+            service: edge.service.clone(),
+            service_certainty: edge.service_certainty.clone(),
+            candidates: edge.service_candidates.clone(),
+            certainty: edge.certainty.clone(),
+            fate: *fate,
+        };
+        let settled = serde_json::to_string(&settled).map_err(json)?;
+        ids.push(edge_id(&step, ends.map(|end| end.0), *protocol as i64, edge.port, &settled)? as u64);
+    }
+    step.commit().map_err(sql())?;
+    Ok(ids)
+}
+
+/// Reads settled edges back, each end once.
+#[derive(Default)]
+pub(super) struct SettledEdges {
+    ends: HashMap<i64, Arc<SettledEnd>>,
+}
+
+impl SettledEdges {
+    /// What the catalogue's text says; `None` where the edge is not settled.
+    pub(super) fn read(
+        &mut self,
+        connection: &Connection,
+        text: &str,
+        port: u16,
+    ) -> Result<Option<(Arc<SettledEdge>, Fate)>, StoreError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let json = |error: serde_json::Error| StoreError::Corrupt { what: "a settled edge", text: error.to_string() };
+        let settled: SettledText = serde_json::from_str(text).map_err(json)?;
+        let mut ends = [settled.client, settled.server].into_iter().map(|id| {
+            if let Some(end) = self.ends.get(&id) {
+                return Ok(Arc::clone(end));
+            }
+            let mut find = connection
+                .prepare_cached("SELECT content FROM ends WHERE id = ?1")
+                .map_err(StoreError::sql("name an end"))?;
+            let content: String = find.query_row([id], |row| row.get(0)).map_err(StoreError::sql("name an end"))?;
+            let end = Arc::new(serde_json::from_str::<SettledEnd>(&content).map_err(json)?);
+            self.ends.insert(id, Arc::clone(&end));
+            Ok::<_, StoreError>(end)
+        });
+        let (client, server) =
+            (ends.next().transpose()?.unwrap_or_default(), ends.next().transpose()?.unwrap_or_default());
+        let edge = SettledEdge {
+            client,
+            server,
+            port,
+            service: settled.service,
+            service_certainty: settled.service_certainty,
+            service_candidates: settled.candidates,
+            certainty: settled.certainty,
+        };
+        Ok(Some((Arc::new(edge), settled.fate)))
+    }
+}
+
 /// The dense id of each row's edge. New names are added; a name that no segment uses in the end does no harm.
 pub(super) fn edge_ids<'a>(
     connection: &mut Connection,
@@ -193,7 +299,7 @@ pub(super) fn edge_ids<'a>(
                 };
                 endpoints.insert(endpoint, *end);
             }
-            let id = edge_id(&step, ends, row.protocol as i64, row.server.port())?;
+            let id = edge_id(&step, ends, row.protocol as i64, row.server.port(), "")?;
             edges.insert(key, id);
             id
         };
@@ -213,12 +319,18 @@ fn endpoint_id(connection: &Connection, endpoint: &Endpoint) -> Result<i64, Stor
     )
 }
 
-fn edge_id(connection: &Connection, ends: [i64; 2], protocol: i64, port: u16) -> Result<i64, StoreError> {
+fn edge_id(
+    connection: &Connection,
+    ends: [i64; 2],
+    protocol: i64,
+    port: u16,
+    settled: &str,
+) -> Result<i64, StoreError> {
     found_or_added(
         connection,
-        "SELECT id FROM edges WHERE client = ?1 AND server = ?2 AND protocol = ?3 AND port = ?4",
-        "INSERT INTO edges (client, server, protocol, port) VALUES (?1, ?2, ?3, ?4) RETURNING id",
-        params![ends[0], ends[1], protocol, port],
+        "SELECT id FROM edges WHERE client = ?1 AND server = ?2 AND protocol = ?3 AND port = ?4 AND settled = ?5",
+        "INSERT INTO edges (client, server, protocol, port, settled) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        params![ends[0], ends[1], protocol, port, settled],
     )
 }
 

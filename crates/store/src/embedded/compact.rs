@@ -20,10 +20,12 @@ use crate::failpoint;
 use crate::history::{Compacted, Due, HistoryRow, Judge, Judgement, SegmentId};
 use crate::report::Lsn;
 use crate::rollup::{Resolution, Rollup, RollupRow};
+use crate::settled::{Fate, SettledEdge};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::path::{Path, PathBuf};
-use weir_model::{Side, UnixNanos};
+use std::sync::Arc;
+use weir_model::{Protocol, Side, UnixNanos};
 
 /// Rows read at a time from each of the files that are merged.
 const CURSOR_ROWS: usize = 256;
@@ -100,12 +102,30 @@ fn settle(
         failpoint::reach("compaction-half-read");
     }
     let mut turned = Vec::new();
+    let mut named = Vec::new();
+    // Most rows are of few edges: each different one is asked for once.
+    let mut places: HashMap<(*const SettledEdge, Protocol, Fate), usize> = HashMap::new();
+    let mut asked = Vec::new();
     for (index, row) in rows.iter_mut().enumerate() {
-        let Judgement { side, counted } = judge.judge(&row.row);
-        row.counted = Some(counted);
-        if turn(&mut row.row, side) {
-            turned.push(index);
+        let Judgement { side, fate, edge } = judge.judge(&row.row);
+        row.counted = Some(fate == Fate::Counted);
+        let is_turned = turn(&mut row.row, side);
+        match edge {
+            Some(edge) => {
+                call(&mut row.row, &edge);
+                let place = *places.entry((Arc::as_ptr(&edge), row.row.protocol, fate)).or_insert_with(|| {
+                    asked.push((edge, row.row.protocol, fate));
+                    asked.len() - 1
+                });
+                named.push((index, place));
+            }
+            None if is_turned => turned.push(index),
+            None => {}
         }
+    }
+    let ids = catalogue::settled_edge_ids(&mut store.writer(), &asked)?;
+    for (index, place) in named {
+        rows[index].edge = ids[place];
     }
     let edges = catalogue::edge_ids(&mut store.writer(), turned.iter().map(|&index| &rows[index].row))?;
     for (index, edge) in turned.into_iter().zip(edges) {
@@ -117,6 +137,16 @@ fn settle(
         writer.push(row)?;
     }
     writer.finish()
+}
+
+/// The names that a row has for good.
+fn call(row: &mut HistoryRow, edge: &SettledEdge) {
+    for (endpoint, end) in [(&mut row.client_endpoint, &edge.client), (&mut row.server_endpoint, &edge.server)] {
+        let settled = &end.endpoint;
+        if endpoint.kind != settled.kind || endpoint.namespace != settled.namespace || endpoint.name != settled.name {
+            *endpoint = Arc::new(settled.endpoint());
+        }
+    }
 }
 
 /// Gives the row's own end its side; true if its ends changed places. Where no side was known, the own end stands in the

@@ -4,12 +4,13 @@ use super::catalogue::{self, Entry};
 use super::pins::Pin;
 use super::raw::RawRow;
 use super::rolled::RolledRow;
+use super::segment::SegmentKind;
 use super::segment::{self, FileRow, file_name};
 use super::{Embedded, totals};
 use crate::error::StoreError;
-use crate::history::{EdgeTotals, HistoryRow, HistoryView};
+use crate::history::{EdgeTotals, Grain, HistoryRow, HistoryView};
 use crate::report::Lsn;
-use crate::rollup::RollupRow;
+use crate::rollup::{Resolution, RollupRow};
 use std::path::PathBuf;
 use weir_model::UnixNanos;
 
@@ -62,6 +63,46 @@ impl HistoryView for View<'_> {
 
     fn rollups(&self, since: UnixNanos, until: UnixNanos, visit: &mut dyn FnMut(RollupRow)) -> Result<(), StoreError> {
         self.read(true, since, until, &mut |rolled: RolledRow| visit(rolled.row))
+    }
+
+    fn unsettled(
+        &self,
+        since: UnixNanos,
+        until: UnixNanos,
+        visit: &mut dyn FnMut(HistoryRow),
+    ) -> Result<(), StoreError> {
+        for (_, path) in self.between(since, until).filter(|(entry, _)| entry.kind == SegmentKind::Received) {
+            segment::read(&path, since, until, &mut |raw: RawRow| visit(raw.row))?;
+        }
+        Ok(())
+    }
+
+    fn grain(&self, since: UnixNanos, until: UnixNanos) -> Option<Grain> {
+        let mut grain: Option<Grain> = None;
+        for entry in &self.entries {
+            let resolution = match entry.kind {
+                SegmentKind::Received | SegmentKind::Settled => continue,
+                SegmentKind::Minute => Resolution::Minute,
+                SegmentKind::Hour => Resolution::Hour,
+            };
+            let held = |window: UnixNanos| (entry.oldest..=entry.newest).contains(&window);
+            // A window that only its end reaches into the span is not of the span, and cuts it all the same.
+            let end = entry.newest.0.saturating_add(resolution.nanos());
+            if end <= since.0 || entry.oldest >= until {
+                continue;
+            }
+            let next = grain.get_or_insert(Grain { resolution, from: since, to: until });
+            next.resolution = next.resolution.max(resolution);
+            let first = resolution.floor(since);
+            if first != since && held(first) {
+                next.from = next.from.max(first.plus(resolution.nanos()));
+            }
+            let last = resolution.floor(UnixNanos(until.0.saturating_sub(1)));
+            if held(last) {
+                next.to = next.to.max(last.plus(resolution.nanos()));
+            }
+        }
+        grain
     }
 
     fn edge_totals(&self, since: UnixNanos, until: UnixNanos) -> Result<EdgeTotals, StoreError> {

@@ -68,6 +68,7 @@ impl FileRow for RawRow {
             ("rtt_us", small(rows, |row| row.row.rtt_us), true),
             ("started", time(rows, |row| row.row.started), true),
             ("counted", flag(rows, |row| row.counted), true),
+            ("late", flag(rows, |row| Some(row.row.late)), true),
         ])
     }
 
@@ -92,8 +93,8 @@ impl FileRow for RawRow {
         let (mut clients, mut servers) = (Ends::of(batch, CLIENT)?, Ends::of(batch, SERVER)?);
         let (sent, recv, retransmits) = (number("sent_bytes")?, number("recv_bytes")?, number("retransmits")?);
         let (opened, closed, rtt) = (flag("opened")?, flag("closed")?, small("rtt_us")?);
-        // Files of the first builds have no such column.
-        let counted = flag("counted");
+        // Files of older builds have no such columns.
+        let (counted, late) = (flag("counted"), flag("late"));
         for row in 0..batch.num_rows() {
             visit(Self {
                 edge: edge.value(row),
@@ -122,6 +123,7 @@ impl FileRow for RawRow {
                     failure: failure.get(row)?,
                     rtt_us: (!rtt.is_null(row)).then(|| rtt.value(row)),
                     started: (!started.is_null(row)).then(|| UnixNanos(started.value(row))),
+                    late: late.is_some_and(|column| !column.is_null(row) && column.value(row)),
                 },
             });
         }

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -178,6 +178,21 @@ ALTER TABLE segments ADD COLUMN checksum INTEGER;                     -- CRC-32C
 
 const SCHEMA_5: &str = "
 ALTER TABLE streams ADD COLUMN metadata TEXT NOT NULL DEFAULT '[]';   -- JSON list: source, state, detail, things, read
+";
+
+/// What an edge's ends were called when its rows were settled.
+const SCHEMA_6: &str = "
+CREATE TABLE ends (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);   -- JSON: SettledEnd
+CREATE TABLE edges_6 (
+    id INTEGER PRIMARY KEY,
+    client INTEGER NOT NULL REFERENCES endpoints, server INTEGER NOT NULL REFERENCES endpoints,
+    protocol INTEGER NOT NULL, port INTEGER NOT NULL,
+    settled TEXT NOT NULL DEFAULT '',  -- JSON: both rows of `ends`, the Service, why it does not count; '' not settled
+    UNIQUE (client, server, protocol, port, settled)
+);
+INSERT INTO edges_6 (id, client, server, protocol, port) SELECT id, client, server, protocol, port FROM edges;
+DROP TABLE edges;
+ALTER TABLE edges_6 RENAME TO edges;
 ";
 
 /// Opens the database as every connection of this backend has it.

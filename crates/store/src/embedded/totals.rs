@@ -1,13 +1,14 @@
 //! Sums by edge, from the few columns that they take: the dense id stands for the ends' names, which the catalogue has.
 
-use super::catalogue::Entry;
+use super::catalogue::{Entry, SettledEdges};
 use super::segment::{self, SegmentKind, missing_column};
 use crate::error::StoreError;
 use crate::history::{EdgeTotal, EdgeTotals};
 use crate::rollup::Sums;
-use arrow_array::RecordBatch;
+use crate::settled::Fate;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt64Type};
+use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
+use arrow_array::{Array as _, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -22,7 +23,7 @@ use weir_model::{Endpoint, Protocol, UnixNanos};
 const BATCH_ROWS: usize = 32_768;
 
 const RAW: &[&str] =
-    &["edge", "counted", "sent_bytes", "recv_bytes", "retransmits", "opened", "closed", "failure", "to_time"];
+    &["edge", "counted", "sent_bytes", "recv_bytes", "retransmits", "opened", "closed", "failure", "rtt_us", "to_time"];
 const ROLLED: &[&str] = &[
     "edge",
     "counted",
@@ -33,13 +34,17 @@ const ROLLED: &[&str] = &[
     "opened_count",
     "closed_count",
     "failure_count",
+    "rtt_us_sum",
+    "rtt_rows",
     "window_start",
 ];
 
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    sums: HashMap<u64, Sums>,
+    /// By edge, and whether the rows count.
+    sums: HashMap<(u64, bool), Sums>,
     unsettled_rows: u64,
+    unsettled_from: Option<UnixNanos>,
 }
 
 impl Totals {
@@ -50,6 +55,10 @@ impl Totals {
         since: UnixNanos,
         until: UnixNanos,
     ) -> Result<(), StoreError> {
+        if entry.kind == SegmentKind::Received {
+            let from = entry.oldest.max(since);
+            self.unsettled_from = Some(self.unsettled_from.map_or(from, |held| held.min(from)));
+        }
         let whole = entry.oldest >= since && entry.newest < until;
         let rolled = entry.kind.tier() > 0;
         let columns = match (entry.kind, rolled) {
@@ -92,8 +101,10 @@ impl Totals {
         let reasons = failure.values().as_string_opt::<i32>()?;
         let failed: Vec<bool> = reasons.iter().map(|reason| reason.is_some_and(|text| !text.is_empty())).collect();
         let keys = failure.keys().values();
+        let rtt = batch.column_by_name("rtt_us")?.as_primitive_opt::<UInt32Type>()?;
         self.runs(batch, span, "to_time", edge, |row| {
-            counted.value(row).then(|| Sums {
+            let rtt_us = (!rtt.is_null(row)).then(|| rtt.value(row));
+            let sums = Sums {
                 sent: sent[row],
                 recv: recv[row],
                 retransmits: retransmits[row],
@@ -101,8 +112,11 @@ impl Totals {
                 opened: u64::from(opened.value(row)),
                 closed: u64::from(closed.value(row)),
                 failures: u64::from(failed.get(keys[row] as usize).copied().unwrap_or_default()),
+                rtt_sum_us: rtt_us.map_or(0, u64::from),
+                rtt_rows: u64::from(rtt_us.is_some()),
                 ..Sums::default()
-            })
+            };
+            (counted.value(row), sums)
         })
     }
 
@@ -112,9 +126,10 @@ impl Totals {
             (number("edge")?, number("sent_bytes")?, number("recv_bytes")?, number("retransmits")?);
         let (rows, opened, closed, failures) =
             (number("rows")?, number("opened_count")?, number("closed_count")?, number("failure_count")?);
+        let (rtt_sum, rtt_rows) = (number("rtt_us_sum")?, number("rtt_rows")?);
         let counted = batch.column_by_name("counted")?.as_boolean_opt()?;
         self.runs(batch, span, "window_start", edge, |row| {
-            counted.value(row).then(|| Sums {
+            let sums = Sums {
                 sent: sent[row],
                 recv: recv[row],
                 retransmits: retransmits[row],
@@ -122,8 +137,11 @@ impl Totals {
                 opened: opened[row],
                 closed: closed[row],
                 failures: failures[row],
+                rtt_sum_us: rtt_sum[row],
+                rtt_rows: rtt_rows[row],
                 ..Sums::default()
-            })
+            };
+            (counted.value(row), sums)
         })
     }
 
@@ -134,7 +152,7 @@ impl Totals {
         span: Option<(UnixNanos, UnixNanos)>,
         instant: &str,
         edges: &[u64],
-        of: impl Fn(usize) -> Option<Sums>,
+        of: impl Fn(usize) -> (bool, Sums),
     ) -> Option<()> {
         let at = match span {
             Some(_) => Some(batch.column_by_name(instant)?.as_primitive_opt::<TimestampNanosecondType>()?.values()),
@@ -148,17 +166,15 @@ impl Totals {
         while begin < edges.len() {
             let edge = edges[begin];
             let length = edges[begin..].iter().take_while(|other| **other == edge).count();
-            let mut sum = Sums::default();
-            for row in begin..begin + length {
-                if inside(row)
-                    && let Some(sums) = of(row)
-                {
-                    sum = sum.plus(sums);
-                }
+            let mut run = [Sums::default(); 2];
+            for row in (begin..begin + length).filter(|row| inside(*row)) {
+                let (counted, sums) = of(row);
+                let sum = &mut run[usize::from(counted)];
+                *sum = sum.plus(sums);
             }
             begin += length;
-            if sum.rows > 0 {
-                let held = self.sums.entry(edge).or_default();
+            for (counted, sum) in [false, true].into_iter().zip(run).filter(|(_, sum)| sum.rows > 0) {
+                let held = self.sums.entry((edge, counted)).or_default();
                 *held = held.plus(sum);
             }
         }
@@ -170,22 +186,35 @@ impl Totals {
         let sql = || StoreError::sql("name the edges");
         let mut statement = connection
             .prepare_cached(
-                "SELECT c.kind, c.namespace, c.name, s.kind, s.namespace, s.name, e.protocol, e.port FROM edges e
+                "SELECT c.kind, c.namespace, c.name, s.kind, s.namespace, s.name, e.protocol, e.port, e.settled FROM edges e
                  JOIN endpoints c ON c.id = e.client JOIN endpoints s ON s.id = e.server WHERE e.id = ?1",
             )
             .map_err(sql())?;
         let mut edges = Vec::with_capacity(self.sums.len());
-        for (edge, sums) in self.sums {
-            let total = statement.query_row([edge as i64], |row| {
-                let end = |at: usize| -> rusqlite::Result<Endpoint> {
-                    Ok(Endpoint { kind: row.get(at)?, namespace: row.get(at + 1)?, name: row.get(at + 2)? })
-                };
-                let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
-                Ok(EdgeTotal { client: end(0)?, server: end(3)?, protocol, port: row.get(7)?, sums })
-            });
-            edges.push(total.map_err(sql())?);
+        let mut settled_edges = SettledEdges::default();
+        for ((edge, counted), sums) in self.sums {
+            let (mut total, settled) = statement
+                .query_row([edge as i64], |row| {
+                    let end = |at: usize| -> rusqlite::Result<Endpoint> {
+                        Ok(Endpoint { kind: row.get(at)?, namespace: row.get(at + 1)?, name: row.get(at + 2)? })
+                    };
+                    let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
+                    let (client, server, port) = (end(0)?, end(3)?, row.get(7)?);
+                    let fate = if counted { Fate::Counted } else { Fate::OtherView };
+                    let total = EdgeTotal { client, server, protocol, port, fate, settled: None, sums };
+                    Ok((total, row.get::<_, String>(8)?))
+                })
+                .map_err(sql())?;
+            if let Some((settled, fate)) = settled_edges.read(connection, &settled, total.port)? {
+                total.settled = Some(settled);
+                total.fate = if counted { Fate::Counted } else { fate };
+            }
+            if total.fate != Fate::OtherView {
+                edges.push(total);
+            }
         }
-        Ok(EdgeTotals { edges, unsettled_rows: self.unsettled_rows })
+        let unsettled_from = self.unsettled_from.filter(|_| self.unsettled_rows > 0);
+        Ok(EdgeTotals { edges, unsettled_rows: self.unsettled_rows, unsettled_from })
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use weir_model::{Endpoint, Side, UnixNanos};
 use weir_store::rollup::{Resolution, Rollup, RollupRow, Sums};
 use weir_store::{
-    Due, EdgeTotals, HistoryRow, HistoryStore, HistoryView, Judge, Judgement, Lsn, SegmentId, StoreError, TierLimit,
+    Due, EdgeTotals, Fate, HistoryRow, HistoryStore, HistoryView, Judge, Judgement, Lsn, SegmentId, SettledEdge,
+    SettledEnd, SettledName, StoreError, TierLimit,
 };
 
 const MINUTE: i64 = 60_000_000_000;
@@ -23,8 +24,13 @@ impl Judge for ById {
     fn judge(&mut self, row: &HistoryRow) -> Judgement {
         let number = row.connection.0[0];
         let side = row.view.unwrap_or(if number.is_multiple_of(5) { Side::Server } else { Side::Client });
-        Judgement { side, counted: !number.is_multiple_of(4) }
+        let fate = if number.is_multiple_of(4) { Fate::OtherView } else { Fate::Counted };
+        Judgement { side, fate, edge: None }
     }
+}
+
+fn is_counted(row: &HistoryRow) -> bool {
+    ById.judge(row).fate == Fate::Counted
 }
 
 fn turned(row: &HistoryRow) -> HistoryRow {
@@ -93,7 +99,7 @@ fn add(sums: &mut ByEdge, client: &Arc<Endpoint>, server: &Arc<Endpoint>, port: 
 fn truth(rows: &[HistoryRow]) -> ByEdge {
     let mut sums = ByEdge::new();
     for row in rows {
-        let counted = ById.judge(row).counted;
+        let counted = is_counted(row);
         let row = turned(row);
         add(&mut sums, &row.client_endpoint, &row.server_endpoint, row.server.port(), counted, Sums::of(&row));
     }
@@ -105,7 +111,7 @@ fn found(view: &dyn HistoryView) -> (ByEdge, [u64; 3]) {
     let (mut sums, mut counts) = (ByEdge::new(), [0; 3]);
     view.rows(ALL.0, ALL.1, &mut |row, counted| {
         counts[0] += 1;
-        let counted = counted.unwrap_or_else(|| ById.judge(&row).counted);
+        let counted = counted.unwrap_or_else(|| is_counted(&row));
         let row = turned(&row);
         add(&mut sums, &row.client_endpoint, &row.server_endpoint, row.server.port(), counted, Sums::of(&row));
     })
@@ -167,6 +173,8 @@ pub(crate) fn compaction<G, S: HistoryStore + 'static>(fresh: impl Fn() -> (G, S
     a_reader_sees_each_row_once_while_it_is_compacted(&fresh().1);
     edges_are_summed_from_rows_of_every_resolution(&fresh().1);
     what_is_beyond_the_limits_leaves_and_is_counted(&fresh().1);
+    what_settling_knew_stays_with_the_sums(&fresh().1);
+    a_cut_window_is_told(&fresh().1);
     a_failing_judge_changes_nothing(&fresh().1);
 }
 
@@ -192,7 +200,7 @@ fn every_step_keeps_every_sum(store: &dyn HistoryStore) {
     // Each window of an hour is the sum of its minutes: summed anew from the truth.
     let mut hours = Rollup::new(Resolution::Hour);
     for row in &rows {
-        hours.add(RollupRow::of(&turned(row), ById.judge(row).counted));
+        hours.add(RollupRow::of(&turned(row), is_counted(row)));
     }
     assert_eq!(gathered(&rollups(store), Resolution::Hour), hours.drain().collect::<Vec<_>>());
     assert_eq!(store.summary().unwrap().tiers[2].rows, store.summary().unwrap().rows);
@@ -280,21 +288,23 @@ fn a_reader_sees_each_row_once_while_it_is_compacted(store: &dyn HistoryStore) {
 fn edges_are_summed_from_rows_of_every_resolution(store: &dyn HistoryStore) {
     let rows = rows(6, 1_000);
     put(store, &rows, &mut Numbers(17));
-    let without_rtt = |sums: ByEdge, counted_only: bool| -> ByEdge {
+    let without_largest_rtt = |sums: ByEdge, counted_only: bool| -> ByEdge {
         sums.into_iter()
             .filter(|((.., counted), _)| *counted || !counted_only)
-            .map(|(key, sums)| (key, Sums { rtt_sum_us: 0, rtt_rows: 0, rtt_max_us: 0, ..sums }))
+            .map(|(key, sums)| (key, Sums { rtt_max_us: 0, ..sums }))
             .collect()
     };
     let totals = |since, until| store.history(Lsn(u64::MAX)).unwrap().edge_totals(since, until).unwrap();
-    assert_eq!(totals(ALL.0, ALL.1), EdgeTotals { edges: Vec::new(), unsettled_rows: 1_000 });
+    let oldest = rows.iter().map(|row| row.to).min();
+    let nothing = EdgeTotals { edges: Vec::new(), unsettled_rows: 1_000, unsettled_from: oldest };
+    assert_eq!(totals(ALL.0, ALL.1), nothing);
     let border = UnixNanos(rows[500].to.0);
     let inside: Vec<HistoryRow> = rows.iter().filter(|row| row.to >= border).cloned().collect();
     assert_eq!(totals(border, ALL.1).unsettled_rows, inside.len() as u64);
     until_at_rest(store, &due(i64::MAX, i64::MIN, i64::MIN));
-    let expected = without_rtt(truth(&rows), true);
+    let expected = without_largest_rtt(truth(&rows), true);
     assert_eq!(total(&totals(ALL.0, ALL.1)), expected);
-    assert_eq!(total(&totals(border, ALL.1)), without_rtt(truth(&inside), true));
+    assert_eq!(total(&totals(border, ALL.1)), without_largest_rtt(truth(&inside), true));
     let (first, last) = (rows[0].to.0, rows[999].to.0);
     until_at_rest(store, &due(i64::MAX, first + (last - first) / 2, first + (last - first) / 4));
     assert_eq!(total(&totals(ALL.0, ALL.1)), expected);
@@ -333,9 +343,122 @@ fn what_is_beyond_the_limits_leaves_and_is_counted(store: &dyn HistoryStore) {
     let removed = store.retain_history(&[keep, aged, keep]).unwrap();
     assert_eq!((removed.rows_expired, removed.rows_evicted), (after.tiers[1].rows, 0));
     assert_eq!(store.summary().unwrap().tiers[1].segments, 0);
-    assert_eq!(store.forget_before(UnixNanos(i64::MAX)).unwrap().1, after.tiers[0].rows);
+    assert_eq!(store.retain_history(&[aged; 3]).unwrap().rows_expired, after.tiers[0].rows);
     assert_eq!(found(&*store.history(Lsn(u64::MAX)).unwrap()).1, [0; 3]);
     assert_eq!(store.summary().unwrap().watermark, before.watermark);
+}
+
+/// Names every end by the connection's id, and gives every fate its turn.
+struct Names(BTreeMap<u8, Arc<SettledEdge>>);
+
+impl Names {
+    fn new() -> Self {
+        let end = |number: u8, kind: &str| SettledEnd {
+            endpoint: SettledName {
+                kind: kind.into(),
+                namespace: "shop".into(),
+                name: format!("{kind}{}", number % 7),
+                certainty: "known".into(),
+            },
+            workload: Some(SettledName { kind: "deployment".into(), name: kind.into(), ..SettledName::default() }),
+            node: Some(format!("node-{}", number % 3)),
+            address: "10.0.0.2".into(),
+            is_seen: number.is_multiple_of(2),
+            attributes: [("pod.team".into(), "blue".into())].into(),
+            ..SettledEnd::default()
+        };
+        let edge = |number: u8| SettledEdge {
+            client: Arc::new(end(number, "front")),
+            server: Arc::new(end(number, "back")),
+            port: 8000 + u16::from(number % 2),
+            service: number.is_multiple_of(2).then(|| "shop/back".into()),
+            certainty: "inferred".into(),
+            ..SettledEdge::default()
+        };
+        Self((0..=u8::MAX).map(|number| (number, Arc::new(edge(number)))).collect())
+    }
+}
+
+impl Judge for Names {
+    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn judge(&mut self, row: &HistoryRow) -> Judgement {
+        let number = row.connection.0[0];
+        let fate = [Fate::Counted, Fate::OtherView, Fate::Unpaired, Fate::Late][usize::from(number) % 4];
+        let edge = self.0.get(&number).filter(|_| fate != Fate::OtherView).cloned();
+        Judgement { side: Side::Client, fate, edge }
+    }
+}
+
+/// What was known when rows were settled comes back with their sums, through every step; what does not count is told apart.
+fn what_settling_knew_stays_with_the_sums(store: &dyn HistoryStore) {
+    type Told = BTreeMap<(Fate, SettledEnd, SettledEnd, u16, Option<String>), (u64, u64)>;
+    let rows = rows(12, 1_500);
+    put(store, &rows, &mut Numbers(23));
+    let mut names = Names::new();
+    let mut expected = Told::new();
+    for row in &rows {
+        let Judgement { fate, edge, .. } = names.judge(row);
+        let Some(edge) = edge else { continue };
+        let key = (fate, (*edge.client).clone(), (*edge.server).clone(), edge.port, edge.service.clone());
+        let held = expected.entry(key).or_default();
+        // The judge says that every own end is the client: what the server's view sent is turned.
+        let sent = if row.view == Some(Side::Server) { row.deltas.recv.0 } else { row.deltas.sent.0 };
+        *held = (held.0.saturating_add(sent), held.1 + 1);
+    }
+    let told = |store: &dyn HistoryStore| -> (Told, u64) {
+        let totals = store.history(Lsn(u64::MAX)).unwrap().edge_totals(ALL.0, ALL.1).unwrap();
+        let mut found = Told::new();
+        for edge in &totals.edges {
+            let settled = edge.settled.as_ref().expect("a name");
+            assert_eq!(
+                (&edge.client, &edge.server),
+                (&settled.client.endpoint.endpoint(), &settled.server.endpoint.endpoint())
+            );
+            let key = (
+                edge.fate,
+                (*settled.client).clone(),
+                (*settled.server).clone(),
+                settled.port,
+                settled.service.clone(),
+            );
+            let held = found.entry(key).or_default();
+            *held = (held.0.saturating_add(edge.sums.sent), held.1 + edge.sums.rows);
+        }
+        (found, totals.unsettled_rows)
+    };
+    let (first, last) = (rows[0].to.0, rows[rows.len() - 1].to.0);
+    for due in [
+        due(i64::MAX, i64::MIN, i64::MIN),
+        due(i64::MAX, first + (last - first) / 2, i64::MIN),
+        due(i64::MAX, i64::MAX, first + (last - first) / 2),
+        due(i64::MAX, i64::MAX, i64::MAX),
+    ] {
+        while store.compact(&due, &mut names).unwrap().is_some() {}
+        assert_eq!(told(store), (expected.clone(), 0));
+    }
+}
+
+/// A span's ends that cut a window say where the sums begin and end in truth.
+fn a_cut_window_is_told(store: &dyn HistoryStore) {
+    let rows = rows(13, 600);
+    put(store, &rows, &mut Numbers(29));
+    let view = |store: &dyn HistoryStore, since: i64, until: i64| {
+        store.history(Lsn(u64::MAX)).unwrap().grain(UnixNanos(since), UnixNanos(until))
+    };
+    let hour = 60 * MINUTE;
+    let begin = 100 * 360 * MINUTE;
+    until_at_rest(store, &due(i64::MAX, i64::MIN, i64::MIN));
+    assert_eq!(view(store, begin, begin + hour), None, "rows of 10 s are of their own span");
+    until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+    let grain = view(store, begin + MINUTE, begin + hour + MINUTE).unwrap();
+    assert_eq!(grain.resolution, Resolution::Hour);
+    assert_eq!((grain.from, grain.to), (UnixNanos(begin + hour), UnixNanos(begin + 2 * hour)));
+    let grain = view(store, begin, begin + hour).unwrap();
+    assert_eq!((grain.from, grain.to), (UnixNanos(begin), UnixNanos(begin + hour)), "nothing is cut");
+    assert_eq!(view(store, begin + 100 * hour, begin + 101 * hour), None, "there is nothing");
 }
 
 struct Fails;
@@ -346,7 +469,7 @@ impl Judge for Fails {
     }
 
     fn judge(&mut self, _: &HistoryRow) -> Judgement {
-        Judgement { side: Side::Client, counted: true }
+        Judgement { side: Side::Client, fate: Fate::Counted, edge: None }
     }
 }
 

@@ -12,7 +12,7 @@ use weir_model::{
 use weir_store::{
     BATCHES_LOST, BatchReport, Before, Claim, Condition, Coverage, DnsClient, DnsCount, DnsName, FactsMax, HistoryRow,
     HistoryStore, Loss, Lsn, MetadataState, Owner, Retention, Rtt, SegmentId, SourceState, StateChanges, StateStore,
-    StateView, StreamId, Transaction, TransactionSpan, Translation,
+    StateView, StreamId, TierLimit, Transaction, TransactionSpan, Translation,
 };
 
 pub(crate) fn transaction(cookie: u64, last: i64) -> Transaction {
@@ -547,6 +547,7 @@ pub(crate) fn row(to: i64, number: u8, sent: u64) -> HistoryRow {
         failure: if number.is_multiple_of(3) { "reset".into() } else { "".into() },
         rtt_us: (number.is_multiple_of(2)).then_some(9),
         started: (number % 2 == 1).then_some(UnixNanos(to - 5)),
+        late: false,
     }
 }
 
@@ -586,7 +587,9 @@ pub(crate) fn history<S: HistoryStore>(open: impl Fn() -> S) {
     assert_eq!(scan(&store, 103, 200, u64::MAX), first[3..]);
     assert_eq!(scan(&store, 103, 201, u64::MAX).len(), 4);
     assert_eq!(scan(&store, i64::MIN, i64::MAX, 8), first, "a segment above the reader's position is not read");
-    assert_eq!(store.forget_before(UnixNanos(106)).unwrap(), (1, 6));
+    let limit = TierLimit { keep_from: UnixNanos(106), bytes_max: u64::MAX };
+    let removed = store.retain_history(&[limit; 3]).unwrap();
+    assert_eq!((removed.segments, removed.rows_expired), (1, 6));
     assert_eq!(scan(&store, i64::MIN, i64::MAX, u64::MAX).len(), 1);
     assert_eq!(store.summary().unwrap().watermark, Lsn(9));
 }
