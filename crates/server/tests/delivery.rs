@@ -181,6 +181,61 @@ async fn a_damaged_frame_is_refused_and_nothing_of_it_is_kept() {
     server.stop().await;
 }
 
+/// `tests/data/batches/README.md` says where they come from.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_older_agents_are_read_as_they_were_meant() {
+    let recorded: [&[u8]; 3] = [
+        include_bytes!("data/batches/1-0658f31.batch"),
+        include_bytes!("data/batches/2-39c1ab5.batch"),
+        include_bytes!("data/batches/3-9807fec.batch"),
+    ];
+    let server = TestServer::start().await;
+    let mut session = TestAgent::new("old", 9).connect(&server).await;
+    for (sequence, bytes) in (1..).zip(recorded) {
+        let frame = weir_wire::agent::Frame::new(sequence, bytes.into(), START);
+        match session.send_frame(frame).await {
+            ToAgent::Ack(ack) => assert_eq!(ack.sequence, sequence),
+            other => panic!("{sequence}: {other:?}"),
+        }
+        server.applied(sequence).await;
+    }
+    let edges = server.items("/api/v1/edges?by=process").await;
+    assert_eq!(edges.len(), 1, "{edges:?}");
+    assert_eq!((sum(&edges, "sent_bytes"), sum(&edges, "recv_bytes")), (600, 60));
+    assert_eq!((&edges[0]["client"]["name"], &edges[0]["server"]["name"]), (&"client".into(), &"server".into()));
+    let dns = server.items("/api/v1/dns").await;
+    assert_eq!((dns.len(), dns[0]["name"].as_str()), (1, Some("shop.example.")));
+    let (_, body) = server.get("/api/v1/edges").await;
+    let losses = body["completeness"]["losses"].as_array().unwrap();
+    assert_eq!((losses[0]["reason"].as_str(), sum(losses, "bytes")), (Some("closed_rows"), 90));
+    // The log that holds them is read again.
+    let server = server.restart().await;
+    assert_eq!(sum(&server.items("/api/v1/edges?by=process").await, "sent_bytes"), 600);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_is_told_with_its_offset_and_the_way_out() {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    let batch = agent.batch(both_views(1, 40000, 100, 10, START + POLL));
+    // Sent, by the agent's clock, 90 s before the server has it by its own.
+    let sent = weir_wire::agent::Frame::new(1, batch.to_bytes().unwrap().into(), START - 90 * SECOND);
+    assert!(matches!(session.send_frame(sent).await, ToAgent::Ack(_)));
+    server.applied(1).await;
+    let status = server.items("/api/v1/status").await;
+    let node = status.iter().find(|row| row["kind"] == "node").unwrap();
+    assert_eq!((&node["health"], &node["counters"]["clock_offset_ms"]), (&"degraded".into(), &90_000.into()));
+    assert!(
+        node["detail"].as_str().unwrap().contains("its clock is -90000 ms off the server's; synchronise both"),
+        "{node}"
+    );
+    let (_, body) = server.get("/api/v1/edges").await;
+    assert_eq!(body["completeness"]["nodes"][0]["clock_offset_ms"], -90_000);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_is_refused() {
     let server = TestServer::start().await;
@@ -188,6 +243,8 @@ async fn another_protocol_is_refused() {
     hello.protocol = 2;
     let session = Session::open(&server, hello).await;
     assert_eq!(reason(session.first.as_ref().unwrap()).0, Reason::Protocol);
+    let Some(ToAgent::Refusal(refusal)) = &session.first else { panic!("{:?}", session.first) };
+    assert!(refusal.text.contains("update the server first"), "{}", refusal.text);
     server.stop().await;
 }
 

@@ -126,7 +126,9 @@ impl Inner {
     async fn greet(&self, hello: &Hello, answers: &Answers) -> Result<Hold, Over> {
         if hello.protocol != PROTOCOL {
             self.counts.protocol_refusals.fetch_add(1, Ordering::Relaxed);
-            let text = format!("protocol {} is not spoken here, only {PROTOCOL} is", hello.protocol);
+            let mend =
+                if hello.protocol > PROTOCOL { "update the server first, then agents" } else { "update the agent" };
+            let text = format!("protocol {} is not spoken here, only {PROTOCOL} is; {mend}", hello.protocol);
             return Err(refuse(answers, Reason::Protocol, &text, 0).await);
         }
         let (Ok(stream), Ok(agent_run)) =
