@@ -13,6 +13,8 @@ import { serve } from './serve.mjs';
 
 const REAL = process.env.WEIR_URL;
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+/** The words of the API's `by`, without `attribute:NAME`; the server's own are in `query/params.rs`. */
+const API_GROUPINGS = ['pod', 'workload', 'container', 'service', 'namespace', 'node', 'zone', 'process', 'address'];
 const COUNTERS = ['sent_bytes', 'recv_bytes', 'connections', 'retransmits', 'failures'];
 
 let browser;
@@ -207,12 +209,26 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   await page.getByRole('radio', { name: '1 hour' }).check({ force: true });
   await until(() => served.asked.some((asked) => asked.search === '?by=workload&since=1h&limit=5000'), 'the span is asked');
   await page.getByText('Last 1 hour').first().waitFor();
-  await page.getByRole('radio', { name: 'process' }).focus();
-  await page.keyboard.press('ArrowRight');
-  await until(() => served.asked.some((asked) => asked.search === '?by=address&since=1h&limit=5000'), 'the grouping is asked');
-  assert.match(page.url(), /\?by=address&since=1h$/);
+  const grouping = page.getByRole('combobox', { name: 'By' });
+  const words = await grouping.locator('option').allTextContents();
+  assert.deepEqual([...words].sort(), [...API_GROUPINGS, 'attribute'].sort());
+  await grouping.selectOption('service');
+  await until(() => served.asked.some((asked) => asked.search === '?by=service&since=1h&limit=5000'), 'the grouping is asked');
+  assert.match(page.url(), /\?by=service&since=1h$/);
+  await grouping.selectOption('attribute');
+  const attribute = page.getByRole('textbox', { name: 'The attribute to group by' });
+  await until(() => attribute.evaluate((field) => field === document.activeElement), 'the name can be written at once');
+  const asked = served.asked.length;
+  await page.keyboard.press('Enter');
+  await page.keyboard.type('team');
+  await page.keyboard.press('Enter');
+  await until(() => served.asked.at(-1).search === '?by=attribute%3Ateam&since=1h&limit=5000', 'the attribute is asked');
+  assert.equal(served.asked.slice(asked).every(({ search }) => !search.includes('attribute%3A&')), true, 'and never one without a name');
+  assert.match(page.url(), /\?by=attribute%3Ateam&since=1h$/);
+  await assertAccessible(page, 'the choice of an attribute');
   await page.goBack();
-  await until(() => served.asked.at(-1).search === '?by=workload&since=1h&limit=5000', 'Back asks what was asked before');
+  await until(() => served.asked.at(-1).search === '?by=service&since=1h&limit=5000', 'Back asks what was asked before');
+  assert.equal(await attribute.count(), 0);
 });
 
 canned('bytes_can_be_read_exactly', async (t) => {

@@ -18,6 +18,7 @@ const SHOTS = [
   ['full', { state: 'full' }],
   ['full-dark', { state: 'full', dark: true }],
   ['search', { state: 'full', query: '?q=data&sort=rtt' }],
+  ['attribute', { state: 'full', query: '?by=attribute:team' }],
   ['exact', { state: 'full', query: '?bytes=exact' }],
   ['middle', { state: 'full', size: { width: 1100, height: 700 } }],
   ['tablet', { state: 'full', query: '?q=data', size: { width: 800, height: 900 } }],

@@ -13,9 +13,30 @@ export const SPANS = [
 ] as const;
 export type Since = (typeof SPANS)[number]['since'];
 
-/** The groupings that can be asked for, as the API's `by` writes them. */
-export const GROUPINGS = ['workload', 'process', 'address', 'node'] as const;
-export type Grouping = (typeof GROUPINGS)[number];
+/** The groupings that can be asked for, as the API's `by` writes them, but for those by an attribute. */
+export const GROUPINGS = ['workload', 'service', 'pod', 'container', 'process', 'address', 'namespace', 'node', 'zone'] as const;
+/** `attribute:NAME` is by an attribute that is collected. */
+export type Grouping = (typeof GROUPINGS)[number] | `${typeof ATTRIBUTE}${string}`;
+
+const ATTRIBUTE = 'attribute:';
+/** Longer than any attribute's name; keeps a hostile link from holding megabytes. */
+const ATTRIBUTE_LENGTH_MAX = 200;
+
+/** The grouping by an attribute; `null` without a name. */
+export function byAttribute(name: string): Grouping | null {
+  const trimmed = name.trim().slice(0, ATTRIBUTE_LENGTH_MAX);
+  return trimmed === '' ? null : `${ATTRIBUTE}${trimmed}`;
+}
+
+/** The attribute's name that is grouped by; `null` under every other grouping. */
+export function attributeOf(by: Grouping): string | null {
+  return by.startsWith(ATTRIBUTE) ? by.slice(ATTRIBUTE.length) : null;
+}
+
+function groupingOf(text: string | null): Grouping {
+  const attribute = text?.startsWith(ATTRIBUTE) ? byAttribute(text.slice(ATTRIBUTE.length)) : null;
+  return attribute ?? oneOf<Grouping>(GROUPINGS, text, DEFAULT_VIEW.by);
+}
 
 export interface View {
   query: string;
@@ -50,7 +71,7 @@ export function parseView(search: string): View {
   const order = params.get('order');
   return {
     query: (params.get('q') ?? '').slice(0, QUERY_LENGTH_MAX),
-    by: oneOf(GROUPINGS, params.get('by'), DEFAULT_VIEW.by),
+    by: groupingOf(params.get('by')),
     since: oneOf(
       SPANS.map((span) => span.since),
       params.get('since'),
@@ -83,7 +104,7 @@ const ROWS_MAX = 5000;
 
 /** The request that answers a view, relative to the page. Search and order are the page's own work. */
 export function edgesPath(view: Pick<View, 'by' | 'since'>): string {
-  return `api/v1/edges?by=${view.by}&since=${view.since}&limit=${ROWS_MAX}`;
+  return `api/v1/edges?by=${encodeURIComponent(view.by)}&since=${view.since}&limit=${ROWS_MAX}`;
 }
 
 /** The words for a span: `5 minutes`. */

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { COLUMNS } from '../src/edges.ts';
-import { DEFAULT_VIEW, GROUPINGS, SPANS, edgesPath, formatView, parseView, sortedBy, type View } from '../src/view.ts';
+import { DEFAULT_VIEW, GROUPINGS, SPANS, attributeOf, byAttribute, edgesPath, formatView, parseView, sortedBy, type View } from '../src/view.ts';
 
 test('every_view_survives_its_url', () => {
   for (const query of ['', 'redis :6379', 'a&b=c#d?e%20+ü', '<script>']) {
-    for (const by of GROUPINGS) {
+    for (const by of [...GROUPINGS, 'attribute:service.a&b=ü'] as const) {
       for (const { since } of SPANS) {
         for (const sort of COLUMNS) {
           for (const direction of ['ascending', 'descending'] as const) {
@@ -27,7 +27,15 @@ test('what_a_url_says_wrongly_is_the_default', () => {
   assert.deepEqual(parseView('?by=galaxy&since=9y&sort=toString&order=sideways&bytes=1&other=x'), DEFAULT_VIEW);
 });
 
+test('an_attribute_has_a_name_and_is_asked_for_as_it_is_written', () => {
+  assert.deepEqual(['', '  ', ' team '].map(byAttribute), [null, null, 'attribute:team']);
+  assert.deepEqual([attributeOf('attribute:team'), attributeOf('zone')], ['team', null]);
+  assert.equal(parseView('?by=attribute:').by, DEFAULT_VIEW.by);
+  assert.equal(edgesPath({ by: 'attribute:a&b', since: '5m' }), 'api/v1/edges?by=attribute%3Aa%26b&since=5m&limit=5000');
+});
+
 test('a_hostile_url_cannot_hold_a_megabyte_of_query', () => {
+  assert.equal(parseView(`?by=attribute:${'x'.repeat(1_000_000)}`).by.length, 210);
   assert.equal(parseView(`?q=${'x'.repeat(1_000_000)}`).query.length, 400);
 });
 
