@@ -188,12 +188,72 @@ impl StreamSummary {
             summary.source = source.clone();
         }
         if !report.metadata.is_empty() {
-            summary.metadata.clone_from(&report.metadata);
+            summary.metadata = read_again(&summary.metadata, &report.metadata);
         }
         for (name, count) in &report.counts {
             let sum = summary.counts.entry(name.clone()).or_default();
             *sum = sum.saturating_add(*count);
         }
         summary
+    }
+}
+
+/// The newest states. A source that could not be read since was still read when it was: without that, what it told would
+/// be believed without end.
+fn read_again(stored: &[MetadataState], newest: &[MetadataState]) -> Vec<MetadataState> {
+    let mut states = newest.to_vec();
+    for state in &mut states {
+        let earlier = stored.iter().find(|earlier| earlier.source == state.source);
+        state.read = state.read.max(earlier.and_then(|earlier| earlier.read));
+    }
+    states
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(sequence: u64, metadata: &[(&str, &str, Option<i64>)]) -> BatchReport {
+        let metadata = metadata.iter().map(|(source, state, read)| MetadataState {
+            source: (*source).to_owned(),
+            state: (*state).to_owned(),
+            read: read.map(UnixNanos),
+            ..MetadataState::default()
+        });
+        BatchReport {
+            stream: StreamId([1; 16]),
+            sequence,
+            dropped: None,
+            node: NodeName("a".to_owned()),
+            boot: [2; 16],
+            agent_run: [3; 16],
+            version: String::new(),
+            received: UnixNanos(0),
+            clock_offset_ns: None,
+            coverage: None,
+            source: None,
+            metadata: metadata.collect(),
+            losses: Vec::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_keeps_the_time_at_which_it_was_read_last() {
+        let mut summary = None;
+        for (sequence, told) in (1..).zip([
+            &[("kubelet", "ok", Some(100)), ("cri", "off", None)][..],
+            &[("kubelet", "failed", None), ("cri", "ok", Some(200))],
+            &[],
+            &[("kubelet", "refused", None), ("cri", "ok", Some(300))],
+        ]) {
+            summary = Some(StreamSummary::after(summary, &report(sequence, told)));
+        }
+        let kept: Vec<_> = summary
+            .iter()
+            .flat_map(|summary| &summary.metadata)
+            .map(|s| (&s.source[..], &s.state[..], s.read))
+            .collect();
+        assert_eq!(kept, [("kubelet", "refused", Some(UnixNanos(100))), ("cri", "ok", Some(UnixNanos(300)))]);
     }
 }
