@@ -400,17 +400,31 @@ fn a_dual_stack_pod_and_service_are_one_under_both_families() {
 }
 
 #[test]
-fn an_external_name_is_found_by_its_dns_name() {
+fn services_are_found_by_their_dns_names_and_by_those_that_they_stand_for() {
     let named = |name: &str, dns: &str| {
         watched("service", &format!("{name}-uid"), "shop", name)
             .with("service_type", "ExternalName")
             .with("external_name", dns)
     };
-    let known = inventory(&[named("db", "db.example.com").to(200), named("db2", "db.example.com").from(300)]);
-    let name = |dns: &str, tenths| known.service_by_dns_name(dns, at(tenths)).map(|service| service.name);
-    assert_eq!(name("DB.example.com.", 150), Some("db"));
-    assert_eq!(name("db.example.com", 350), Some("db2"));
-    assert_eq!(name("example.com", 150), None);
+    let known = inventory(&[
+        named("db", "db.example.com").to(200),
+        named("db2", "db.example.com").from(300),
+        named("db3", "db.example.com").from(400),
+        service("web", "w", "10.96.0.1", "80/tcp").to(200),
+    ]);
+    let found = |dns: &str, tenths| names(&known.services_by_dns_name(dns, at(tenths)));
+    assert_eq!(found("DB.example.com.", 150), ["db"]);
+    assert_eq!(found("db.example.com", 350), ["db2"]);
+    assert_eq!(found("db.example.com", 450), ["db2", "db3"], "which one was asked for is not known");
+    assert!(found("example.com", 150).is_empty());
+    for own in ["db.shop.svc.cluster.local", "DB.shop.svc.", "db-0.db.shop.svc.other.domain"] {
+        assert_eq!(found(own, 150), ["db"], "{own}");
+        assert!(found(own, 250).is_empty(), "{own}");
+    }
+    assert_eq!(found("web.shop.svc.cluster.local", 150), ["web"]);
+    for other in ["db.front.svc.cluster.local", "svc", "shop.svc", "db.shop.pod.cluster.local", ""] {
+        assert!(found(other, 150).is_empty(), "{other}");
+    }
 }
 
 #[test]

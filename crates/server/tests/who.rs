@@ -9,7 +9,7 @@ mod support;
 use serde_json::Value;
 use std::sync::Arc;
 use support::*;
-use weir_wire::agent::{Batch, LocalEnd, MetadataFact, MetadataSource, Record};
+use weir_wire::agent::{Batch, Dns, DnsAnswer, LocalEnd, MetadataFact, MetadataSource, Record};
 
 const TO: i64 = START + POLL;
 /// Before everything.
@@ -383,6 +383,97 @@ async fn externals_have_the_names_of_configured_networks() {
     names.sort();
     assert_eq!(names, ["external /everything known", "external /office known"]);
     assert_eq!(two.edges("&to=192.0.2.7").await.len(), 1, "its address still finds it");
+    two.server.stop().await;
+}
+
+/// What `web` on node a was told by DNS a second after the start.
+fn told(name: &str, address: &str) -> Dns {
+    let octets = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets().to_vec();
+    Dns {
+        local_end: 0,
+        server: octets("10.96.0.10").into(),
+        name: name.into(),
+        query_type: "A".into(),
+        rcode: "noerror".into(),
+        count: 1,
+        first_unix_ns: START + SECOND,
+        last_unix_ns: START + SECOND,
+        answers: vec![DnsAnswer { ip: octets(address).into(), ttl_seconds: 60 }],
+        ..Dns::default()
+    }
+}
+
+/// Service, certainty and candidates of an edge.
+fn via(edge: &Value) -> String {
+    let text = |field: &str| edge[field].as_str().unwrap_or("-").to_owned();
+    format!("{} {} {}", text("service"), text("service_certainty"), edge["service_candidates"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_external_reached_by_a_services_dns_name_has_that_service_inferred_with_all_candidates() {
+    let mut two = Two::start(&[]).await;
+    let named = |name: &str, dns: &str| {
+        let made = fact("service", &format!("uid-{name}"), "shop", name);
+        by_api(with(made, &[("service_type", "ExternalName"), ("external_name", dns)]))
+    };
+    let record = |cookie: u64, to: &str| view(cookie, &format!("{WEB}:{}", 40_000 + cookie), to, 2, (7, 3), TO);
+    // Of another process, which asked DNS for nothing.
+    let unasked = Record { local_end: 1, ..record(5, "192.0.2.10:5433") };
+    let records = vec![
+        record(1, "192.0.2.10:5432"),
+        record(2, "192.0.2.11:5434"),
+        record(3, "192.0.2.20:25"),
+        record(4, "192.0.2.30:443"),
+        unasked,
+    ];
+    let mut metadata = shop();
+    metadata.extend([named("db", "db.example.com"), named("mail", "mx.example.com"), named("post", "mx.example.com")]);
+    let dns = vec![
+        // The cluster's DNS answers with the CNAME and the address behind it: the name asked for is the Service's.
+        told("db.shop.svc.cluster.local", "192.0.2.10"),
+        told("db.example.com", "192.0.2.11"),
+        told("mx.example.com", "192.0.2.20"),
+        told("www.example.com", "192.0.2.30"),
+    ];
+    let batch = Batch { metadata, dns, ..two.a.batch(records) };
+    two.deliver(batch).await;
+    move_to(&two.server.clock, 11);
+    for (port, server, expected) in [
+        (5432, "db.shop.svc.cluster.local", r#"shop/db inferred ["shop/db"]"#),
+        (5434, "db.example.com", r#"shop/db inferred ["shop/db"]"#),
+        (25, "mx.example.com", r#"- unknown ["shop/mail","shop/post"]"#),
+        (443, "www.example.com", "- - []"),
+        (5433, "192.0.2.10", "- - []"),
+    ] {
+        let edge = two.one(&format!("&by=pod&port={port}")).await;
+        assert_eq!((edge["server"]["name"].as_str(), via(&edge).as_str()), (Some(server), expected), "{port}");
+    }
+    let edge = two.one("&by=service&service=db&port=5432").await;
+    assert_eq!(name_of(&edge["client"]), "deployment shop/web known");
+    assert_eq!(
+        (name_of(&edge["server"]), &edge["certainty"]),
+        ("service shop/db inferred".to_owned(), &"inferred".into())
+    );
+    two.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_the_services_of_an_end_decides_which_its_client_asked_dns_for() {
+    let mut two = Two::start(&[]).await;
+    let direct =
+        |cookie: u64| view(cookie, &format!("{WEB}:{}", 40_000 + cookie), &format!("{REDIS}:6379"), 2, (7, 3), TO);
+    let mut metadata = shop();
+    metadata.extend(redis());
+    metadata.extend([service("cache", "10.96.0.10", "6379/tcp"), endpoint("cache", REDIS, "uid-b", "6379/tcp")]);
+    let dns = vec![told("redis-0.cache.shop.svc.cluster.local", REDIS)];
+    // The second one is of a process that asked for nothing.
+    let records = vec![direct(1), Record { local_end: 1, ..direct(2) }];
+    let batch = Batch { metadata, dns, ..two.a.batch(records) };
+    two.deliver(batch).await;
+    move_to(&two.server.clock, 11);
+    let candidates = r#"["shop/cache","shop/redis"]"#;
+    assert_eq!(via(&two.one("&by=process&from=python").await), format!("shop/cache inferred {candidates}"));
+    assert_eq!(via(&two.one("&by=process&from=cron").await), format!("- unknown {candidates}"));
     two.server.stop().await;
 }
 

@@ -87,7 +87,7 @@ pub(super) fn read(metadata: &ObjectMeta, rest: &Value) -> Result<Said, serde_js
         tell(attribute::HEADLESS, "true".to_owned());
     }
     if let Some(name) = spec.external_name.filter(|name| is_name && !name.is_empty()) {
-        tell(attribute::EXTERNAL_NAME, name);
+        tell(attribute::EXTERNAL_NAME, name.trim_end_matches('.').to_ascii_lowercase());
     }
     if !is_name && spec.selector.is_none_or(|selector| selector.is_empty()) {
         tell(attribute::SELECTORLESS, "true".to_owned());
@@ -160,7 +160,7 @@ mod tests {
         );
         assert!(headless.addresses.is_empty() && headless.attributes["headless"] == "true");
         assert!(!headless.attributes.contains_key("selectorless") && !headless.attributes.contains_key("ports"));
-        let name = read_spec(&json!({"type": "ExternalName", "externalName": "db.example.com"}), &json!({}));
+        let name = read_spec(&json!({"type": "ExternalName", "externalName": "DB.example.com."}), &json!({}));
         assert_eq!((name.addresses.len(), name.attributes["external_name"].as_str()), (0, "db.example.com"));
         assert!(!name.attributes.contains_key("selectorless") && !name.attributes.contains_key("headless"));
         let manual = read_spec(&json!({"clusterIP": "10.96.0.9", "ports": [{"port": 5432}]}), &json!({}));

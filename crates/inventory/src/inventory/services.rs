@@ -38,11 +38,31 @@ impl Inventory {
         Some(self.service_ref(service, at.0))
     }
 
-    /// The Service of type ExternalName that stands for a DNS name; a final dot and case do not matter.
-    pub fn service_by_dns_name(&self, name: &str, at: UnixNanos) -> Option<ServiceRef<'_>> {
-        let name = self.strings.find(&name.trim_end_matches('.').to_ascii_lowercase())?;
-        let service = self.only(self.external_names.claims(&name).as_slice(), at.0, |_| true)?;
-        Some(self.service_ref(service, at.0))
+    /// The Services that a DNS name leads to: the one whose name in the cluster it is (`NAME.NAMESPACE.svc.DOMAIN`, with
+    /// or without one of its ends' names before it), else every one of type ExternalName that stands for it, sorted. A
+    /// final dot and case do not matter.
+    pub fn services_by_dns_name(&self, name: &str, at: UnixNanos) -> Vec<ServiceRef<'_>> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if let Some(service) = self.service_by_cluster_name(&name, at) {
+            return vec![service];
+        }
+        let Some(name) = self.strings.find(&name) else { return Vec::new() };
+        let claims = self.external_names.claims(&name);
+        let sure = claims.as_slice().iter().filter(|claim| self.is_sure(claim, at.0));
+        let mut found: Vec<ServiceRef<'_>> = sure.map(|claim| self.service_ref(claim.thing, at.0)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The cluster's domain is not known here, and a name beyond it has a label `svc` only by chance: it is the cluster's
+    /// where such a Service is.
+    fn service_by_cluster_name(&self, name: &str, at: UnixNanos) -> Option<ServiceRef<'_>> {
+        let labels: Vec<&str> = name.split('.').collect();
+        let place = labels.iter().skip(2).position(|label| *label == "svc")?;
+        let (service, namespace) = (self.strings.find(labels[place])?, self.strings.find(labels[place + 1])?);
+        let found = self.only(self.names.claims(&(Kind::Service, namespace, service)).as_slice(), at.0, |_| true)?;
+        Some(self.service_ref(found, at.0))
     }
 
     /// Every Service that has an end among its endpoints on a port: where nothing tells by which an end was reached,

@@ -6,12 +6,15 @@
 //! a configured network's, else its address. An address that the cluster holds or has held is never `external`.
 //!
 //! A Service is `known` where the client asked for one of its addresses; else those whose EndpointSlices hold the
-//! server's address and port are candidates.
+//! server's address and port are candidates, and what its client asked DNS for chooses between them. A server beyond the
+//! cluster was reached through the Service whose DNS name its client asked for, or which stands for that name
+//! (ExternalName): `inferred`, since whoever asked may have used another address of its own.
 
 use super::ends::{End, Owned};
 use super::params::Question;
 use super::selection::{Selection, Subject};
 use std::net::{IpAddr, SocketAddr};
+use weir_inventory::inventory::ServiceRef;
 use weir_inventory::{Inventory, LocalEnd, RemoteEnd, Who};
 use weir_model::fact::kind;
 use weir_model::{Certainty, Endpoint, Protocol, Side, UnixNanos};
@@ -131,11 +134,9 @@ impl<'a> Naming<'a> {
 
     /// A server beyond the cluster by the name that its client had last been told for its address when it connected.
     fn name_by_dns(selection: &Selection, subject: &Subject, end: &mut End) {
-        if selection.told.is_empty() || end.endpoint.kind != "external" {
-            return;
-        }
-        let Some(client) = &subject.client_key else { return };
-        if let Some(name) = selection.told.name(&subject.node, client, end.address, subject.from) {
+        if end.endpoint.kind == "external"
+            && let Some(name) = told_name(selection, subject, end.address)
+        {
             name.clone_into(&mut end.endpoint.name);
             end.certainty = Certainty::Inferred;
         }
@@ -156,18 +157,32 @@ impl<'a> Naming<'a> {
         let pod = server.pod.as_deref();
         let reached_ip = if reached.ip().is_unspecified() { server.address } else { reached.ip() };
         let found = self.inventory.services_of(reached_ip, pod, reached.port(), subject.protocol, subject.from);
-        let candidates: Vec<String> =
-            found.iter().map(|service| format!("{}/{}", service.namespace, service.name)).collect();
-        match &candidates[..] {
-            [] => Via::default(),
-            [only] => Via { service: Some(only.clone()), certainty: Some(Certainty::Inferred), candidates },
-            _ => Via { service: None, certainty: Some(Certainty::Unknown), candidates },
+        let mut candidates: Vec<String> = found.into_iter().map(full_name).collect();
+        let asked_for = || {
+            let name = told_name(selection, subject, asked?.ip())?;
+            let found = self.inventory.services_by_dns_name(name, subject.from);
+            Some(found.into_iter().map(full_name).collect::<Vec<_>>())
+        };
+        let mut service = None;
+        if candidates.len() != 1
+            && let Some(asked_for) = asked_for()
+        {
+            if candidates.is_empty() && server.endpoint.kind == "external" {
+                candidates = asked_for;
+            } else if let [only] = &asked_for[..] {
+                service = candidates.contains(only).then(|| only.clone());
+            }
+        }
+        match (service, &candidates[..]) {
+            (_, []) => Via::default(),
+            (Some(service), _) => Via { service: Some(service), certainty: Some(Certainty::Inferred), candidates },
+            (None, [only]) => Via { service: Some(only.clone()), certainty: Some(Certainty::Inferred), candidates },
+            (None, _) => Via { service: None, certainty: Some(Certainty::Unknown), candidates },
         }
     }
 
     fn service_at(self, asked: SocketAddr, protocol: Protocol, at: UnixNanos) -> Option<String> {
-        let service = self.inventory.service_at(asked.ip(), asked.port(), protocol, at)?;
-        Some(format!("{}/{}", service.namespace, service.name))
+        self.inventory.service_at(asked.ip(), asked.port(), protocol, at).map(full_name)
     }
 
     /// Who asked a DNS server.
@@ -252,6 +267,19 @@ impl<'a> Naming<'a> {
             is_seen: false,
         }
     }
+}
+
+/// The name that a client's socket had last been told for an address when it connected.
+fn told_name<'s>(selection: &'s Selection, subject: &Subject, address: IpAddr) -> Option<&'s str> {
+    if selection.told.is_empty() {
+        return None;
+    }
+    selection.told.name(&subject.node, subject.client_key.as_ref()?, address, subject.from)
+}
+
+/// `namespace/name`.
+fn full_name(service: ServiceRef<'_>) -> String {
+    format!("{}/{}", service.namespace, service.name)
 }
 
 /// What was collected about an end under a name, `NAME` or `KIND.NAME`, the nearest thing first.
