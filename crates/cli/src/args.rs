@@ -246,8 +246,9 @@ pub struct EdgesArgs {
     /// Server and form.
     #[command(flatten)]
     pub read: ReadArgs,
-    /// What an end is summed to: pod, workload, service, namespace, node, zone, process, container, address, or
-    /// attribute:NAME (an attribute that is collected, for example attribute:team).
+    /// What an end is summed to: pod, workload, service (a server to the Service that was gone through, a client to its
+    /// workload), namespace, node, zone, process, container, address, or attribute:NAME (an attribute that is collected,
+    /// for example attribute:team).
     #[arg(long, value_name = "WHAT", value_parser = grouping)]
     pub by: Option<String>,
     /// Which rows.

@@ -81,7 +81,7 @@ pub(crate) struct DnsParameters {
 pub(crate) struct GroupingParameters {
     /// `workload` (default), `pod`, `container`, `service`, `namespace`, `node`, `zone`, `process`, `address`, or
     /// `attribute:NAME` with an attribute that is collected (`attribute:KIND.NAME` for one kind alone). Under `service` a
-    /// server is the Service that was gone through. Where an end has no value under a grouping: service, attribute and
+    /// server is the Service that was gone through, a client its workload. Where an end has no value under a grouping: service, attribute and
     /// process fall back to the workload, that and container to pod, container, process; zone and namespace to the node;
     /// an end beyond the cluster stays `external`, with the name that its client was told for its address by DNS, else
     /// the name of a configured network, else its address.
