@@ -105,3 +105,35 @@ fn up_refuses_exposure_a_taken_port_and_a_feed_that_is_none() {
     let nobody = weir(&["up", "--data", data, "--user", "no-such-user-here"]);
     assert_eq!(nobody.status.code(), Some(2));
 }
+
+#[test]
+fn a_data_folder_is_compacted_whatever_the_environment_sets_for_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let any = "127.0.0.1:0";
+    let mut server =
+        command(&["server", "--data", data, "--listen", any, "--agents-listen", any]).spawn().map(Running).unwrap();
+    let came_up = (0..600).any(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+        folder.path().join("server.json").exists()
+    });
+    server.0.kill().unwrap();
+    server.0.wait().unwrap();
+    assert!(came_up, "the server did not come up within a minute");
+    let wrong =
+        [("WEIR_LISTEN", "nowhere"), ("WEIR_RETAIN_HISTORY", "for ever"), ("WEIR_AGENTS_SERVICE_ACCOUNT", "none")];
+    let output = command(&["store", "compact", "--data", data]).envs(wrong).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "0 steps: 0 rows and 0 bytes read, 0 bytes written\n");
+}
+
+/// A process that does not outlive the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already where the test did.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
