@@ -26,6 +26,7 @@ use weir_model::fact::kind;
 use weir_model::{Fact, NodeName, WINDOW};
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
+use weir_store::shared::Joined;
 use weir_store::{
     BATCHES_LOST, BatchReport, FactsMax, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, StateChanges,
     StateStore, StoreError, StreamId,
@@ -86,6 +87,8 @@ pub(crate) enum Input {
 /// The applier's state.
 pub(crate) struct Applier {
     pub(crate) store: Arc<Embedded>,
+    /// The folder, joined with what is shared.
+    pub(crate) state: Joined,
     pub(crate) live: Arc<Live>,
     /// `None` while the log is replayed.
     pub(crate) log: Option<Arc<Mutex<Log>>>,
@@ -129,6 +132,7 @@ impl Applier {
         let mut group = Group::default();
         let Entry { lsn, entry } = entry;
         self.add(&mut group, Durable { lsn, entry, batch: None, clock_offset_ns: None });
+        self.state.share(&group.changes)?;
         self.live.apply(&*self.store, &group.changes, &Arc::new(group.rows), group.last)?;
         self.pending_since = Some(0);
         // A log that grew while segments could not be written does not have to fit into memory.
@@ -151,7 +155,10 @@ impl Applier {
     }
 
     /// Runs until every sender of `inputs` is gone; then writes what is pending.
-    pub(crate) fn run(mut self, inputs: &Receiver<Input>, shutdown: &CancellationToken) {
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`]: another server owns the shared state. What was not merged stays in the log.
+    pub(crate) fn run(mut self, inputs: &Receiver<Input>, shutdown: &CancellationToken) -> Result<(), StoreError> {
         loop {
             match inputs.recv_timeout(TICK) {
                 Ok(first) => {
@@ -162,17 +169,18 @@ impl Applier {
                     {
                         self.take(&mut group, next);
                     }
-                    if !self.merge(group, shutdown) {
-                        return;
+                    if !self.merge(group, shutdown)? {
+                        return Ok(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.flush_when_due(false);
-            self.retain_when_due();
+            self.retain_when_due()?;
         }
         self.flush_when_due(true);
+        Ok(())
     }
 
     fn take(&mut self, group: &mut Group, input: Input) {
@@ -242,17 +250,20 @@ impl Applier {
     }
 
     /// False: shut down before it could be merged. The log has it.
-    fn merge(&mut self, group: Group, shutdown: &CancellationToken) -> bool {
+    fn merge(&mut self, group: Group, shutdown: &CancellationToken) -> Result<bool, StoreError> {
         let batches = group.batches;
         let rows = Arc::new(group.rows);
         loop {
-            match self.live.apply(&*self.store, &group.changes, &rows, group.last) {
+            // Shared first, and without the lock that readers wait for.
+            let shared = self.state.share(&group.changes);
+            match shared.and_then(|()| self.live.apply(&*self.store, &group.changes, &rows, group.last)) {
                 Ok(()) => break,
+                Err(lost @ StoreError::Lost { .. }) => return Err(lost),
                 Err(error) => {
                     tracing::error!(%error, "failed to merge; trying again");
                     self.counts.apply_failures.fetch_add(1, Ordering::Relaxed);
                     if shutdown.is_cancelled() {
-                        return false;
+                        return Ok(false);
                     }
                     std::thread::park_timeout(RETRY);
                 }
@@ -260,7 +271,7 @@ impl Applier {
         }
         self.counts.batches_applied.fetch_add(batches, Ordering::Relaxed);
         self.pending_since.get_or_insert(self.clock.monotonic().0);
-        true
+        Ok(true)
     }
 
     fn flush_when_due(&mut self, at_end: bool) {
@@ -303,10 +314,10 @@ impl Applier {
         }
     }
 
-    fn retain_when_due(&mut self) {
+    fn retain_when_due(&mut self) -> Result<(), StoreError> {
         let now = self.clock.monotonic().0;
         if self.retained_at.is_some_and(|at| now.saturating_sub(at) < RETAIN_EVERY_NS) {
-            return;
+            return Ok(());
         }
         self.retained_at = Some(now);
         let history_ns = self.tiers.retain_ns();
@@ -323,7 +334,7 @@ impl Applier {
             dns_max: DNS_MAX,
             dns_names_max: DNS_NAMES_MAX,
         };
-        match self.store.retain(&retention) {
+        match self.state.retain(&retention) {
             Ok(removed)
                 if removed.transactions_evicted
                     + removed.facts_evicted
@@ -334,6 +345,7 @@ impl Applier {
                 tracing::warn!(?removed, "evicted rows beyond the caps");
             }
             Ok(_) => {}
+            Err(lost @ StoreError::Lost { .. }) => return Err(lost),
             Err(error) => tracing::error!(%error, "failed to forget old state"),
         }
         self.names.expire(self.clock.wall().plus(-FACTS_NS));
@@ -351,6 +363,7 @@ impl Applier {
             }
             Err(error) => tracing::error!(%error, "failed to forget old segments"),
         }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The server's settings: flags, `WEIR_*` variables, and keys of the config file's `[server]` table.
 
+use crate::state::StateArgs;
 use clap::Parser;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -134,6 +135,10 @@ pub struct Args {
     /// How many bytes rows of an hour may take on disk; beyond that the oldest are deleted.
     #[arg(long = "retain-bytes-1h", env = "WEIR_RETAIN_BYTES_1H", value_name = "BYTES", default_value = "16GiB", value_parser = weir_daemon::size::bytes)]
     pub retain_bytes_1h: u64,
+
+    /// Where current state is kept.
+    #[command(flatten)]
+    pub state: StateArgs,
 
     /// Log filter, for example `info` or `weir_server=debug,warn`.
     #[arg(long, env = "WEIR_LOG", default_value = "info")]

@@ -20,6 +20,7 @@ mod names;
 mod pairing;
 mod query;
 mod server;
+mod state;
 mod tiers;
 mod told;
 mod translations;

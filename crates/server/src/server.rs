@@ -25,6 +25,7 @@ use crate::ingest::writer::{self, APPENDS_MAX, DURABLE_MAX};
 use crate::live::Live;
 use crate::names::Names;
 use crate::query::Sources;
+use crate::state::StateArgs;
 use crate::tiers::Tiers;
 use anyhow::Context as _;
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ use weir_discovery::kubernetes::pace::Pace;
 use weir_discovery::kubernetes::reviews::Reviewer;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
+use weir_store::shared::Joined;
 use weir_store::{StateStore as _, StoreError};
 use weir_wire::agent::ingest_server::IngestServer;
 
@@ -86,9 +88,9 @@ impl Server {
         let tiers = Tiers::of(&args)?;
         let counts = Arc::new(Counts::default());
         let opening = {
-            let (data, networks) = (args.data.clone(), args.network.clone());
+            let (data, networks, state) = (args.data.clone(), args.network.clone(), args.state.clone());
             let (clock, counts) = (Arc::clone(&clock), Arc::clone(&counts));
-            tokio::task::spawn_blocking(move || open(&data, &networks, tiers, clock, counts))
+            tokio::task::spawn_blocking(move || open(&data, &networks, Some(&state), tiers, clock, counts))
         };
         let Opened { applier, sources } = opening.await.context("failed to open the data folder")??;
         let http = bind("listen", args.listen).await?;
@@ -102,8 +104,7 @@ impl Server {
         tasks.spawn(
             "applier",
             blocking(move || {
-                applier.run(&inputs, &applier_shutdown);
-                Ok(())
+                applier.run(&inputs, &applier_shutdown).map_err(|error| anyhow::anyhow!("failed to {error}"))
             }),
         );
         // The applier ends when its last sender is gone: the watches drop theirs at shutdown.
@@ -196,18 +197,25 @@ pub(crate) struct Opened {
 pub(crate) fn open(
     data: &Path,
     networks: &[NamedNetwork],
+    state: Option<&StateArgs>,
     tiers: Tiers,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
 ) -> anyhow::Result<Opened> {
     let failed = |error: StoreError| anyhow::anyhow!("failed to {error}");
     let store = Arc::new(Embedded::open(data).map_err(failed)?);
+    let state = match state.map_or(Ok(None), |state| state.open(data))? {
+        Some(shared) => Joined::open(Arc::clone(&store), shared).map_err(failed)?,
+        None => Joined::alone(Arc::clone(&store)).map_err(failed)?,
+    };
+    let shared = state.shared().map(Arc::downgrade);
     let watermark = store.watermark().map_err(failed)?;
     let live = Arc::new(Live::new(watermark));
     let streams = Arc::new(Streams::default());
     let names = Arc::new(Names::new(networks.iter().map(NamedNetwork::pair).collect()));
     let mut applier = Applier {
         store: Arc::clone(&store),
+        state,
         live: Arc::clone(&live),
         log: None,
         clock: Arc::clone(&clock),
@@ -240,7 +248,7 @@ pub(crate) fn open(
     let log = Arc::new(Mutex::new(log));
     applier.log = Some(Arc::clone(&log));
     let cluster = Arc::new(Cluster::default());
-    let sources = Arc::new(Sources { store, live, names, log, streams, clock, counts, cluster });
+    let sources = Arc::new(Sources { store, shared, live, names, log, streams, clock, counts, cluster });
     Ok(Opened { applier, sources })
 }
 

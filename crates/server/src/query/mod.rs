@@ -20,15 +20,18 @@ use crate::counts::Counts;
 use crate::ingest::streams::Streams;
 use crate::live::Live;
 use crate::names::Names;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use weir_daemon::clock::Clock;
 use weir_model::UnixNanos;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
+use weir_store::shared::SharedState;
 
 /// What every answer is made from.
 pub(crate) struct Sources {
     pub(crate) store: Arc<Embedded>,
+    /// What the applier writes to beside the folder, while it runs.
+    pub(crate) shared: Option<Weak<dyn SharedState>>,
     pub(crate) live: Arc<Live>,
     pub(crate) names: Arc<Names>,
     pub(crate) log: Arc<Mutex<Log>>,

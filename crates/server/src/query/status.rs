@@ -42,6 +42,9 @@ pub(crate) fn answer(sources: &Sources) -> Result<Answer<StatusRow>, StoreError>
         ("history_rows".to_owned(), history.rows),
         ("pending_rows".to_owned(), pending.rows as u64),
     ]);
+    if let Some(shared) = sources.shared.as_ref().and_then(std::sync::Weak::upgrade) {
+        store_counters.extend(shared.counts());
+    }
     let mut server_counters = sources.counts.all();
     server_counters.insert("agents_connected".to_owned(), sources.streams.held() as u64);
     let mut items = vec![

@@ -66,6 +66,13 @@ impl TestServer {
         Self { folder, clock, http, agents, shutdown, running }
     }
 
+    /// One in another process, with the system's clock: it is asked and delivered to as any.
+    #[expect(clippy::disallowed_methods, reason = "a task without work")]
+    pub fn elsewhere(folder: Arc<TempDir>, http: SocketAddr, agents: SocketAddr) -> Self {
+        let running = tokio::spawn(async { Ok(()) });
+        Self { folder, clock: clock(), http, agents, shutdown: CancellationToken::new(), running }
+    }
+
     /// Stops it in the orderly way.
     pub async fn stop(self) -> (Arc<TempDir>, Arc<ManualClock>) {
         self.shutdown.cancel();
@@ -334,6 +341,11 @@ impl Session {
     pub async fn send_frame(&mut self, frame: Frame) -> ToAgent {
         self.frames.send(AgentMessage { message: Some(FromAgent::Frame(frame)) }).await.unwrap();
         self.answers.message().await.unwrap().unwrap().message.unwrap()
+    }
+
+    /// Sends a frame and waits for nothing.
+    pub async fn send_ahead(&mut self, frame: Frame) {
+        self.frames.send(AgentMessage { message: Some(FromAgent::Frame(frame)) }).await.unwrap();
     }
 
     /// Sends a batch that must end the call; says with what.
