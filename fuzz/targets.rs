@@ -3,11 +3,22 @@
 #![allow(dead_code, reason = "every fuzz target uses one of them")]
 
 use prost::Message as _;
+use std::sync::{Arc, LazyLock};
 use weir_agent::attribute::table::Outcome;
 use weir_agent::attribute::{Poll, Previous, Stage, Table};
 use weir_agent::observe::system_probe::decode::Decoder as SystemProbeDecoder;
 use weir_agent::observe::system_probe::rows;
 use weir_agent::observe::system_probe::session::Meaning;
+use weir_discovery::collect::{CUT, Collect, VALUE_BYTES_MAX};
+use weir_discovery::cri::known::Known as Runtime;
+use weir_discovery::cri::runtime::{
+    ContainerEventResponse, ContainerStatusResponse, ListContainersResponse, ListPodSandboxResponse,
+    PodSandboxStatusResponse,
+};
+use weir_discovery::docker::answer::{Event, Listed};
+use weir_discovery::docker::known::Known as Engine;
+use weir_discovery::kubelet::pods;
+use weir_discovery::said::Said;
 use weir_tracer::dns::message;
 use weir_wire::agent::{BATCH_FORMAT, Batch, Frame};
 use weir_wire::feed::decode::{DecodeError, Decoder, Envelope, Limits};
@@ -16,8 +27,15 @@ use weir_wire::feed::decode::{DecodeError, Decoder, Envelope, Limits};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by name.
-pub(crate) const ALL: [(&str, Target); 4] =
-    [("feed", feed), ("system_probe", system_probe), ("batch", batch), ("dns", dns)];
+pub(crate) const ALL: [(&str, Target); 7] = [
+    ("feed", feed),
+    ("system_probe", system_probe),
+    ("batch", batch),
+    ("dns", dns),
+    ("pods", pods),
+    ("cri", cri),
+    ("docker", docker),
+];
 
 /// Small bounds, so that a fuzzer reaches them.
 const BODY: u64 = 1 << 16;
@@ -137,5 +155,117 @@ pub(crate) fn dns(bytes: &[u8]) {
     for name in message.aliases.iter().chain(message.question.as_ref().map(|question| &question.name)) {
         // 255 bytes of a name, each of which may stand as four characters.
         assert!(name.len() <= 4 * 255 && name.is_ascii(), "{name:?}");
+    }
+}
+
+/// What is collected beside: a field, a label, everything, and a path with a filter.
+static COLLECT: LazyLock<Arc<Collect>> = LazyLock::new(|| {
+    let entries = [
+        "pod.collected=$.metadata.labels.*",
+        "container.collected=$..*",
+        "container.filtered=$.status[?@.state == 'CONTAINER_RUNNING'].id",
+    ];
+    Arc::new(Collect::parse(&entries, &["pod", "container"]).expect("the entries are right"))
+});
+
+/// A kubelet's or an API server's list of pods: what is collected beside changes nothing else.
+pub(crate) fn pods(bytes: &[u8]) {
+    let Ok(mut plain) = pods::parse(bytes, &Collect::default()) else { return };
+    check(&plain);
+    // Numbers and depths that only the whole document has may still be refused.
+    let Ok(mut collected) = pods::parse(bytes, &COLLECT) else { return };
+    check(&collected);
+    for said in plain.iter_mut().chain(&mut collected) {
+        said.attributes.retain(|name, _| !matches!(name.as_str(), "collected" | "filtered"));
+    }
+    assert_eq!(plain, collected);
+}
+
+/// What a runtime answers and tells, in the order in which it comes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answers {
+    #[prost(message, repeated, tag = "1")]
+    all: Vec<Answer>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(oneof = "OneAnswer", tags = "1, 2, 3, 4")]
+    one: Option<OneAnswer>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum OneAnswer {
+    #[prost(message, tag = "1")]
+    Lists(Lists),
+    #[prost(message, tag = "2")]
+    Sandbox(PodSandboxStatusResponse),
+    #[prost(message, tag = "3")]
+    Container(ContainerStatusResponse),
+    #[prost(message, tag = "4")]
+    Event(ContainerEventResponse),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Lists {
+    #[prost(message, required, tag = "1")]
+    sandboxes: ListPodSandboxResponse,
+    #[prost(message, required, tag = "2")]
+    containers: ListContainersResponse,
+}
+
+/// A container runtime's answers: what is known after each can be said, and is said again.
+pub(crate) fn cri(bytes: &[u8]) {
+    let Ok(answers) = Answers::decode(bytes) else { return };
+    let mut known = Runtime::new(Arc::clone(&COLLECT));
+    for answer in answers.all.into_iter().filter_map(|answer| answer.one) {
+        match answer {
+            OneAnswer::Lists(lists) => known.list(lists.sandboxes.items, lists.containers.containers),
+            OneAnswer::Sandbox(told) => known.tell_sandbox(told),
+            OneAnswer::Container(told) => known.tell_container(told),
+            OneAnswer::Event(event) => known.happen(event),
+        }
+        known.find_namespaces(|_, pid| pid);
+        say_twice(|| known.say());
+    }
+}
+
+/// A Docker engine's answers, a line each: a list of containers, an inspection, or an event.
+pub(crate) fn docker(bytes: &[u8]) {
+    let mut known = Engine::new(Arc::clone(&COLLECT));
+    known.see();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Ok(listed) = serde_json::from_slice::<Vec<Listed>>(line) {
+            known.list(listed);
+        } else if let Ok(event) = serde_json::from_slice::<Event>(line) {
+            known.happen(&event);
+        } else if let Ok(told) = serde_json::from_slice(line) {
+            known.tell(&told);
+        } else {
+            // As when the stream of events breaks.
+            known.be_blind();
+        }
+        known.find_namespaces(|_, pid| pid);
+        say_twice(|| known.say());
+    }
+}
+
+/// What is over is said once; everything else stays as it was said.
+fn say_twice(mut say: impl FnMut() -> Vec<Said>) {
+    let first = say();
+    check(&first);
+    for said in say() {
+        assert!(first.contains(&said), "said only the second time: {said:?}, {first:?}");
+    }
+}
+
+/// What every source keeps to.
+fn check(all: &[Said]) {
+    for said in all {
+        assert!(matches!(said.kind, "pod" | "container") && !said.id.is_empty(), "{said:?}");
+        assert!(said.from.zip(said.to).is_none_or(|(from, to)| from <= to), "ends before it begins: {said:?}");
+        assert!(said.addresses.iter().all(|address| address.to_canonical() == *address), "{said:?}");
+        let collected = said.attributes.get("collected").map_or(0, String::len);
+        assert!(collected <= VALUE_BYTES_MAX + CUT.len(), "{collected} bytes");
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes the corpus' hand-made seeds beside itself: small inputs that reach every part of a target. Values are made up."""
-import json, os, shutil, struct
+import datetime, json, os, shutil, struct
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -76,3 +76,83 @@ answer += b"\xc0\x2d" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, 1]
 answer += b"\xc0\x2d" + struct.pack(">HHIH", 28, 1, 60, 16) + bytes(range(16))
 seed("dns", "answer", answer)
 seed("dns", "nxdomain", struct.pack(">6H", 9, 0x8183, 1, 0, 0, 0) + question)
+
+# Pods, runtimes and engines: parts of what was recorded for crates/discovery's tests, small enough for libFuzzer.
+recorded = lambda path: json.load(open(f"{here}/../../crates/discovery/tests/data/{path}"))
+for source in ["containerd2", "api"]:
+    whole = recorded(f"pods/{source}.json")
+    few = [pod for pod in whole["items"] if pod["metadata"]["name"].split("-")[0] in ("static", "hostnet", "crash", "tick")][:3]
+    seed("pods", source, compact({**whole, "items": few}))
+seed("pods", "empty", '{"kind":"PodList","items":null}')
+
+text = lambda field, value: blob(field, str(value or "").encode()) if value else b""
+number = lambda field, value: num(field, int(value)) if int(value or 0) > 0 else b""
+pairs = lambda field, of: b"".join(blob(field, text(1, k) + text(2, v if isinstance(v, str) else compact(v))) for k, v in (of or {}).items())
+def nanos(value):
+    """Unix nanoseconds of a number or an RFC 3339 time."""
+    value = str(value or 0)
+    if value.isdigit():
+        return int(value)
+    whole, _, part = value.rstrip("Z").partition(".")
+    seconds = datetime.datetime.fromisoformat(whole + "+00:00").timestamp()
+    return max(int(seconds), 0) * 1_000_000_000 + int(part.ljust(9, "0") if part else 0)
+def metadata(of, with_uid):
+    attempt = 4 if with_uid else 2
+    return text(1, of.get("name")) + (text(2, of.get("uid")) + text(3, of.get("namespace")) if with_uid else b"") + number(attempt, of.get("attempt"))
+enum = lambda names, value: names.index(value.split("_")[-1]) if value else 0
+ready, running = ["READY", "NOTREADY"], ["CREATED", "RUNNING", "EXITED", "UNKNOWN"]
+image = lambda of: text(1, of.get("image")) + text(18, of.get("userSpecifiedImage"))
+def sandbox_status(of):
+    network = of.get("network") or {}
+    ips = text(1, network.get("ip")) + b"".join(blob(2, text(1, ip.get("ip"))) for ip in network.get("additionalIps") or [])
+    mode = ["POD", "CONTAINER", "NODE", "TARGET"].index(of["linux"]["namespaces"]["options"].get("network", "POD"))
+    linux = blob(1, blob(2, number(1, mode)))
+    return (text(1, of["id"]) + blob(2, metadata(of["metadata"], True)) + number(3, enum(ready, of["state"]))
+            + number(4, nanos(of["createdAt"])) + blob(5, ips) + blob(6, linux) + pairs(7, of.get("labels")) + pairs(8, of.get("annotations")))
+def container_status(of):
+    return (text(1, of["id"]) + blob(2, metadata(of["metadata"], False)) + number(3, enum(running, of["state"])) + number(4, nanos(of["createdAt"]))
+            + number(5, nanos(of.get("startedAt"))) + number(6, nanos(of.get("finishedAt"))) + blob(8, image(of.get("image") or {}))
+            + pairs(12, of.get("labels")) + pairs(13, of.get("annotations")))
+def event(of):
+    word = ["CREATED", "STARTED", "STOPPED", "DELETED"].index(of["containerEventType"].split("_")[1])
+    sandbox = of.get("podSandboxStatus")
+    return (text(1, of["containerId"]) + number(2, word) + number(3, nanos(of["createdAt"])) + (blob(4, sandbox_status(sandbox)) if sandbox else b"")
+            + b"".join(blob(5, container_status(status)) for status in of.get("containersStatuses") or []))
+def lists(sandboxes, containers):
+    of_sandbox = lambda of: (text(1, of["id"]) + blob(2, metadata(of["metadata"], True)) + number(3, enum(ready, of["state"]))
+                             + number(4, nanos(of["createdAt"])) + pairs(5, of.get("labels")) + pairs(6, of.get("annotations")))
+    of_container = lambda of: (text(1, of["id"]) + text(2, of["podSandboxId"]) + blob(3, metadata(of["metadata"], False))
+                               + blob(4, image(of.get("image") or {})) + number(6, enum(running, of["state"])) + number(7, nanos(of["createdAt"]))
+                               + pairs(8, of.get("labels")) + pairs(9, of.get("annotations")))
+    return (blob(1, b"".join(blob(1, of_sandbox(of)) for of in sandboxes)) + blob(2, b"".join(blob(1, of_container(of)) for of in containers)))
+step = lambda field, answer: blob(1, blob(field, answer))
+for source in ["containerd-1.6", "containerd-2.3"]:
+    told = recorded(f"cri/{source}.json")
+    sandboxes = told["sandboxes"][:2]
+    of = {sandbox["id"] for sandbox in sandboxes}
+    containers = [container for container in told["containers"] if container["podSandboxId"] in of]
+    ids = of | {container["id"] for container in containers}
+    story = step(1, lists(sandboxes, containers))
+    verbose = lambda status, field: blob(1, status(field["status"])) + blob(2, text(1, "info") + text(2, compact(field["info"])))
+    for answer in told["sandboxStatus"]:
+        if answer["status"]["id"] in of:
+            story += step(2, verbose(sandbox_status, answer))
+    for answer in told["containerStatus"]:
+        if answer["status"]["id"] in ids:
+            story += step(3, verbose(container_status, answer))
+    events = [told_ for told_ in told.get("events") or [] if told_["containerId"] in ids][:6]
+    for told_ in events:
+        story += step(4, event(told_))
+    story += step(1, lists(sandboxes[1:], containers))
+    assert len(story) < 16384, len(story)
+    seed("cri", source, story)
+
+told = recorded("docker/engine-20.10.json")
+inspections = [{key: value for key, value in one.items() if key in ("Id", "Created", "State", "Name", "HostConfig", "Config")}
+               | {"NetworkSettings": {key: one["NetworkSettings"].get(key) for key in ("Ports", "Networks")}} for one in told["inspections"]]
+lines = [told["containers"]] + inspections + told["events"]
+seed("docker", "inspected", "\n".join(compact(line) for line in lines[:5]))
+seed("docker", "events", "\n".join(compact(line) for line in
+     [[{"Id": one["Id"], "State": one["State"]} for one in told["containers"]]] + told["events"][:6] + inspections[:2] + told["events"][6:]))
+seed("docker", "nulls", '[{"Id":"ab","State":null}]\n{"Id":"ab","Config":null,"NetworkSettings":{"Ports":null}}\n'
+     '{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"ab"}},"timeNano":5}')

@@ -2,8 +2,9 @@
 //! again, lookups, and churn. Times are processor time of its one thread.
 //!
 //! `cargo bench -p weir-inventory --bench cluster [-- --nodes 5000 --pods 150000 --services 10000 --endpoints 200000
-//! --sources 2 --churn-s 600]`. `sources`: 1, every thing once, by the kubelet; 2, as deployed: containers, the pause
-//! containers too, by the tracer besides.
+//! --sources 2 --churn-s 600]`. `sources`: 1, every thing once, by the kubelet; 2, containers, the pause containers too, by
+//! the tracer besides; 3, all that a tracer tells: pods, containers and a process of each, with their network namespaces.
+//! Every node is vouched for, as the server does with each batch.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +20,10 @@ const CHURN: u64 = 1_000;
 const EXPIRE_EVERY_S: u64 = 60;
 /// How long tombstones are kept: the lateness horizon.
 const KEEP_S: i64 = 3_600;
+/// Who reads a node: each is vouched for when it was read.
+const READERS: [&str; 3] = ["node", "kubelet", "tracer"];
+/// How often a node's sources are read.
+const READ_EVERY_S: u64 = 10;
 
 struct Cluster {
     nodes: u64,
@@ -43,6 +48,7 @@ fn main() {
     let empty = resident();
     let mut inventory = Inventory::new(Limits::default(), []);
     let first = cluster.list(&mut inventory, 1);
+    cluster.vouch(&mut inventory, 0..cluster.nodes, 60);
     let full = resident();
     println!(
         "{} nodes, {} pods, {} services, {} endpoints, {} source(s): {} facts",
@@ -104,6 +110,15 @@ impl Cluster {
         took
     }
 
+    /// Vouches for nodes until `until`, seconds.
+    fn vouch(&self, inventory: &mut Inventory, nodes: std::ops::Range<u64>, until: i64) {
+        for node in nodes.map(|node| node_name(node % self.nodes)) {
+            for reader in READERS {
+                inventory.vouch(&node, reader, UnixNanos(0), UnixNanos(until * SECOND));
+            }
+        }
+    }
+
     /// The facts of a pod's `life`: itself, one or two containers and the pause container.
     fn pod(&self, pod: u64, said: i64, life: u64, to: Option<i64>) -> Vec<Fact> {
         let set = pod / 5;
@@ -146,12 +161,30 @@ impl Cluster {
             .into();
             facts.push(fact);
         }
+        let tells_all = self.sources > 2;
+        if tells_all {
+            let mut fact = told("tracer", "pod", &pod_uid);
+            fact.namespace.clear();
+            fact.netns = netns(pod);
+            facts.push(fact);
+        }
         if self.sources > 1 {
             for container in (0..=pod % 2).chain([2]) {
-                let mut fact = told("tracer", "container", &container_id(number * 3 + container));
+                let id = container_id(number * 3 + container);
+                let mut fact = told("tracer", "container", &id);
                 fact.namespace.clear();
                 fact.parent.clone_from(&pod_uid);
+                fact.netns = if tells_all { netns(pod) } else { 0 };
                 facts.push(fact);
+                if tells_all {
+                    let process = format!("{}@{}", pid(number * 3 + container), PROCESS_START);
+                    let mut fact = told("tracer", "process", &process);
+                    fact.namespace.clear();
+                    fact.name = "nginx".to_owned();
+                    fact.parent = id;
+                    fact.netns = netns(pod);
+                    facts.push(fact);
+                }
             }
         }
         facts
@@ -192,21 +225,22 @@ impl Cluster {
         let pods: Vec<u64> = (0..LOOKUPS as u64).map(|step| (step * 2_654_435_761) % self.pods).collect();
         let ids: Vec<String> = pods.iter().map(|pod| container_id(pod * 3)).collect();
         let nodes: Vec<String> = (0..self.nodes).map(node_name).collect();
-        let local = |place: usize| {
+        let cgroups: Vec<String> = ids.iter().map(|id| format!("/kubepods/burstable/{id}")).collect();
+        let no_end = |place: usize| {
             let pod = pods[place];
-            inventory.local(
-                &LocalEnd {
-                    node: &nodes[(pod % self.nodes) as usize],
-                    process: "nginx",
-                    pid: 1_234,
-                    process_start: 5,
-                    container_id: &ids[place],
-                    cgroup_path: "",
-                    netns: 7,
-                    address: pod_address(pod),
-                },
-                at,
-            )
+            let (node, address) = (nodes[(pod % self.nodes) as usize].as_str(), pod_address(pod));
+            let (process, pid, process_start) = ("nginx", 0, 0);
+            LocalEnd { node, process, pid, process_start, container_id: "", cgroup_path: "", netns: 0, address }
+        };
+        let local = |place: usize| {
+            let seen = LocalEnd { pid: pid(pods[place] * 3), process_start: PROCESS_START, ..no_end(place) };
+            inventory.local(&LocalEnd { container_id: &ids[place], netns: netns(pods[place]), ..seen }, at)
+        };
+        let by_cgroup = |place: usize| inventory.local(&LocalEnd { cgroup_path: &cgroups[place], ..no_end(place) }, at);
+        let by_netns = |place: usize| inventory.local(&LocalEnd { netns: netns(pods[place]), ..no_end(place) }, at);
+        let by_pid = |place: usize| {
+            let pid = pid(pods[place] * 3);
+            inventory.local(&LocalEnd { pid, process_start: PROCESS_START, ..no_end(place) }, at)
         };
         let remote = |place: usize| {
             let address = pod_address(pods[place]);
@@ -223,9 +257,22 @@ impl Cluster {
         rate("lookups, a remote end: who", &|place| {
             black_box(remote(place));
         });
-        rate("lookups, a local end: who", &|place| {
+        rate("lookups, a local end by its container's id: who", &|place| {
             black_box(local(place));
         });
+        assert_eq!(by_cgroup(7).kind(), "pod");
+        rate("lookups, a local end by its cgroup's path: who", &|place| {
+            black_box(by_cgroup(place));
+        });
+        if self.sources > 2 {
+            assert_eq!((by_netns(7).kind(), by_pid(7).kind()), ("pod", "pod"));
+            rate("lookups, a local end by its network namespace: who", &|place| {
+                black_box(by_netns(place));
+            });
+            rate("lookups, a local end by its owner's pid and start: who", &|place| {
+                black_box(by_pid(place));
+            });
+        }
         rate("lookups, a remote end with names, node, zone and workload", &|place| everything(remote(place)));
         rate("lookups, a local end with names, node, zone and workload", &|place| everything(local(place)));
         rate("lookups, a Service by address and port", &|place| {
@@ -252,7 +299,11 @@ impl Cluster {
                     facts
                 })
                 .collect();
-            let mut took = time(|| facts.iter().for_each(|fact| inventory.learn(fact)));
+            let turn = self.nodes / READ_EVERY_S * (second % READ_EVERY_S);
+            let mut took = time(|| {
+                facts.iter().for_each(|fact| inventory.learn(fact));
+                self.vouch(inventory, turn..turn + self.nodes / READ_EVERY_S, 100 + second as i64);
+            });
             if second % EXPIRE_EVERY_S == 0 {
                 took += time(|| {
                     inventory.expire(UnixNanos(now - KEEP_S * SECOND));
@@ -323,6 +374,18 @@ fn uid(kind: u64, number: u64) -> String {
 
 fn container_id(number: u64) -> String {
     format!("{:016x}{:048x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15), number)
+}
+
+/// When processes began, nanoseconds since boot.
+const PROCESS_START: u64 = 5_000_000_000;
+
+fn pid(container: u64) -> u32 {
+    1_000 + (container % 4_000_000) as u32
+}
+
+/// The inode of a pod's network namespace.
+fn netns(pod: u64) -> u32 {
+    4_026_531_840 + pod as u32
 }
 
 fn pod_address(pod: u64) -> IpAddr {

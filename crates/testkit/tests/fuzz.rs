@@ -137,13 +137,30 @@ fn a_dns_message_survives_any_bytes() {
 }
 
 #[test]
+fn a_list_of_pods_survives_any_bytes() {
+    hold("pods", 2000);
+}
+
+#[test]
+fn a_container_runtimes_answers_survive_any_bytes() {
+    hold("cri", 2000);
+}
+
+#[test]
+fn a_docker_engines_answers_survive_any_bytes() {
+    hold("docker", 2000);
+}
+
+#[test]
 fn every_target_has_a_corpus_and_a_test_and_a_binary() {
     let manifest =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/Cargo.toml")).unwrap();
     let here = include_str!("fuzz.rs");
+    let script = include_str!("../../../scripts/fuzz.sh");
     for (name, _) in targets::ALL {
         assert!(!corpus(name).is_empty());
         assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} has no binary");
         assert!(here.contains(&format!("hold(\"{name}\"")), "{name} has no test");
+        assert!(script.contains(&format!(" {name} ")) || script.contains(&format!(" {name};")), "{name} is not run");
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Container {
 
 /// Everything that one runtime has told.
 #[derive(Debug)]
-pub(super) struct Known {
+pub struct Known {
     collect: Arc<Collect>,
     sandboxes: HashMap<String, Sandbox>,
     containers: HashMap<String, Container>,
@@ -74,16 +74,17 @@ pub(super) struct Known {
 
 impl Known {
     /// Nothing yet; `collect` is taken from what will be told.
-    pub(super) fn new(collect: Arc<Collect>) -> Self {
+    pub fn new(collect: Arc<Collect>) -> Self {
         Self { collect, sandboxes: HashMap::new(), containers: HashMap::new(), gone: Vec::new() }
     }
 
     /// Takes the lists of what is there now.
-    pub(super) fn list(&mut self, sandboxes: Vec<runtime::PodSandbox>, containers: Vec<runtime::Container>) {
+    pub fn list(&mut self, sandboxes: Vec<runtime::PodSandbox>, containers: Vec<runtime::Container>) {
         let listed: HashSet<String> = sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
         let listed_containers: HashSet<String> = containers.iter().map(|container| container.id.clone()).collect();
         self.forget(|id| !listed.contains(id), |id| !listed_containers.contains(id));
-        for told in sandboxes {
+        // Without an id there is nothing to ask about.
+        for told in sandboxes.into_iter().filter(|told| !told.id.is_empty()) {
             let is_ready = told.state() == PodSandboxState::SandboxReady;
             let sandbox = self.sandboxes.entry(told.id.clone()).or_default();
             if is_ready && !sandbox.is_ready {
@@ -96,7 +97,7 @@ impl Known {
             sandbox.labels = told.labels;
             sandbox.created_at = told.created_at;
         }
-        for told in containers {
+        for told in containers.into_iter().filter(|told| !told.id.is_empty()) {
             let state = told.state();
             let container = self.containers.entry(told.id.clone()).or_default();
             container.id = told.id;
@@ -111,18 +112,18 @@ impl Known {
     }
 
     /// The sandboxes that are to be asked about.
-    pub(super) fn unknown_sandboxes(&self) -> impl Iterator<Item = String> {
+    pub fn unknown_sandboxes(&self) -> impl Iterator<Item = String> {
         self.sandboxes.values().filter(|sandbox| !sandbox.is_asked).map(|sandbox| sandbox.id.clone())
     }
 
     /// The containers that are to be asked about.
-    pub(super) fn unknown_containers(&self) -> impl Iterator<Item = String> {
+    pub fn unknown_containers(&self) -> impl Iterator<Item = String> {
         let is_unknown = |container: &&Container| container.asked != Some(container.state);
         self.containers.values().filter(is_unknown).map(|container| container.id.clone())
     }
 
     /// Takes the answer about a sandbox.
-    pub(super) fn tell_sandbox(&mut self, told: PodSandboxStatusResponse) {
+    pub fn tell_sandbox(&mut self, told: PodSandboxStatusResponse) {
         let Some(status) = told.status else { return };
         let Some(sandbox) = self.sandboxes.get_mut(&status.id) else { return };
         let is_ready = status.state() == PodSandboxState::SandboxReady;
@@ -137,7 +138,7 @@ impl Known {
     }
 
     /// Takes the answer about a container.
-    pub(super) fn tell_container(&mut self, told: ContainerStatusResponse) {
+    pub fn tell_container(&mut self, told: ContainerStatusResponse) {
         let Some(status) = told.status else { return };
         let Some(container) = self.containers.get_mut(&status.id) else { return };
         let state = status.state();
@@ -150,10 +151,10 @@ impl Known {
     }
 
     /// Takes an event.
-    pub(super) fn happen(&mut self, event: ContainerEventResponse) {
+    pub fn happen(&mut self, event: ContainerEventResponse) {
         let kind = event.container_event_type();
         let sandbox_id = event.pod_sandbox_status.as_ref().map(|status| status.id.clone());
-        if let Some(status) = event.pod_sandbox_status {
+        if let Some(status) = event.pod_sandbox_status.filter(|status| !status.id.is_empty()) {
             let is_new = !self.sandboxes.contains_key(&status.id);
             if !is_new || self.sandboxes.len() < BY_EVENTS {
                 let sandbox = self.sandboxes.entry(status.id.clone()).or_default();
@@ -162,7 +163,7 @@ impl Known {
                 sandbox.take_status(status);
             }
         }
-        for status in event.containers_statuses {
+        for status in event.containers_statuses.into_iter().filter(|status| !status.id.is_empty()) {
             let is_new = !self.containers.contains_key(&status.id);
             if !is_new || self.containers.len() < BY_EVENTS {
                 let container = self.containers.entry(status.id.clone()).or_default();
@@ -194,7 +195,7 @@ impl Known {
 
     /// Looks the network namespaces up that are not known yet, by a process of the pod: its sandbox's, else one of its
     /// containers'. `netns` gives 0 for what may not be read.
-    pub(super) fn find_namespaces(&mut self, netns: impl Fn(&str, u32) -> u32) {
+    pub fn find_namespaces(&mut self, netns: impl Fn(&str, u32) -> u32) {
         let mut inside: HashMap<&str, (&str, u32)> = HashMap::new();
         for container in self.containers.values() {
             if let (ContainerState::ContainerRunning, Some(pid)) = (container.state, container.pid) {
@@ -212,7 +213,7 @@ impl Known {
     }
 
     /// What is said: everything that is there, and the ends of what is gone since the last time.
-    pub(super) fn say(&mut self) -> Vec<Said> {
+    pub fn say(&mut self) -> Vec<Said> {
         let mut said = std::mem::take(&mut self.gone);
         let mut newest: HashMap<&str, (i64, &str)> = HashMap::new();
         for sandbox in self.sandboxes.values() {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`client`]: the calls, each with a deadline, and their failures in words.
-//! - `known`: what is known of each sandbox and container, and what is still to be asked. Pure.
+//! - [`known`]: what is known of each sandbox and container, and what is still to be asked. Pure.
 //! - `say`: what of it is said. Pure.
 //! - `info`: the process id in what the runtime says beyond the interface. Pure.
 //!
@@ -17,7 +17,7 @@
 
 pub mod client;
 mod info;
-mod known;
+pub mod known;
 mod say;
 
 /// The generated client, messages and, for tests, server of the calls that are used.

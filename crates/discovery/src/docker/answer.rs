@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// One container of `GET /containers/json?all=true`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listed {
+pub struct Listed {
     pub(super) id: String,
     /// `created`, `running`, `paused`, `restarting`, `exited`, `removing`, `dead`.
     #[serde(default, deserialize_with = "or_default")]
@@ -93,7 +93,7 @@ struct Network {
 
 /// One line of `GET /events`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Event {
+pub struct Event {
     #[serde(rename = "Type")]
     pub(super) kind: String,
     /// One word, for some followed by a colon and more.

@@ -67,7 +67,7 @@ enum Network {
 
 /// Everything that one engine has told.
 #[derive(Debug)]
-pub(super) struct Known {
+pub struct Known {
     collect: Arc<Collect>,
     containers: HashMap<String, Container>,
     /// What was said of lives that are over; said once more.
@@ -78,12 +78,12 @@ pub(super) struct Known {
 
 impl Known {
     /// Nothing yet; `collect` is taken from what will be told.
-    pub(super) fn new(collect: Arc<Collect>) -> Self {
+    pub fn new(collect: Arc<Collect>) -> Self {
         Self { collect, containers: HashMap::new(), gone: Vec::new(), is_blind: true }
     }
 
     /// The stream of events is open; what happened before may have been missed.
-    pub(super) fn see(&mut self) {
+    pub fn see(&mut self) {
         self.is_blind = false;
         for container in self.containers.values_mut() {
             container.is_to_inspect = true;
@@ -91,12 +91,12 @@ impl Known {
     }
 
     /// The stream of events is broken.
-    pub(super) fn be_blind(&mut self) {
+    pub fn be_blind(&mut self) {
         self.is_blind = true;
     }
 
     /// Takes the list of what is there now.
-    pub(super) fn list(&mut self, listed: Vec<Listed>) {
+    pub fn list(&mut self, listed: Vec<Listed>) {
         let there: HashSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
         let missing: Vec<String> = self.containers.keys().filter(|id| !there.contains(id.as_str())).cloned().collect();
         for id in missing {
@@ -107,7 +107,8 @@ impl Known {
                 self.remove(&id);
             }
         }
-        for listed in listed {
+        // Without an id there is nothing to inspect.
+        for listed in listed.into_iter().filter(|listed| !listed.id.is_empty()) {
             let is_new = !self.containers.contains_key(&listed.id);
             let container = self.containers.entry(listed.id.clone()).or_default();
             container.id = listed.id;
@@ -118,13 +119,13 @@ impl Known {
     }
 
     /// The containers that are to be inspected.
-    pub(super) fn unknown(&self) -> Vec<String> {
+    pub fn unknown(&self) -> Vec<String> {
         let unknown = self.containers.values().filter(|container| container.is_to_inspect);
         unknown.map(|container| container.id.clone()).collect()
     }
 
     /// Takes what an inspection said.
-    pub(super) fn tell(&mut self, told: &Value) {
+    pub fn tell(&mut self, told: &Value) {
         let Ok(inspected) = serde_json::from_value::<Inspected>(told.clone()) else { return };
         let Some(old) = self.containers.get(&inspected.id) else { return };
         let mut new = Container::of(&inspected);
@@ -146,7 +147,7 @@ impl Known {
     }
 
     /// It could not be inspected: it is gone, or going.
-    pub(super) fn miss(&mut self, id: &str) {
+    pub fn miss(&mut self, id: &str) {
         if let Some(container) = self.containers.get_mut(id) {
             container.is_to_inspect = false;
         }
@@ -160,7 +161,7 @@ impl Known {
     }
 
     /// Takes an event. Whether it is worth to read at once: most events are about what runs inside of containers.
-    pub(super) fn happen(&mut self, event: &Event) -> bool {
+    pub fn happen(&mut self, event: &Event) -> bool {
         let attributes = &event.actor.attributes;
         let id = match event.kind.as_str() {
             "container" => &event.actor.id,
@@ -170,6 +171,9 @@ impl Known {
             },
             _ => return false,
         };
+        if id.is_empty() {
+            return false;
+        }
         let action = event.action.as_str();
         if event.kind == "network" {
             if let Some(container) = self.containers.get_mut(id) {
@@ -215,7 +219,7 @@ impl Known {
     }
 
     /// Looks the network namespaces up that are not known yet. `netns` gives 0 for what may not be read.
-    pub(super) fn find_namespaces(&mut self, netns: impl Fn(&str, u32) -> u32) {
+    pub fn find_namespaces(&mut self, netns: impl Fn(&str, u32) -> u32) {
         for container in self.containers.values_mut() {
             if let (true, Some(pid)) = (container.netns == 0 && container.network != Network::Host, container.pid) {
                 container.netns = netns(&container.id, pid);
@@ -224,7 +228,7 @@ impl Known {
     }
 
     /// What is said: everything that is there, and the ends of what is over since the last time.
-    pub(super) fn say(&mut self) -> Vec<Said> {
+    pub fn say(&mut self) -> Vec<Said> {
         let mut shared = Vec::new();
         for container in self.containers.values() {
             if let Network::Of(owner) = &container.network {

@@ -10,16 +10,16 @@
 //! network; the list shows none of that. So what is known holds as long as the stream of events does: while it is
 //! broken every container is inspected in every reading.
 //!
-//! - `answer`: the parts of the API's answers that are used. Pure.
-//! - `known`: what is known of each container, what is to be inspected, and what is said. Pure.
+//! - [`answer`]: the parts of the API's answers that are used. Pure.
+//! - [`known`]: what is known of each container, what is to be inspected, and what is said. Pure.
 //! - `client`: the calls and their failures in words.
 //!
 //! Only the paths without a version are asked: every engine answers them, and the fields that are used have meant the
 //! same since version 1.21 of the API.
 
-mod answer;
+pub mod answer;
 mod client;
-mod known;
+pub mod known;
 
 use crate::collect::Collect;
 use crate::events::{Events, Told};

@@ -328,7 +328,7 @@ fn say_pod(pod: &Pod<'_>, object: &Value, collect: &Collect) -> Said {
         namespace: text(&metadata.namespace),
         addresses: addresses(&pod.status),
         from: pod.from(),
-        to: pod.to(),
+        to: no_earlier(pod.to(), pod.from()),
         attributes,
         ..Said::default()
     }
@@ -380,11 +380,16 @@ fn say_container(
             namespace: text(&pod.metadata.namespace),
             parent: pod.uid().to_owned(),
             from,
-            to,
+            to: no_earlier(to, from),
             attributes,
             ..Said::default()
         });
     }
+}
+
+/// The end, or the beginning where a broken status has the end before it.
+fn no_earlier(to: Option<UnixNanos>, from: Option<UnixNanos>) -> Option<UnixNanos> {
+    to.map(|to| from.map_or(to, |from| to.max(from)))
 }
 
 fn container_type(group: &str, container: &Container<'_>) -> &'static str {
