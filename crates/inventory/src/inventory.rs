@@ -19,6 +19,7 @@
 mod attributes;
 mod claims;
 mod ends;
+mod expiry;
 mod index;
 mod networks;
 mod owners;
@@ -29,23 +30,25 @@ mod services;
 mod slab;
 mod strings;
 mod things;
+mod vouches;
 mod who;
 
 pub use claims::UNCERTAINTY_NS;
 pub use ends::{LocalEnd, RemoteEnd};
+pub use expiry::{Expiry, Sweep};
 pub use resolve::Disagreement;
 pub use services::ServiceRef;
 pub use who::{Basis, Named, Who, Workload};
 
-use claims::{ClaimsByKey, OPEN};
+use claims::{ClaimsByAddress, ClaimsByKey, OPEN};
 use ipnet::IpNet;
 use networks::Networks;
 use precedence::{Reader, Source};
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use strings::{Strings, Symbol};
 use things::{Kind, NONE, Saying, Things};
+use vouches::Vouches;
 use weir_model::{
     Fact, Protocol, UnixNanos,
     fact::{attribute, kind},
@@ -98,9 +101,9 @@ pub struct Inventory {
     words: Words,
     networks: Networks,
     /// Nodes, pods and containers by address.
-    addresses: ClaimsByKey<IpAddr>,
+    addresses: ClaimsByAddress,
     /// Services by address.
-    virtuals: ClaimsByKey<IpAddr>,
+    virtuals: ClaimsByAddress,
     /// Services by node port.
     node_ports: ClaimsByKey<(u16, Protocol)>,
     /// Services by the DNS name that they stand for.
@@ -108,23 +111,17 @@ pub struct Inventory {
     /// Services and namespaces by (namespace, name).
     names: ClaimsByKey<(Kind, Symbol, Symbol)>,
     /// Endpoints by address.
-    endpoints: ClaimsByKey<IpAddr>,
+    endpoints: ClaimsByAddress,
     /// Pods, containers and processes by (node, network namespace).
     namespaces: ClaimsByKey<(Symbol, u32)>,
     /// Processes and containers by (node, pid).
     pids: ClaimsByKey<(Symbol, u32)>,
-    /// Until when each reader of a node has told everything, and since when it tells it.
-    vouched: HashMap<(Symbol, Reader), Vouched>,
+    vouches: Vouches,
     disputed: BTreeSet<u32>,
     /// Reused while a thing is indexed.
     scratch: Vec<(index::Place, claims::Said)>,
-}
-
-/// A reader has told, since `since`, everything that changed before `until`.
-#[derive(Clone, Copy, Debug)]
-struct Vouched {
-    since: i64,
-    until: i64,
+    /// Goes up with each change: a plan that was made before one is void.
+    changes: u64,
 }
 
 /// The symbols of attributes with a meaning.
@@ -199,6 +196,7 @@ impl Inventory {
             self.refused.unreadable += 1;
             return;
         };
+        self.changes += 1;
         self.learn_words();
         let source = Source::parse(&fact.source);
         let digest = things::digest(&self.things.hasher, fact);
@@ -210,8 +208,7 @@ impl Inventory {
             }
             if digest == stored.digest {
                 self.things.saying_mut(saying).said = fact.said.0;
-                let said = self.things.sayings(thing).map(|saying| saying.said).max().unwrap_or(fact.said.0);
-                self.things.get_mut(thing).said = said;
+                self.believe(thing);
                 return;
             }
         } else if !self.has_room() {
@@ -240,23 +237,6 @@ impl Inventory {
         }
     }
 
-    /// Forgets what ended before an instant, and frees what only that referred to. Says how many facts it were.
-    pub fn expire(&mut self, before: UnixNanos) -> usize {
-        let ended: Vec<u32> =
-            self.things.told().filter(|thing| self.things.sayings(*thing).any(|saying| saying.to < before.0)).collect();
-        let mut forgotten = 0;
-        for thing in ended {
-            self.unindex(thing);
-            forgotten += self.things.retain_sayings(thing, |saying| saying.to >= before.0);
-            self.resolve(thing);
-            self.index(thing);
-        }
-        if self.strings.is_due() || forgotten >= self.things.sayings_len() / 2 {
-            self.sweep();
-        }
-        forgotten
-    }
-
     /// A node's agent says that what `reader` (`node` for the node's own name and addresses, else a source of facts) told
     /// and did not end was so until its last reading, `until`; and that whatever it did not repeat after `since`, the
     /// beginning of the agent's present stream, it knows no more.
@@ -264,36 +244,9 @@ impl Inventory {
     /// Beyond `until` an address, namespace or pid names nobody, until the reader has caught up: so no fact, however late,
     /// can take a name back. A reader that nobody ever vouched for is believed without end. Later calls only extend.
     pub fn vouch(&mut self, node: &str, reader: &str, since: UnixNanos, until: UnixNanos) {
+        self.changes += 1;
         let node = self.strings.intern(node);
-        let vouched =
-            self.vouched.entry((node, Reader::parse(reader))).or_insert(Vouched { since: since.0, until: until.0 });
-        vouched.since = vouched.since.max(since.0);
-        vouched.until = vouched.until.max(until.0);
-    }
-
-    /// Whether there is room for one more fact, made where tombstones take it.
-    fn has_room(&mut self) -> bool {
-        let ended = self.things.ended();
-        if self.is_full() && ended > 0 || ended > self.limits.tombstones {
-            // A quarter at once, so that it is not to be done again soon: it walks everything.
-            let mut ends = self.things.ends();
-            let (_, last, _) = ends.select_nth_unstable(ended / 4);
-            let before = UnixNanos(last.saturating_add(1));
-            self.refused.early += self.expire(before) as u64;
-            if self.is_full() {
-                self.sweep();
-            }
-        }
-        !self.is_full()
-    }
-
-    fn sweep(&mut self) {
-        let mut live = vec![false; self.strings.capacity()];
-        self.things.sweep(&mut live);
-        for symbol in self.words.all().into_iter().chain(self.vouched.keys().map(|(node, _)| *node)) {
-            live[symbol.index()] = true;
-        }
-        self.strings.sweep(&live);
+        self.vouches.vouch(node, Reader::parse(reader), since.0, until.0);
     }
 
     fn learn_words(&mut self) {

@@ -577,6 +577,67 @@ fn tombstones_are_forgotten_in_time_and_nothing_of_them_is_left() {
 }
 
 #[test]
+fn what_a_node_said_that_is_gone_for_good_is_forgotten_and_nothing_of_it_is_left() {
+    let mut known = Inventory::default();
+    let of_node = |node: &str, number: usize| {
+        let held = format!("10.{}.{}.1", number / 256, number % 256);
+        pod(&format!("pod-of-{node}")).on(node).at_addresses(&[&held])
+    };
+    for number in 0..40_000 {
+        let node = format!("node-{number}");
+        known.learn(&of_node(&node, number));
+        known.vouch(&node, "kubelet", at(0), at(200));
+        if number % 1_000 == 999 {
+            let gone: Vec<String> = (number - 999..number).map(|gone| format!("node-{gone}")).collect();
+            let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+            let mut expiry = known.plan_expiry(at(1_000), &gone);
+            let mut forgotten = 0;
+            while let Some(more) = known.expire_next(&mut expiry, 100) {
+                assert!(more <= 100, "{more}");
+                forgotten += more;
+            }
+            assert_eq!(forgotten, 999);
+            known.vouch("living", "kubelet", at(0), at(1_000_000_000));
+            if let Some(mut sweep) = known.plan_sweep(forgotten) {
+                while known.sweep_next(&mut sweep, 100) {}
+            }
+        }
+    }
+    assert_eq!(known.facts(), 40, "the last node of each thousand stays");
+    assert!(known.text_bytes() <= 4_000_000, "{}", known.text_bytes());
+    assert_eq!(text(remote(&known, "10.3.231.1", 150)), "pod shop/pod-of-node-999");
+    assert_eq!(text(remote(&known, "10.3.230.1", 150)), "external /10.3.230.1");
+    // What it says once it is back stands.
+    known.learn(&of_node("node-998", 998));
+    known.vouch("node-998", "kubelet", at(0), at(2_000));
+    assert_eq!(text(remote(&known, "10.3.230.1", 1_500)), "pod shop/pod-of-node-998");
+}
+
+#[test]
+fn a_sweep_that_was_planned_before_another_change_does_nothing() {
+    let mut known = Inventory::default();
+    for life in 0..70_000_i64 {
+        known.learn(&pod(&format!("pod-{life}")).from(life).to(life + 10));
+    }
+    known.expire(at(60_000));
+    for life in 100_000..170_000_i64 {
+        known.learn(&pod(&format!("pod-{life}")).from(life).to(life + 10));
+    }
+    let mut expiry = known.plan_expiry(at(160_000), &[]);
+    while known.expire_next(&mut expiry, 1_000).is_some() {}
+    let mut void = known.plan_sweep(1).expect("so much is new");
+    known.learn(&pod("late").at_addresses(&["10.0.0.7"]));
+    let before = known.text_bytes();
+    assert!(!known.sweep_next(&mut void, usize::MAX));
+    assert_eq!(known.text_bytes(), before);
+    assert_eq!(text(remote(&known, "10.0.0.7", 150)), "pod shop/late");
+    let mut sweep = known.plan_sweep(1).expect("it is still due");
+    while known.sweep_next(&mut sweep, 1_000) {}
+    assert!(known.text_bytes() < before / 2, "{} of {before}", known.text_bytes());
+    assert_eq!(text(remote(&known, "10.0.0.7", 150)), "pod shop/late");
+}
+
+#[test]
 fn when_it_is_full_the_oldest_tombstones_make_room_and_are_counted() {
     let limits = Limits { tombstones: 8, ..Limits::default() };
     let mut known = Inventory::new(limits, []);

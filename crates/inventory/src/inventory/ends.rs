@@ -5,7 +5,7 @@ use super::claims::{Claim, OPEN, UNCERTAINTY_NS};
 use super::index::process_id;
 use super::precedence::{Reader, Source};
 use super::strings::Symbol;
-use super::things::{Kind, NONE};
+use super::things::{HexId, Kind, NONE, Saying};
 use super::who::{Basis, Name, Who};
 use crate::cgroup;
 use crate::processes::same_start;
@@ -166,8 +166,13 @@ impl Inventory {
     fn by_cgroup<'a>(&'a self, end: &LocalEnd<'a>, who: Who<'a>) -> Option<Who<'a>> {
         let known = Who { basis: Basis::Cgroup, certainty: Certainty::Known, ..who };
         let id = Some(end.container_id).filter(|id| !id.is_empty()).or_else(|| cgroup::container_id(end.cgroup_path));
-        let container = id.and_then(|id| self.find(Kind::Container, id));
-        let of_container = container.map(|thing| self.things.get(thing).parent).filter(|pod| *pod != NONE);
+        let found = id.and_then(HexId::parse).and_then(|id| self.things.container(&id));
+        let found = found.or_else(|| {
+            let container = self.find(Kind::Container, id?)?;
+            Some((container, self.things.get(container).parent))
+        });
+        let (container, of_container) = found.unzip();
+        let of_container = of_container.filter(|pod| *pod != NONE);
         let pod = match of_container {
             Some(pod) => Some(self.things.resolve(pod)),
             None => cgroup::pod(end.cgroup_path).and_then(|uid| self.find(Kind::Pod, uid.as_str())),
@@ -293,34 +298,40 @@ impl Inventory {
 
     /// Whether a claim holds at `at` as far as its node's agent has told.
     pub(super) fn is_sure(&self, claim: &Claim, at: i64) -> bool {
-        claim.is_sure(at) && (claim.to != OPEN || at < self.told_until(claim.thing))
+        claim.is_sure(at) && (claim.to != OPEN || self.is_told(claim.thing, at))
     }
 
     /// Whether a claim may hold at `at`. One whose end nobody told is possible as far as it is believed.
     pub(super) fn is_possible(&self, claim: &Claim, at: i64) -> bool {
-        claim.is_possible(at)
-            && (claim.late != OPEN || at < self.told_until(claim.thing).saturating_add(UNCERTAINTY_NS))
+        claim.is_possible(at) && (claim.late != OPEN || self.is_told(claim.thing, at.saturating_sub(UNCERTAINTY_NS)))
     }
 
     /// Until when the processes of a node, and their namespaces, have been told.
     fn processes_until(&self, node: Symbol) -> i64 {
-        let told = [Source::Tracer, Source::Proc].map(|source| self.vouched.get(&(node, Reader::Of(source))));
+        let told = [Source::Tracer, Source::Proc].map(|source| self.vouches.get(node, Reader::Of(source)));
         told.into_iter().flatten().map(|vouched| vouched.until).max().unwrap_or(OPEN)
+    }
+
+    /// Until when a saying without an end is believed.
+    fn said_until(&self, kind: Kind, saying: &Saying) -> i64 {
+        match self.vouches.get(saying.node, Reader::of(kind, saying.source)) {
+            None => OPEN,
+            Some(vouched) if saying.said < vouched.since => saying.said,
+            Some(vouched) => vouched.until.max(saying.said),
+        }
+    }
+
+    /// Whether what was said of a thing without an end is believed at `at`.
+    fn is_told(&self, thing: u32, at: i64) -> bool {
+        let held = self.things.get(thing);
+        self.vouches.have_told(held.voucher, held.said, at) || at < self.told_until(thing)
     }
 
     /// Until when what was said of a thing without an end is believed: as far as any source that says so has been read.
     fn told_until(&self, thing: u32) -> i64 {
-        if self.vouched.is_empty() {
-            return OPEN;
-        }
         let kind = self.things.get(thing).kind;
         let open = self.things.sayings(thing).filter(|saying| saying.to == OPEN);
-        let until = open.map(|saying| match self.vouched.get(&(saying.node, Reader::of(kind, saying.source))) {
-            None => OPEN,
-            Some(vouched) if saying.said < vouched.since => saying.said,
-            Some(vouched) => vouched.until.max(saying.said),
-        });
-        until.max().unwrap_or(OPEN)
+        open.map(|saying| self.said_until(kind, saying)).max().unwrap_or(OPEN)
     }
 }
 

@@ -32,7 +32,18 @@ pub(crate) enum Reader {
     Of(Source),
 }
 
+/// How many readers there may be.
+pub(crate) const READERS: usize = 2 + Source::Other as usize;
+
 impl Reader {
+    /// A dense number below [`READERS`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Node => 0,
+            Self::Of(source) => 1 + source as usize,
+        }
+    }
+
     /// From the word that an agent tells: `node`, or a source's.
     pub(crate) fn parse(text: &str) -> Self {
         if text == "node" { Self::Node } else { Self::Of(Source::parse(text)) }

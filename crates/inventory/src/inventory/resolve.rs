@@ -1,7 +1,9 @@
 //! What a thing's sayings come to: each field from the best source that gives it, and where sources disagree.
 
+use super::precedence::Reader;
 use super::strings::Symbol;
-use super::things::{Kind, NONE, Saying};
+use super::things::{HexId, Kind, NONE, Saying};
+use super::vouches::Voucher;
 use super::{Inventory, Words, owners};
 use std::cmp::Reverse;
 
@@ -51,7 +53,6 @@ impl Inventory {
         let (owner_kind, owner_name, owner_uid) = (of_owner(owner_kind), of_owner(owner_name), of_owner(owner_uid));
         let is_host_network = attribute(host_network) == yes && !yes.is_empty();
         let has_owner_told = sayings.iter().any(|saying| saying.source.tells_owners());
-        let said = sayings.iter().map(|saying| saying.said).max().unwrap_or(i64::MIN);
         let disputed = self.disputes(kind, sayings);
 
         let parent_thing = match kind {
@@ -74,12 +75,32 @@ impl Inventory {
         (resolved.parent, resolved.owner) = (parent_thing, owner_thing);
         (resolved.owner_kind, resolved.owner_name) = (owner_kind, owner_name);
         (resolved.is_host_network, resolved.has_owner_told) = (is_host_network, has_owner_told);
-        (resolved.said, resolved.disputed) = (said, disputed);
+        resolved.disputed = disputed;
+        if let (Kind::Container, Some(id)) = (kind, HexId::parse(self.strings.text(resolved.id))) {
+            self.things.put_container(id, thing, parent_thing);
+        }
+        self.believe(thing);
         if disputed == 0 {
             self.disputed.remove(&thing);
         } else {
             self.disputed.insert(thing);
         }
+    }
+
+    /// Writes into the thing who speaks of it as what has not ended.
+    pub(super) fn believe(&mut self, thing: u32) {
+        let kind = self.things.get(thing).kind;
+        let mut node = None;
+        let (mut readers, mut said) = (0, i64::MAX);
+        for saying in self.things.sayings(thing).filter(|saying| !saying.has_ended()) {
+            if *node.get_or_insert(saying.node) == saying.node {
+                readers |= 1 << Reader::of(kind, saying.source).index();
+                said = said.min(saying.said);
+            }
+        }
+        let voucher = node.map_or(Voucher::NOBODY, |node| Voucher::new(self.vouches.row(node), readers));
+        let believed = self.things.get_mut(thing);
+        (believed.voucher, believed.said) = (voucher, said);
     }
 
     /// What is said of a thing, the best source first.

@@ -1,6 +1,6 @@
 //! Interned texts: every name, id and attribute of the inventory once, as a number.
 //!
-//! A symbol stays the same for as long as something refers to it; [`Strings::sweep`] frees what nothing refers to any
+//! A symbol stays the same for as long as something refers to it; [`Strings::swept`] frees what nothing refers to any
 //! more, so that years of pods that came and went leave nothing behind.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -108,30 +108,31 @@ impl Strings {
         self.new >= NEW_MIN.max(self.table.len() / 2)
     }
 
-    /// Frees every text but those of `live`, a mark per symbol.
-    pub(crate) fn sweep(&mut self, live: &[bool]) {
-        let mut kept = String::with_capacity(self.text.len());
-        self.free.clear();
-        self.table.clear();
-        for symbol in 1..self.places.len() {
-            let place = self.places[symbol];
-            if !live.get(symbol).copied().unwrap_or(false) || place.length == 0 {
-                self.places[symbol] = Place::default();
-                self.free.push(symbol as u32);
+    /// The texts without all but those of `live`, a mark per symbol.
+    pub(crate) fn swept(&self, live: &[bool]) -> Self {
+        let mut swept = Self {
+            places: vec![Place::default(); self.places.len()],
+            text: String::with_capacity(self.text.len()),
+            table: HashTable::with_capacity(self.table.len()),
+            free: Vec::new(),
+            hasher: self.hasher.clone(),
+            new: 0,
+        };
+        let Self { places, text: kept, table, hasher, free, .. } = &mut swept;
+        for symbol in 1..self.places.len() as u32 {
+            let length = self.places[symbol as usize].length;
+            if !live.get(symbol as usize).copied().unwrap_or(false) || length == 0 {
+                free.push(symbol);
                 continue;
             }
-            let offset = kept.len() as u32;
-            kept.push_str(text(&self.places, &self.text, symbol as u32));
-            self.places[symbol] = Place { offset, length: place.length };
+            places[symbol as usize] = Place { offset: kept.len() as u32, length };
+            let own = self.text(Symbol(symbol));
+            kept.push_str(own);
+            table.insert_unique(hasher.hash_one(own), symbol, |other| hasher.hash_one(text(places, kept, *other)));
         }
         kept.shrink_to_fit();
-        self.text = kept;
-        let Self { places, text: all, table, hasher, .. } = self;
-        for symbol in (1..places.len() as u32).filter(|symbol| places[*symbol as usize].length != 0) {
-            let hash = hasher.hash_one(text(places, all, symbol));
-            table.insert_unique(hash, symbol, |other| hasher.hash_one(text(places, all, *other)));
-        }
-        self.new = 0;
+        table.shrink_to_fit(|other| hasher.hash_one(text(places, kept, *other)));
+        swept
     }
 
     /// How many symbols there may be: marks are as many.
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!((strings.intern("one"), strings.bytes()), (one, 6));
         let mut live = vec![false; strings.capacity()];
         live[two.index()] = true;
-        strings.sweep(&live);
+        let mut strings = strings.swept(&live);
         assert_eq!((strings.text(two), strings.find("one"), strings.find("two")), ("two", None, Some(two)));
         let three = strings.intern("three");
         assert_eq!((three, strings.text(three), strings.bytes()), (one, "three", 8));

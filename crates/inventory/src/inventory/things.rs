@@ -6,9 +6,10 @@
 use super::precedence::Source;
 use super::slab::Slab;
 use super::strings::{Strings, Symbol};
+use super::vouches::Voucher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::cmp::Ordering;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::IpAddr;
 use weir_model::{Fact, fact};
 
@@ -113,7 +114,9 @@ pub(crate) struct Thing {
     /// The owner's kind, in snake_case.
     pub(crate) owner_kind: Symbol,
     pub(crate) owner_name: Symbol,
-    /// When a source last said that it is.
+    /// Who speaks of it as what has not ended: readers of one node, if there are any.
+    pub(crate) voucher: Voucher,
+    /// When the last of them to say so said so.
     pub(crate) said: i64,
     /// A pod on its node's network.
     pub(crate) is_host_network: bool,
@@ -121,6 +124,54 @@ pub(crate) struct Thing {
     pub(crate) has_owner_told: bool,
     /// Sources disagree about its name, namespace or parent: a bit each.
     pub(crate) disputed: u8,
+}
+
+/// A container's id as a number of 256 bits, packed in whatever order is quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HexId([u32; 8]);
+
+impl HexId {
+    /// Of 64 hexadecimal digits in lower case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        /// The byte in each of eight bytes.
+        const fn each(byte: u64) -> u64 {
+            byte * 0x0101_0101_0101_0101
+        }
+        let (chunks, []) = text.as_bytes().as_chunks::<8>() else { return None };
+        let chunks: &[[u8; 8]; 8] = chunks.try_into().ok()?;
+        let mut packed = [0; 8];
+        for (chunk, packed) in chunks.iter().zip(&mut packed) {
+            // Eight digits at once: a letter is its low bits and nine more.
+            let digits = u64::from_le_bytes(*chunk);
+            let letters = digits >> 6 & each(1);
+            let values = (digits & each(0x0f)).wrapping_add(letters * 9);
+            let is_letter = (values & each(0x0f)).wrapping_add(each(6)) >> 4 & each(1);
+            // What these values are written as has to be the text.
+            if values & each(0xf0) != 0 || values + each(u64::from(b'0')) + is_letter * 39 != digits {
+                return None;
+            }
+            let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
+            let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+            *packed = (quads | quads >> 16) as u32;
+        }
+        Some(Self(packed))
+    }
+
+    fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
+        let mut state = hasher.build_hasher();
+        for [low, high] in self.0.as_chunks().0 {
+            state.write_u64(u64::from(*low) | u64::from(*high) << 32);
+        }
+        state.finish()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ContainerPlace {
+    id: HexId,
+    thing: u32,
+    /// [`Thing::parent`] of it.
+    pod: u32,
 }
 
 /// Every thing and saying.
@@ -131,6 +182,8 @@ pub(crate) struct Things {
     /// Sayings with an end.
     ended: usize,
     keys: HashTable<u32>,
+    /// Containers by the number that their id is, with their pods: a lookup takes no text.
+    containers: HashTable<ContainerPlace>,
     pub(crate) hasher: DefaultHashBuilder,
 }
 
@@ -167,6 +220,23 @@ impl Things {
         Some(self.resolve(*thing))
     }
 
+    /// The container of an id, and its pod's place or `NONE`.
+    pub(crate) fn container(&self, id: &HexId) -> Option<(u32, u32)> {
+        let place = self.containers.find(id.hash(&self.hasher), |place| place.id == *id)?;
+        Some((place.thing, place.pod))
+    }
+
+    /// Lets a container be found by its id's number.
+    pub(crate) fn put_container(&mut self, id: HexId, thing: u32, pod: u32) {
+        let hash = id.hash(&self.hasher);
+        if let Some(place) = self.containers.find_mut(hash, |place| place.id == id) {
+            (place.thing, place.pod) = (thing, pod);
+            return;
+        }
+        let hasher = &self.hasher;
+        self.containers.insert_unique(hash, ContainerPlace { id, thing, pod }, |other| other.id.hash(hasher));
+    }
+
     /// The thing of an id, made where there is none.
     pub(crate) fn entry(&mut self, kind: Kind, scope: Symbol, id: Symbol) -> u32 {
         if let Some(thing) = self.find(kind, scope, id) {
@@ -186,6 +256,7 @@ impl Things {
             owner: NONE,
             owner_kind: Symbol::EMPTY,
             owner_name: Symbol::EMPTY,
+            voucher: Voucher::NOBODY,
             said: i64::MIN,
             is_host_network: false,
             has_owner_told: false,
@@ -214,7 +285,7 @@ impl Things {
             self.all[thing].first = self.all[other].first;
         }
         let other = &mut self.all[other];
-        (other.first, other.forward) = (NONE, thing);
+        (other.first, other.forward, other.voucher) = (NONE, thing, Voucher::NOBODY);
         true
     }
 
@@ -297,8 +368,8 @@ impl Things {
         (0..self.all.capacity()).filter(|thing| self.all[*thing].first != NONE)
     }
 
-    /// Frees things that nothing is said of and nothing refers to, and marks the symbols in use.
-    pub(crate) fn sweep(&mut self, live_symbols: &mut [bool]) {
+    /// The things that nothing is said of and nothing refers to; marks the symbols that the others use.
+    pub(crate) fn dead(&self, live_symbols: &mut [bool]) -> Vec<u32> {
         let mut live = vec![false; self.all.capacity() as usize];
         for place in 0..self.all.capacity() {
             if self.all[place].first == NONE {
@@ -319,7 +390,6 @@ impl Things {
                 live[place as usize] = live[self.resolve(place) as usize];
             }
         }
-        self.keys.retain(|thing| live[*thing as usize]);
         let mut mark = |symbol: Symbol| live_symbols[symbol.index()] = true;
         for thing in live.iter().enumerate().filter(|(_, live)| **live).map(|(place, _)| &self.all[place as u32]) {
             let Thing { id, uid, scope, name, namespace, node, owner_kind, owner_name, .. } = *thing;
@@ -335,12 +405,23 @@ impl Things {
                 next = saying.next;
             }
         }
-        for (place, was_free) in (0..).zip(self.all.free_marks()) {
-            if !live[place as usize] && !was_free {
-                self.all[place].forward = NONE;
-                self.all.free(place);
-            }
+        let free = self.all.free_marks();
+        (0..self.all.capacity()).filter(|place| !live[*place as usize] && !free[*place as usize]).collect()
+    }
+
+    /// Frees a thing that is dead.
+    pub(crate) fn free(&mut self, thing: u32, strings: &Strings) {
+        let Thing { kind, scope, id, .. } = self.all[thing];
+        if let Ok(place) = self.keys.find_entry(hash(&self.hasher, kind, scope, id), |other| *other == thing) {
+            place.remove();
         }
+        if let (Kind::Container, Some(id)) = (kind, HexId::parse(strings.text(id)))
+            && let Ok(place) = self.containers.find_entry(id.hash(&self.hasher), |place| place.thing == thing)
+        {
+            place.remove();
+        }
+        self.all[thing].forward = NONE;
+        self.all.free(thing);
     }
 }
 
