@@ -180,7 +180,7 @@ impl Cluster {
                     let process = format!("{}@{}", pid(number * 3 + container), PROCESS_START);
                     let mut fact = told("tracer", "process", &process);
                     fact.namespace.clear();
-                    fact.name = "nginx".to_owned();
+                    "nginx".clone_into(&mut fact.name);
                     fact.parent = id;
                     fact.netns = netns(pod);
                     facts.push(fact);
@@ -301,7 +301,9 @@ impl Cluster {
                 .collect();
             let turn = self.nodes / READ_EVERY_S * (second % READ_EVERY_S);
             let mut took = time(|| {
-                facts.iter().for_each(|fact| inventory.learn(fact));
+                for fact in &facts {
+                    inventory.learn(fact);
+                }
                 self.vouch(inventory, turn..turn + self.nodes / READ_EVERY_S, 100 + second as i64);
             });
             if second % EXPIRE_EVERY_S == 0 {
