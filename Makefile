@@ -71,6 +71,13 @@ accuracy: test-packages ## Every kind of traffic on every path against its truth
 	@$(MAKE) --no-print-directory ui/dist/index.html
 	@scripts/accuracy.sh
 
+TORTURE_FLAGS ?= --out docs/torture.md
+.PHONY: torture
+torture: test-packages ## 200 random runs of kills, faults and time against real agents and a server; writes docs/torture.md (40 minutes; TORTURE_FLAGS='--seed N': one again)
+	@$(MAKE) --no-print-directory ui/dist/index.html
+	$(CARGO) build --locked --bins -p weir-cli -p weir-agent -p weir-tracer -p weir-testkit
+	nice target/debug/weir-torture $(TORTURE_FLAGS)
+
 .PHONY: bench-footprint
 bench-footprint: build test-packages ## What tracer and agent use: at rest, at 2,000 and 10,000 connects/s, with 200,000 rows (root, 5 minutes; BENCH_FLAGS=--quick: 2)
 	$(CARGO) build --release --locked --bins -p weir-testkit

@@ -24,6 +24,7 @@ busybox busybox-static
 iptables iptables
 etcd etcd-server
 etcdctl etcd-client
+/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 libfaketime
 '
 demo='
 ip iproute2

@@ -18,6 +18,7 @@ use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_daemon::clock::Clock;
+use weir_daemon::failpoint;
 use weir_discovery::said::Health;
 use weir_inventory::ProcessFact;
 use weir_wire::agent::{Address, BATCH_FORMAT, Batch, Loss, Source, Tombstone, Translation};
@@ -523,6 +524,7 @@ impl Committer {
             let mut spool = lock(&self.spool);
             spool.append(bytes, &SavedPart { counters, facts }, position.clone(), summary)?
         };
+        failpoint::reach("spool-appended");
         self.position = position;
         if tells {
             self.losses.told(&self.metrics);

@@ -4,6 +4,7 @@
 pub mod capabilities;
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod logging;
 pub mod shutdown;
 pub mod size;

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::Clock;
+use weir_daemon::failpoint;
 use weir_model::fact::kind;
 use weir_model::{Fact, NodeName, WINDOW};
 use weir_store::embedded::Embedded;
@@ -269,6 +270,7 @@ impl Applier {
                 }
             }
         }
+        failpoint::reach("batch-applied");
         self.counts.batches_applied.fetch_add(batches, Ordering::Relaxed);
         self.pending_since.get_or_insert(self.clock.monotonic().0);
         Ok(true)

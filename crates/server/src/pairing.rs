@@ -6,7 +6,8 @@
 //!
 //! Views are led on through what nodes between them translate first ([`crate::translations`]). Two views pair when their
 //! tuples after translation mirror each other (between loopback addresses also in the same
-//! network namespace) and their lifetimes overlap. A socket that does not tell its own address (an unconnected UDP
+//! network namespace) and their lifetimes overlap; what then has no other end pairs with the nearest such view of the other
+//! end, up to an hour away: the clocks of the two nodes are apart. A socket that does not tell its own address (an unconnected UDP
 //! socket) takes the one address under which a peer knows it, if there is exactly one. A server-side view counts only
 //! if no client-side view pairs with it.
 
@@ -20,6 +21,9 @@ use weir_store::transaction::is_wildcard;
 /// How far two lifetimes may miss each other: what clocks of two synchronised nodes differ at most in practice, and far
 /// below TCP's 60 s of TIME_WAIT, after which a tuple is used again.
 pub(crate) const SLACK_NS: i64 = 1_000_000_000;
+
+/// How far the clocks of nodes that are not synchronised may be apart: the lateness horizon.
+const SKEW_NS: i64 = 3600 * 1_000_000_000;
 
 /// One view of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +166,38 @@ fn overlap(a: &View, b: &View) -> bool {
     a.from.0 <= b.to.0.saturating_add(SLACK_NS) && b.from.0 <= a.to.0.saturating_add(SLACK_NS)
 }
 
+/// Views of both ends that have no partner although somebody else's clock says that they must: the nearest first, each
+/// with one partner at most.
+fn apart(
+    views: &[View],
+    (low, high): (&[usize], &[usize]),
+    partners: &HashMap<usize, Vec<usize>>,
+) -> Vec<(usize, usize)> {
+    let lonely = |members: &[usize]| -> Vec<usize> {
+        members.iter().copied().filter(|index| !partners.contains_key(index)).collect()
+    };
+    let (low, high) = (lonely(low), lonely(high));
+    let mut near: Vec<(i64, usize, usize)> = Vec::new();
+    for &a in &low {
+        for &b in &high {
+            let distance = views[a].from.since(views[b].from).saturating_abs();
+            if distance <= SKEW_NS {
+                near.push((distance, a, b));
+            }
+        }
+    }
+    near.sort_unstable_by_key(|&(distance, a, b)| (distance, views[a].id, views[b].id));
+    let mut taken: HashSet<usize> = HashSet::new();
+    near.retain(|&(_, a, b)| {
+        let is_free = !taken.contains(&a) && !taken.contains(&b);
+        if is_free {
+            taken.extend([a, b]);
+        }
+        is_free
+    });
+    near.into_iter().map(|(_, a, b)| (a, b)).collect()
+}
+
 fn decide(views: &[View], key: &FlowKey, members: &[usize], verdicts: &mut HashMap<ConnectionId, Verdict>) {
     // A socket that is connected to itself has one view, and no other end.
     let (mut low, mut high): (Vec<usize>, Vec<usize>) = if key.low == key.high {
@@ -182,6 +218,10 @@ fn decide(views: &[View], key: &FlowKey, members: &[usize], verdicts: &mut HashM
                 partners.entry(b).or_default().push(a);
             }
         }
+    }
+    for (a, b) in apart(views, (&low, &high), &partners) {
+        partners.entry(a).or_default().push(b);
+        partners.entry(b).or_default().push(a);
     }
     let mut done: HashSet<usize> = HashSet::new();
     for &start in low.iter().chain(&high) {

@@ -60,6 +60,22 @@ fn a_tuple_used_again_later_is_another_connection() {
 }
 
 #[test]
+fn clocks_that_are_apart_count_nothing_twice() {
+    let views = [view(1, A, B, CLIENT, (0, 10)), view(2, B, A, SERVER, (1500, 1510))];
+    assert_eq!(counted(&views), [1]);
+    // Each finds its own, whatever the clocks say.
+    let views = [
+        view(1, A, B, CLIENT, (0, 10)),
+        view(2, A, B, CLIENT, (100, 110)),
+        view(3, B, A, SERVER, (900, 910)),
+        view(4, B, A, SERVER, (1000, 1010)),
+    ];
+    assert_eq!(counted(&views), [1, 2]);
+    let views = [view(1, A, B, CLIENT, (0, 10)), view(2, B, A, SERVER, (4000, 4010))];
+    assert_eq!(counted(&views), [1, 2], "beyond an hour it is another connection");
+}
+
+#[test]
 fn if_both_claim_to_be_the_client_the_smaller_tuple_is() {
     let verdicts = pair([view(1, B, A, CLIENT, (0, 10)), view(2, A, B, CLIENT, (0, 10))]);
     assert_eq!(verdicts[&ConnectionId([2; 16])].side, Side::Client);

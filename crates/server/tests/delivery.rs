@@ -44,6 +44,24 @@ async fn a_repeated_batch_is_acknowledged_and_counted_once() {
     server.stop().await;
 }
 
+/// An acknowledgement covers every earlier batch: one that was overtaken would be forgotten by its agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_batch_of_a_new_stream_cannot_be_overtaken() {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    let hello = agent.hello();
+    let first = agent.batch(both_views(1, 40000, 100, 0, START + POLL));
+    let second = agent.batch(both_views(3, 40001, 50, 0, START + 2 * POLL));
+    let mut session = Session::open(&server, hello.clone()).await;
+    assert_eq!(reason(&session.send(&second).await), (Reason::OutOfSequence, 1));
+    let mut session = Session::open(&server, hello).await;
+    session.deliver(&first).await;
+    session.deliver(&second).await;
+    server.applied(2).await;
+    assert_eq!(sum(&server.items("/api/v1/edges").await, "sent_bytes"), 150);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_stream_is_taken_at_its_oldest_and_a_skipped_batch_is_refused() {
     let server = TestServer::start().await;

@@ -12,7 +12,6 @@ mod dns;
 pub mod embedded;
 mod error;
 pub mod etcd;
-mod failpoint;
 mod history;
 mod report;
 pub mod rollup;
@@ -24,7 +23,6 @@ mod translation;
 
 pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
-pub use failpoint::{STEPS as FAIL_POINTS, VARIABLE as FAIL_POINT_VARIABLE};
 pub use history::{
     Compacted, Due, EdgeTotal, EdgeTotals, Grain, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary,
     HistoryView, Judge, Judgement, SegmentId, TierLimit, TierSummary,

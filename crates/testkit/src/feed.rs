@@ -23,36 +23,56 @@ pub enum Behaviour {
     Never,
 }
 
+/// Answers a request by its target, `/connections?client_id=...`.
+type Handler = Box<dyn FnMut(&str) -> Behaviour + Send>;
+
 /// A running stand-in; stops when dropped.
-#[derive(Debug)]
 pub struct StandIn {
     path: PathBuf,
-    behaviour: Arc<Mutex<Behaviour>>,
+    handler: Arc<Mutex<Handler>>,
     requests: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+impl std::fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StandIn").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// `behaviour` for every `/connections`, 404 for the rest.
+fn always(behaviour: Behaviour) -> Handler {
+    Box::new(move |target| if target.starts_with("/connections") { behaviour.clone() } else { Behaviour::Status(404) })
+}
+
 impl StandIn {
-    /// Listens on `path`.
+    /// Listens on `path` and answers every `/connections` so.
     ///
     /// # Errors
     /// When it cannot be bound.
     pub fn listen(path: &Path, behaviour: Behaviour) -> Result<Self> {
+        Self::serve(path, always(behaviour))
+    }
+
+    /// Listens on `path`; `handler` is given every request's target.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn serve(path: &Path, handler: impl FnMut(&str) -> Behaviour + Send + 'static) -> Result<Self> {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        let behaviour = Arc::new(Mutex::new(behaviour));
+        let handler: Arc<Mutex<Handler>> = Arc::new(Mutex::new(Box::new(handler)));
         let (requests, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (told, counted, stopped) = (Arc::clone(&behaviour), Arc::clone(&requests), Arc::clone(&stop));
+        let (told, counted, stopped) = (Arc::clone(&handler), Arc::clone(&requests), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        let now = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                        let (counted, stopped) = (Arc::clone(&counted), Arc::clone(&stopped));
+                        let (told, counted, stopped) = (Arc::clone(&told), Arc::clone(&counted), Arc::clone(&stopped));
                         std::thread::spawn(move || {
                             // A client that hangs up early is part of what is tested.
-                            let _ = answer(stream, &now, &counted, &stopped);
+                            let _ = answer(stream, &told, &counted, &stopped);
                         });
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
@@ -60,12 +80,12 @@ impl StandIn {
                 }
             }
         });
-        Ok(Self { path: path.to_owned(), behaviour, requests, stop, thread: Some(thread) })
+        Ok(Self { path: path.to_owned(), handler, requests, stop, thread: Some(thread) })
     }
 
     /// From the next request on it answers so.
     pub fn behave(&self, behaviour: Behaviour) {
-        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+        *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = always(behaviour);
     }
 
     /// How many requests for `/connections` it has had.
@@ -89,7 +109,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-fn answer(mut stream: UnixStream, behaviour: &Behaviour, requests: &AtomicU64, stop: &AtomicBool) -> Result<()> {
+fn answer(mut stream: UnixStream, handler: &Mutex<Handler>, requests: &AtomicU64, stop: &AtomicBool) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_write_timeout(Some(Duration::from_secs(30)))?;
@@ -98,22 +118,23 @@ fn answer(mut stream: UnixStream, behaviour: &Behaviour, requests: &AtomicU64, s
     while !request.ends_with(b"\r\n\r\n") && request.len() < 8192 && stream.read(&mut byte)? == 1 {
         request.push(byte[0]);
     }
-    if !request.starts_with(b"GET /connections") {
-        stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
-        return Ok(());
+    let request = String::from_utf8_lossy(&request);
+    let Some(target) = request.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) else { return Ok(()) };
+    let behaviour = (handler.lock().unwrap_or_else(PoisonError::into_inner))(target);
+    if target.starts_with("/connections") {
+        requests.fetch_add(1, Ordering::Relaxed);
     }
-    requests.fetch_add(1, Ordering::Relaxed);
     let head = |length: u64| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     match behaviour {
         Behaviour::Body(body) => {
             stream.write_all(head(body.len() as u64).as_bytes())?;
-            stream.write_all(body)?;
+            stream.write_all(&body)?;
         }
         Behaviour::Half(body) => {
             stream.write_all(head(body.len() as u64).as_bytes())?;
             stream.write_all(&body[..body.len() / 2])?;
         }
-        Behaviour::Endless(bytes) => endless(&mut stream, *bytes)?,
+        Behaviour::Endless(bytes) => endless(&mut stream, bytes)?,
         Behaviour::Status(code) => {
             write!(stream, "HTTP/1.1 {code} Told To\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
         }

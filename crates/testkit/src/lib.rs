@@ -11,6 +11,7 @@
 //! - [`overhead`]: what weir costs those whom it watches.
 //! - [`shop`]: the processes that the demo's cluster runs.
 //! - [`matrix`]: every kind of traffic and every path, played while weir watches.
+//! - [`torture`]: real agents and a real server under every fault, held against the truth.
 //! - [`checker`]: compares what was really exchanged with what weir says.
 //!
 //! Only tests and the demo depend on this crate.
@@ -27,6 +28,7 @@ pub mod played;
 pub mod process;
 pub mod shop;
 pub mod system_probe;
+pub mod torture;
 pub mod traffic;
 pub mod weir;
 

@@ -79,6 +79,14 @@ impl Process {
         kill(self.pid(), signal).with_context(|| format!("failed to send {signal} to {}", self.name))
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When that cannot be asked.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
+use weir_daemon::failpoint;
 use weir_wire::agent::agent_message::Message as Out;
 use weir_wire::agent::ingest_client::IngestClient;
 use weir_wire::agent::refusal::Reason;
@@ -198,6 +199,7 @@ impl<'a> Session<'a> {
                 // The channel holds a whole window: it is full only when the transport has stopped reading.
                 return Ok(());
             }
+            failpoint::reach("frame-sent");
             self.exporter.metrics.frames.inc();
             self.in_flight.insert(self.next);
             self.next += 1;
@@ -241,6 +243,7 @@ impl<'a> Session<'a> {
                 self.exporter.metrics.acknowledged.inc_by(done.len() as u64);
                 let mut spool = lock(&self.exporter.spool);
                 spool.acknowledge(ack.sequence)?;
+                failpoint::reach("acknowledgement-taken");
                 if self.in_flight.is_empty() {
                     spool.write_acknowledged()?;
                 }

@@ -365,6 +365,7 @@ impl Spool {
     fn begin_segment(&mut self, parts: impl Iterator<Item = SavedPart>, position: &Position) -> Result<(), SpoolError> {
         let number = self.segments.back().map_or(1, |segment| segment.number() + 1);
         let segment = Segment::create(&self.folder, &self.stream.id, number, self.next_sequence, parts, position)?;
+        weir_daemon::failpoint::reach("spool-segment-begun");
         self.segments.push_back(segment);
         Ok(())
     }

@@ -107,6 +107,7 @@ impl Inner {
             Err(over) => return over,
         };
         let stream = StreamId(super::convert::sixteen(&hello.stream_id));
+        let oldest = hello.oldest_sequence;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message,
@@ -117,7 +118,7 @@ impl Inner {
                 let _ = answers.send(Err(Status::invalid_argument("only frames may follow Hello"))).await;
                 return Over;
             };
-            if let Err(over) = self.take(stream, &hold, admitted, frame, answers).await {
+            if let Err(over) = self.take((stream, oldest), &hold, admitted, frame, answers).await {
                 return over;
             }
         }
@@ -168,7 +169,7 @@ impl Inner {
 
     async fn take(
         &self,
-        stream: StreamId,
+        (stream, oldest): (StreamId, u64),
         hold: &Hold,
         admitted: &Admitted,
         frame: Frame,
@@ -178,7 +179,9 @@ impl Inner {
         let clock_offset_ns = (frame.sent_at_unix_ns != 0).then(|| frame.sent_at_unix_ns - received.0);
         self.counts.frame_bytes.fetch_add(frame.batch.len() as u64, Ordering::Relaxed);
         let mut durable = hold.slot.durable.lock().await;
-        let expected = *durable + 1;
+        // A new stream begins no later than with the oldest batch that its agent has: an acknowledgement covers all before
+        // it, too.
+        let expected = if *durable == 0 { oldest.min(frame.sequence) } else { *durable + 1 };
         if frame.sequence <= *durable {
             self.counts.duplicates.fetch_add(1, Ordering::Relaxed);
             return answer(answers, ToAgent::Ack(Ack { sequence: *durable })).await;
@@ -200,7 +203,7 @@ impl Inner {
             .tombstone
             .as_ref()
             .is_some_and(|tombstone| tombstone.first_sequence <= expected && tombstone.last_sequence + 1 >= sequence);
-        if *durable > 0 && sequence != expected && !closes_hole {
+        if expected > 0 && sequence != expected && !closes_hole {
             self.counts.out_of_sequence.fetch_add(1, Ordering::Relaxed);
             let text = format!("sequence {sequence} came, {expected} is next");
             return Err(refuse(answers, Reason::OutOfSequence, &text, expected).await);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
+use weir_daemon::failpoint;
 use weir_store::Lsn;
 use weir_store::embedded::log::{Log, NewEntry};
 use weir_wire::agent::Batch;
@@ -58,9 +59,11 @@ pub(crate) fn write(
         counts.groups.fetch_add(1, Ordering::Relaxed);
         match appended {
             Ok(first) => {
+                failpoint::reach("log-appended");
                 for (append, lsn) in group.into_iter().zip(first.0..) {
                     // The session may be gone: the batch is durable all the same, and acknowledged as a duplicate later.
                     let _ = append.reply.send(Ok(()));
+                    failpoint::reach("batch-acknowledged");
                     let durable = Durable {
                         lsn: Lsn(lsn),
                         entry: append.entry,

@@ -5,7 +5,6 @@ use super::raw::RawRow;
 use super::segment::{FileRow as _, SegmentKind, Writer, Written, file_name};
 use super::writing::add_to_counter;
 use crate::error::StoreError;
-use crate::failpoint;
 use crate::history::{HistoryRemoved, HistoryRow, HistorySummary, SegmentId, TierLimit, TierSummary};
 use crate::report::Lsn;
 use crate::settled::{Fate, SettledEdge, SettledEnd};
@@ -13,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use weir_daemon::failpoint;
 use weir_model::{Endpoint, Protocol, UnixNanos};
 
 /// A segment as the catalogue has it.

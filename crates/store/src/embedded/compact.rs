@@ -16,7 +16,6 @@ use super::rolled::RolledRow;
 use super::segment::{FileRow, Reader, SegmentKind, Writer, Written, file_name};
 use super::{Embedded, room, segment};
 use crate::error::StoreError;
-use crate::failpoint;
 use crate::history::{Compacted, Due, HistoryRow, Judge, Judgement, SegmentId};
 use crate::report::Lsn;
 use crate::rollup::{Resolution, Rollup, RollupRow};
@@ -25,6 +24,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use weir_daemon::failpoint;
 use weir_model::{Protocol, Side, UnixNanos};
 
 /// Rows read at a time from each of the files that are merged.

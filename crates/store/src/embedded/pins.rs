@@ -64,7 +64,7 @@ impl State {
             if let Err(error) = std::fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), %error, "a segment's file stays until the next start");
             }
-            crate::failpoint::reach("compaction-one-removed");
+            weir_daemon::failpoint::reach("compaction-one-removed");
             false
         });
     }

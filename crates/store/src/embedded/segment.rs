@@ -6,7 +6,6 @@
 
 use super::folder::sync_folder;
 use crate::error::StoreError;
-use crate::failpoint;
 use crate::history::SegmentId;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
@@ -20,6 +19,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use weir_daemon::failpoint;
 use weir_model::UnixNanos;
 
 /// The version of the file's format.

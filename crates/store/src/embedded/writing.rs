@@ -23,6 +23,7 @@ pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Resu
     for report in &changes.reports {
         add_report(&step, report)?;
     }
+    weir_daemon::failpoint::reach("state-begun");
     step.commit().map_err(StoreError::sql("merge into the state"))
 }
 

@@ -3,9 +3,10 @@
 use crate::contract::compaction::{ById, found_sums, put_all, some_rows};
 use std::path::Path;
 use std::process::Command;
+use weir_daemon::failpoint::{HISTORY, VARIABLE};
 use weir_model::UnixNanos;
 use weir_store::embedded::Embedded;
-use weir_store::{Due, FAIL_POINT_VARIABLE, FAIL_POINTS, HistoryStore as _};
+use weir_store::{Due, HistoryStore as _};
 
 /// The folder that a child works on. Without it, the child's test has nothing to do.
 const FOLDER: &str = "WEIR_TEST_CRASH_FOLDER";
@@ -35,7 +36,7 @@ fn child(folder: &Path, fail_point: &str) -> bool {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::a_child_of_the_crash_test", "--nocapture"])
         .env(FOLDER, folder)
-        .env(FAIL_POINT_VARIABLE, fail_point)
+        .env(VARIABLE, fail_point)
         .output()
         .unwrap();
     let aborted = std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6);
@@ -45,7 +46,7 @@ fn child(folder: &Path, fail_point: &str) -> bool {
 
 #[test]
 fn a_crash_at_every_fail_point_leaves_the_old_or_the_new() {
-    for step in FAIL_POINTS {
+    for step in HISTORY {
         let folder = tempfile::tempdir().unwrap();
         let mut crashes = 0;
         let mut time = 1;

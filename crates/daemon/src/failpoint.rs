@@ -9,8 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The environment variable.
 pub const VARIABLE: &str = "WEIR_FAILPOINT";
 
-/// Every step that can be named, in the order in which a segment passes them.
-pub const STEPS: &[&str] = &[
+/// An agent's steps, in the order in which a batch passes them.
+pub const AGENT: &[&str] = &["spool-appended", "spool-segment-begun", "frame-sent", "acknowledgement-taken"];
+
+/// A server's, on the way from the log to the state.
+pub const SERVER: &[&str] = &["log-appended", "batch-acknowledged", "state-begun", "batch-applied"];
+
+/// A history's: in the order in which a segment passes them, then compaction's.
+pub const HISTORY: &[&str] = &[
     "segment-created",
     "segment-half-written",
     "segment-synced",
@@ -34,7 +40,7 @@ struct Wanted {
 static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
 
 /// Ends the process if this is the step that the environment names.
-pub(crate) fn reach(step: &str) {
+pub fn reach(step: &str) {
     let Some(wanted) = WANTED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?)) else { return };
     if wanted.step == step && wanted.left.fetch_sub(1, Ordering::Relaxed) == 1 {
         std::process::abort();
@@ -45,8 +51,8 @@ pub(crate) fn reach(step: &str) {
 fn parse(text: &str) -> Option<Wanted> {
     let (step, count) = text.split_once(':').unwrap_or((text, "1"));
     let left = count.parse::<u64>().ok().filter(|count| *count > 0);
-    let (true, Some(left)) = (STEPS.contains(&step), left) else {
-        tracing::error!(%text, variable = VARIABLE, steps = ?STEPS, "no such fail point");
+    let (true, Some(left)) = ([AGENT, SERVER, HISTORY].iter().any(|steps| steps.contains(&step)), left) else {
+        tracing::error!(%text, variable = VARIABLE, agent = ?AGENT, server = ?SERVER, history = ?HISTORY, "no such fail point");
         return None;
     };
     Some(Wanted { step: step.to_owned(), left: AtomicU64::new(left) })
