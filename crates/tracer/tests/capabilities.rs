@@ -8,9 +8,9 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use support::netns::Netns;
+use support::tcp::{Pair, listener};
 use support::user::start_as_nobody;
 use support::{Agent, Tracer, bytes, can_trace, rows_of, until};
 use weir_daemon::capabilities::{ALL, BPF, Capability, DAC_READ_SEARCH, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE};
@@ -37,42 +37,33 @@ fn word(capability: &Capability) -> String {
 
 struct Traffic {
     listener: TcpListener,
-    client: TcpStream,
-    server: TcpStream,
+    older: Pair,
 }
 
 impl Traffic {
     fn new() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut server = listener.accept().unwrap().0;
-        client.write_all(&[0; 33]).unwrap();
-        server.read_exact(&mut [0; 33]).unwrap();
-        Self { listener, client, server }
-    }
-
-    fn ports(&self) -> (u16, u16) {
-        (self.client.local_addr().unwrap().port(), self.server.local_addr().unwrap().port())
+        let listener = listener();
+        let older = Pair::new(&listener);
+        older.exchange(33, 0);
+        Self { listener, older }
     }
 
     /// TCP is exact whatever is missing: older than the tracer, alive, ended, and all between two fetches.
     fn look(&self, tracer: &Tracer, elsewhere: &Elsewhere) -> Seen {
         let mut agent = Agent::new(tracer);
-        let (local, remote) = self.ports();
+        let (local, remote) = self.older.ports();
         let row = until("the older connection", || {
             rows_of(&tracer.reply(""), local, remote).first().map(|row| (*row).clone())
         });
         assert_eq!((bytes(&row), row.direction), ((33, 0), 2));
 
-        let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        let mut server = self.listener.accept().unwrap().0;
-        client.write_all(&[0; 44]).unwrap();
-        server.read_exact(&mut [0; 44]).unwrap();
-        let short = (client.local_addr().unwrap().port(), remote);
+        let pair = Pair::new(&self.listener);
+        pair.exchange(44, 0);
+        let short = pair.ports();
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
         let port = socket.local_addr().unwrap().port();
-        drop((client, server));
+        drop(pair);
         let ended = until("the short connection", || {
             let reply = agent.fetch(tracer);
             rows_of(&reply, short.0, short.1).into_iter().find(|row| row.close_epoch.is_some()).cloned()
@@ -95,7 +86,7 @@ impl Traffic {
 /// A connection in a network namespace of its own.
 struct Elsewhere {
     inode: u32,
-    _connection: (TcpListener, TcpStream, TcpStream),
+    _connection: Pair,
     _netns: Netns,
 }
 
@@ -103,11 +94,9 @@ impl Elsewhere {
     fn new() -> Self {
         let netns = Netns::new("capabilities");
         let (inode, connection) = netns.enter(|inode| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let server = listener.accept().unwrap().0;
-            client.write_all(&[0; 55]).unwrap();
-            (inode, (listener, client, server))
+            let pair = Pair::new(&listener());
+            pair.exchange(55, 0);
+            (inode, pair)
         });
         Self { inode, _connection: connection, _netns: netns }
     }

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use support::tcp::Pair;
 use support::{Agent, Tracer, can_trace, until};
 use weir_wire::feed::{Connection, Reply, Translation};
 
@@ -58,25 +59,11 @@ fn row(reply: &Reply, local: SocketAddr, remote: SocketAddr) -> Option<&Connecti
     first
 }
 
-/// Both ends of a connection that is open.
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn open(node: &Node, from: usize, service: SocketAddr, listener: &TcpListener) -> Self {
-        let client = node.pods[from].inside(|| TcpStream::connect(service).unwrap());
-        let mut pair = Self { client, server: listener.accept().unwrap().0 };
-        pair.client.write_all(&[0; 10]).unwrap();
-        pair.server.read_exact(&mut [0; 10]).unwrap();
-        pair
-    }
-
-    /// Local and remote, as the client and as the server has them.
-    fn ends(&self) -> [(SocketAddr, SocketAddr); 2] {
-        [&self.client, &self.server].map(|socket| (socket.local_addr().unwrap(), socket.peer_addr().unwrap()))
-    }
+/// A connection from a pod to a service, with ten bytes sent.
+fn open(node: &Node, from: usize, service: SocketAddr, listener: &TcpListener) -> Pair {
+    let pair = Pair::accepted(node.pods[from].inside(|| TcpStream::connect(service).unwrap()), listener);
+    pair.exchange(10, 0);
+    pair
 }
 
 /// What conntrack did not tell, of this test's connections and of the machine's others.
@@ -94,7 +81,7 @@ fn both_ends_tell(node: &Node, from: usize, service: &str, backend: &str) {
     let tracer = tracer(node, &[]);
     let mut agent = Agent::new(&tracer);
     let listener = listen(node, 1, backend);
-    let pair = Pair::open(node, from, end(service), &listener);
+    let pair = open(node, from, end(service), &listener);
     let [client, server] = pair.ends();
     let expected = told(client, server);
     let living = tracer.reply("");
@@ -102,7 +89,7 @@ fn both_ends_tell(node: &Node, from: usize, service: &str, backend: &str) {
         assert_eq!(row(&living, local, remote).unwrap().conntrack.as_ref(), Some(&expected));
     }
     // A connection that lives through no poll is asked about at its end.
-    let short = Pair::open(node, from, end(service), &listener);
+    let short = open(node, from, end(service), &listener);
     let [short_client, short_server] = short.ends();
     drop((pair, short));
     let expected_short = told(short_client, short_server);
@@ -139,7 +126,7 @@ fn what_conntrack_is_not_asked_for_is_counted_and_told_without_a_translation() {
     let tracer = tracer(&node, &["--conntrack-asks-max", "0"]);
     let mut agent = Agent::new(&tracer);
     let listener = listen(&node, 1, "10.244.1.8:8080");
-    let pairs: Vec<Pair> = (0..5).map(|_| Pair::open(&node, 0, end("10.96.0.9:80"), &listener)).collect();
+    let pairs: Vec<Pair> = (0..5).map(|_| open(&node, 0, end("10.96.0.9:80"), &listener)).collect();
     let ends: Vec<_> = pairs.iter().flat_map(Pair::ends).collect();
     drop(pairs);
     let mut ended = Vec::new();
@@ -218,8 +205,8 @@ fn what_is_not_translated_has_no_tuples() {
     node.rules(&nft_rules(8080));
     let tracer = tracer(&node, &[]);
     let listener = listen(&node, 1, "10.244.1.8:8080");
-    let direct = Pair::open(&node, 0, end("10.244.1.8:8080"), &listener);
-    let by_service = Pair::open(&node, 0, end("10.96.0.9:80"), &listener);
+    let direct = open(&node, 0, end("10.244.1.8:8080"), &listener);
+    let by_service = open(&node, 0, end("10.96.0.9:80"), &listener);
     let reply = tracer.reply("");
     for (local, remote) in direct.ends() {
         assert_eq!(row(&reply, local, remote).unwrap().conntrack, None);
@@ -240,7 +227,7 @@ fn switched_off_it_asks_nothing_and_says_so() {
     node.rules(&nft_rules(8080));
     let tracer = tracer(&node, &["--no-conntrack"]);
     let listener = listen(&node, 1, "10.244.1.8:8080");
-    let pair = Pair::open(&node, 0, end("10.96.0.9:80"), &listener);
+    let pair = open(&node, 0, end("10.96.0.9:80"), &listener);
     let reply = tracer.reply("");
     let [(local, remote), _] = pair.ends();
     assert_eq!(row(&reply, local, remote).unwrap().conntrack, None);
@@ -317,10 +304,10 @@ fn a_masqueraded_connection_that_passes_through_is_told_without_bytes_and_then_n
     let node = Node::with_pods(2);
     node.rules(&nft_rules(8080));
     let listener = listen(&node, 1, "10.244.1.8:8080");
-    let before = Pair::open(&node, 0, end("10.244.0.1:30080"), &listener);
+    let before = open(&node, 0, end("10.244.0.1:30080"), &listener);
     let tracer = tracer(&node, &[]);
     let mut agent = Agent::new(&tracer);
-    let after = Pair::open(&node, 0, end("10.244.0.1:30080"), &listener);
+    let after = open(&node, 0, end("10.244.0.1:30080"), &listener);
     let mut seen: Vec<Translation> = Vec::new();
     until("both", || {
         seen.extend(forwarded(&agent.fetch(&tracer)).into_iter().cloned());
@@ -353,7 +340,7 @@ fn where_events_are_switched_off_the_table_is_read_at_every_poll() {
     let listener = listen(&node, 1, "10.244.1.8:8080");
     let tracer = tracer(&node, &[]);
     let mut agent = Agent::new(&tracer);
-    let pair = Pair::open(&node, 0, end("10.244.0.1:30080"), &listener);
+    let pair = open(&node, 0, end("10.244.0.1:30080"), &listener);
     let [client, server] = pair.ends();
     drop(pair);
     let found = until("the connection in the table", || {

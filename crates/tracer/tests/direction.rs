@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use support::netns::{in_new_netns, outside, run};
+use support::tcp::{Pair, listener, read_to_the_end};
 use support::{Agent, Tracer, bytes, can_trace, pause, until};
 use weir_wire::feed::Connection;
 
@@ -22,41 +23,14 @@ struct Expected {
     server: (u16, u16, &'static str, u64, u64),
 }
 
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn new(listener: &TcpListener) -> Self {
-        Self::at(listener, listener.local_addr().unwrap())
+/// What a connection must look like now.
+fn expect(pair: &Pair, what: &'static str, states: (&'static str, &'static str), bytes: (u64, u64)) -> Expected {
+    let (client, server) = pair.ports();
+    Expected {
+        what,
+        client: (client, server, states.0, bytes.0, bytes.1),
+        server: (server, client, states.1, bytes.1, bytes.0),
     }
-
-    fn at(listener: &TcpListener, address: SocketAddr) -> Self {
-        let client = TcpStream::connect(address).unwrap();
-        Self { client, server: listener.accept().unwrap().0 }
-    }
-
-    /// Sends so much each way.
-    fn exchange(&self, there: usize, back: usize) {
-        (&self.client).write_all(&vec![0; there]).unwrap();
-        (&self.server).read_exact(&mut vec![0; there]).unwrap();
-        (&self.server).write_all(&vec![0; back]).unwrap();
-        (&self.client).read_exact(&mut vec![0; back]).unwrap();
-    }
-
-    fn expect(&self, what: &'static str, states: (&'static str, &'static str), bytes: (u64, u64)) -> Expected {
-        let (client, server) = (self.client.local_addr().unwrap().port(), self.server.local_addr().unwrap().port());
-        Expected {
-            what,
-            client: (client, server, states.0, bytes.0, bytes.1),
-            server: (server, client, states.1, bytes.1, bytes.0),
-        }
-    }
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
 
 fn facts(row: &Connection) -> (u16, u16, &str, u64, u64) {
@@ -79,7 +53,7 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
         let mut expected = Vec::new();
         let mut kept = Vec::new();
         let mut keep = |pair: Pair, what, states, bytes| {
-            expected.push(pair.expect(what, states, bytes));
+            expected.push(expect(&pair, what, states, bytes));
             kept.push(pair);
         };
 
@@ -102,13 +76,13 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
             let half = Pair::new(&listener());
             half.exchange(sizes.0, sizes.1);
             half.client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&half.server).read(&mut [0]).unwrap(), 0);
+            read_to_the_end(&half.server);
             let sizes = (sizes.0 as u64, sizes.1 as u64);
             keep(half, "the client's half is closed", ("fin_wait2", "close_wait"), sizes);
             let half = Pair::new(&listener());
             half.exchange(2, 5);
             half.server.shutdown(Shutdown::Write).unwrap();
-            assert_eq!((&half.client).read(&mut [0]).unwrap(), 0);
+            read_to_the_end(&half.client);
             keep(half, "the server's half is closed", ("close_wait", "fin_wait2"), (2, 5));
         }
 
@@ -143,7 +117,7 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
         let last = Pair::new(&unheard);
         last.exchange(8, 9);
         last.server.shutdown(Shutdown::Write).unwrap();
-        assert_eq!((&last.client).read(&mut [0]).unwrap(), 0);
+        read_to_the_end(&last.client);
         // 05 is FIN_WAIT2: that FIN was acknowledged.
         let local = format!(":{port:04X}");
         until("the acknowledgement", || {
@@ -163,11 +137,10 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
         let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         let flags = MsgFlags::from_bits_retain(nix::libc::MSG_FASTOPEN);
         assert_eq!(sendto(client.as_raw_fd(), &[0; 11], &address, flags).unwrap(), 11);
-        let (mut server, _) = quick.accept().unwrap();
-        server.read_exact(&mut [0; 11]).unwrap();
-        let client = TcpStream::from(client);
-        until("the handshake", || client.peer_addr().ok());
-        keep(Pair { client, server }, "data in the SYN", ("established", "established"), (11, 0));
+        let pair = Pair::accepted(TcpStream::from(client), &quick);
+        (&pair.server).read_exact(&mut [0; 11]).unwrap();
+        until("the handshake", || pair.client.peer_addr().ok());
+        keep(pair, "data in the SYN", ("established", "established"), (11, 0));
 
         // What the host's own firewall refuses never left, however often it was tried.
         let refused = Pair::new(&listener());
@@ -187,13 +160,7 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
 
         // A listener without a backlog.
         let (no_backlog, address) = listener_without_backlog();
-        let client = TcpStream::connect(address).unwrap();
-        keep(
-            Pair { client, server: no_backlog.accept().unwrap().0 },
-            "no backlog",
-            ("established", "established"),
-            (0, 0),
-        );
+        keep(Pair::at(&no_backlog, address), "no backlog", ("established", "established"), (0, 0));
 
         // Both opened: a socket connected to itself.
         let alone = alone();
@@ -233,7 +200,7 @@ fn it_is_known_in_every_state_of_connections_older_than_the_tracer() {
         let refused = kept.iter().position(|pair| pair.server.local_addr().unwrap().port() == port_of(&expected));
         let refused = &kept[refused.unwrap()];
         (&refused.server).read_exact(&mut [0; 1_000]).unwrap();
-        let ports = (refused.client.local_addr().unwrap().port(), refused.server.local_addr().unwrap().port());
+        let ports = refused.ports();
         let row = until("the acknowledgement", || {
             tracer.reply("").connections.into_iter().find(|row| (row.sport, row.dport) == ports && bytes(row).0 > 100)
         });

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use support::netns::Netns;
+use support::tcp::{Pair, ended, listener, read_to_the_end, transfer};
 use support::user::{NOBODY, start_as_nobody, start_as_nobody_in};
 use support::{Agent, Tracer, bytes, rows_of, until};
 use weir_wire::feed::{Connection, Reply};
@@ -40,55 +41,8 @@ fn tracers() -> Vec<Tracer> {
     tracers
 }
 
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn new(listener: &TcpListener) -> Self {
-        Self::at(listener, listener.local_addr().unwrap())
-    }
-
-    fn at(listener: &TcpListener, address: SocketAddr) -> Self {
-        let client = TcpStream::connect(address).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        Self { client, server }
-    }
-
-    /// The client's port, then the server's.
-    fn ports(&self) -> (u16, u16) {
-        (self.client.local_addr().unwrap().port(), self.server.local_addr().unwrap().port())
-    }
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
-}
-
-fn transfer(mut from: &TcpStream, mut to: &TcpStream, count: usize) {
-    std::thread::scope(|scope| {
-        scope.spawn(move || from.write_all(&vec![7; count]).unwrap());
-        to.read_exact(&mut vec![0; count]).unwrap();
-    });
-}
-
-fn read_to_the_end(mut stream: &TcpStream) {
-    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
-}
-
 fn is_ended(row: &Connection) -> bool {
     row.close_epoch.is_some()
-}
-
-/// The ended rows of client and server, once both are there.
-fn ended(tracer: &Tracer, agent: &mut Agent, (client, server): (u16, u16)) -> (Connection, Connection) {
-    let mut seen = Reply::default();
-    until("both ends to end", || {
-        seen.connections.extend(agent.fetch(tracer).connections.into_iter().filter(|row| row.close_epoch.is_some()));
-        let one = |local, remote| rows_of(&seen, local, remote).first().map(|row| (*row).clone());
-        Some((one(client, server)?, one(server, client)?))
-    })
 }
 
 /// How two sides end a connection.

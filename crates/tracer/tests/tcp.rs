@@ -8,62 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use support::tcp::{Pair, ended, listener, transfer};
 use support::{Agent, Tracer, bytes, can_trace, rows_of, until};
-use weir_wire::feed::{Connection, Reply};
-
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn new(listener: &TcpListener) -> Self {
-        Self::at(listener, listener.local_addr().unwrap())
-    }
-
-    fn at(listener: &TcpListener, address: SocketAddr) -> Self {
-        let client = TcpStream::connect(address).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        Self { client, server }
-    }
-
-    fn ports(&self) -> (u16, u16) {
-        (self.client.local_addr().unwrap().port(), self.server.local_addr().unwrap().port())
-    }
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
-}
-
-/// The ended rows of client and server, once both are there.
-fn ended(tracer: &Tracer, agent: &mut Agent, (client, server): (u16, u16)) -> (Connection, Connection) {
-    let mut seen = Reply::default();
-    until("both ends to end", || {
-        seen.connections.extend(agent.fetch(tracer).connections.into_iter().filter(|row| row.close_epoch.is_some()));
-        let one = |local, remote| rows_of(&seen, local, remote).first().map(|row| (*row).clone());
-        Some((one(client, server)?, one(server, client)?))
-    })
-}
-
-fn transfer(mut from: &TcpStream, mut to: &TcpStream, count: usize) {
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let block = vec![7; 1 << 20];
-            let mut left = count;
-            while left > 0 {
-                let now = left.min(block.len());
-                from.write_all(&block[..now]).unwrap();
-                left -= now;
-            }
-        });
-        let mut sink = vec![0; 1 << 20];
-        let mut left = count;
-        while left > 0 {
-            left -= to.read(&mut sink).unwrap();
-        }
-    });
-}
 
 #[test]
 fn every_byte_is_counted_once_in_each_direction() {

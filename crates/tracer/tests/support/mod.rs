@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod netns;
 pub mod player;
+pub mod tcp;
 pub mod user;
 
 pub mod dns;
