@@ -2,14 +2,17 @@
 
 use std::process::ExitCode;
 use weir_agent::Args;
-use weir_daemon::{config, logging, shutdown};
+use weir_agent::metadata::settings::WrongSetting;
+use weir_daemon::config::{self, ConfigError};
+use weir_daemon::{logging, shutdown};
 
 fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-agent: {error:#}");
-            ExitCode::FAILURE
+            // As clap has it: wrong usage, which another try would not mend.
+            if error.is::<WrongSetting>() || error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -65,7 +65,8 @@ pub enum Command {
 
 const UP_HELP: &str = "Examples:\n  sudo weir up                                   everything, data in /var/lib/weir\n  \
     sudo weir up --data ./data --interval 5s       another folder, quicker polls\n  \
-    weir up --feed unix:/run/other/tracer.sock     somebody else's tracer, no root needed\n\n\
+    weir up --feed unix:/run/other/tracer.sock     somebody else's tracer, no root needed\n  \
+    sudo weir up --docker unix:/run/docker.sock    containers by name; the agent may do what root may\n\n\
     The first Ctrl-C stops the parts in order within 5 s and loses nothing, the second ends them at once.\n\
     Standard output that is not a terminal gets one plain line per 10 s window.\n\n\
     Exit codes: 0 stopped on request, 1 failed (another weir up holds the folder, a port is taken), 2 wrong usage.";
@@ -410,6 +411,9 @@ pub struct UpArgs {
     /// Started as root: the user that agent and server run as. Default: the one behind sudo.
     #[arg(long, env = "WEIR_USER", value_name = "NAME")]
     pub user: Option<String>,
+    /// Who is who.
+    #[command(flatten)]
+    pub names: crate::up::names::NameArgs,
     /// Prints plain lines on a terminal too.
     #[arg(long, env = "WEIR_NO_TABLE")]
     pub no_table: bool,

@@ -30,7 +30,12 @@ fn serve(args: weir_server::Args) -> Result<Verdict, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(anyhow::Error::new)?;
     runtime.block_on(async {
         let shutdown = weir_daemon::shutdown::on_signals().map_err(anyhow::Error::new)?;
-        weir_server::run(args, shutdown).await?;
+        weir_server::run(args, shutdown).await.map_err(|error| {
+            match error.downcast::<weir_server::WrongSetting>() {
+                Ok(wrong) => Failure::Usage(wrong.to_string()),
+                Err(error) => Failure::Failed(error),
+            }
+        })?;
         Ok(Verdict::Done)
     })
 }

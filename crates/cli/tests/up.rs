@@ -21,6 +21,10 @@ use weir_daemon::clock::{Clock, SystemClock};
 const PATIENT: &str =
     "#!/bin/sh\necho \"$@\" > \"$(dirname \"$0\")/asked\"\ntrap 'exit 0' TERM\nwhile :; do sleep 0.02; done\n";
 
+/// The same, which also writes down its variables.
+const OPEN: &str = "#!/bin/sh\nenv > \"$(dirname \"$0\")/environment\"\n\
+    echo \"$@\" > \"$(dirname \"$0\")/asked\"\ntrap 'exit 0' TERM\nwhile :; do sleep 0.02; done\n";
+
 /// A folder with `weir` and a stand-in `weir-agent` beside it.
 struct Stage {
     folder: tempfile::TempDir,
@@ -201,6 +205,69 @@ fn an_agent_that_is_started_wrongly_is_told_once_and_ends_it() {
         words.contains("agent cannot run: it ended with exit code 2: error: unexpected argument --nonsense"),
         "{words}"
     );
+}
+
+#[test]
+fn a_setting_reaches_the_part_that_takes_it_as_flag_as_variable_and_from_the_file() {
+    let stage = Stage::new(OPEN);
+    let config = stage.folder.path().join("weir.toml");
+    std::fs::write(&config, "[up]\nkubelet = 'http://127.0.0.1:10255'\nnetwork = ['office=192.0.2.0/24']\n").unwrap();
+    let mut command = stage.command();
+    command
+        .args(["--cri", "off", "--network", "lab=198.51.100.0/24", "--config"])
+        .arg(&config)
+        .env("WEIR_DOCKER", "unix:/nowhere/docker.sock")
+        .env("WEIR_COLLECT", "pod.team=$.metadata.labels.team\nservice.tier=$.metadata.labels.tier")
+        // `weir up` has no flag for this one, nor for that of the server.
+        .env("WEIR_SPOOL_MAX_AGE", "3h")
+        .env("WEIR_AGENTS_AUDIENCE", "river");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let up = Up { stage: &stage, child: Some(child) };
+    let running = up.running();
+    let of_agent = |name: &str| {
+        until("the agent has written it down", || {
+            std::fs::read_to_string(stage.folder.path().join(name)).ok().filter(|text| text.ends_with('\n'))
+        })
+    };
+    let asked = of_agent("asked");
+    let words = "--docker unix:/nowhere/docker.sock --cri off --kubelet http://127.0.0.1:10255 \
+                 --collect pod.team=$.metadata.labels.team --";
+    assert!(asked.contains(words) && !asked.contains("service.tier") && !asked.contains("--network"), "{asked}");
+    let environment = of_agent("environment");
+    let has = |line: &str| environment.lines().any(|one| one == line);
+    assert!(has("WEIR_SPOOL_MAX_AGE=3h") && !environment.contains("WEIR_COLLECT"), "{environment}");
+
+    let server = running.parts.iter().find(|part| part.name == "server").and_then(|part| part.pid).unwrap();
+    let of_server = |name: &str| {
+        let bytes = std::fs::read(format!("/proc/{server}/{name}")).unwrap();
+        String::from_utf8(bytes).unwrap().replace('\0', " ")
+    };
+    let words = "--collect service.tier=$.metadata.labels.tier --network lab=198.51.100.0/24 --";
+    let asked = of_server("cmdline");
+    assert!(asked.contains(words) && !asked.contains("pod.team") && !asked.contains("docker"), "{asked}");
+    let environment = of_server("environ");
+    assert!(
+        environment.contains("WEIR_AGENTS_AUDIENCE=river") && !environment.contains("WEIR_COLLECT"),
+        "{environment}"
+    );
+    kill(up.pid(), Signal::SIGINT).unwrap();
+    assert_eq!(up.end().status.code(), Some(0));
+}
+
+#[test]
+fn a_setting_that_means_nothing_ends_it_with_the_reason() {
+    let stage = Stage::new(PATIENT);
+    for (flag, value, reason) in [
+        ("--network", "office", "write NAME=CIDR"),
+        ("--kubernetes", "on", "neither auto, off nor an http or https address"),
+        ("--collect", "service.tier=metadata", "character 14"),
+        ("--retain-history", "long", "--retain-history"),
+    ] {
+        let output = stage.command().args([flag, value]).output().unwrap();
+        let words = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(words.contains("server cannot run") && words.contains(flag) && words.contains(reason), "{words}");
+    }
 }
 
 #[test]

@@ -21,9 +21,19 @@ pub fn denied(path: &Path) -> String {
     words(&path.display().to_string(), &own, &owner, &group, socket.mode() & 0o777)
 }
 
-/// Connecting to a unix socket takes the right to write.
+/// The same of a container runtime's socket, which means root; `flag` (`docker`, `cri`) names it.
+pub(crate) fn denied_runtime(path: &Path, flag: &str) -> String {
+    let socket = path.display();
+    format!(
+        "{}. Who may open it is root on this machine, so nobody may unasked: `sudo weir up --{flag} unix:{socket}` asks \
+         for it, in Kubernetes a component deploy/kubernetes/components/runtime-sockets-*; --{flag} off switches this off",
+        denied(path)
+    )
+}
+
+/// Connecting to a unix socket takes the right to write. The group `root` is nobody's to join.
 fn words(path: &str, own: &str, owner: &str, group: &str, mode: u32) -> String {
-    let fix = if mode & 0o020 != 0 {
+    let fix = if mode & 0o020 != 0 && group != "root" {
         format!(
             "add {own} to the group {group} (usermod -aG {group} {own}; in Kubernetes supplementalGroups) or run as {owner}"
         )
@@ -41,6 +51,18 @@ mod tests {
     fn system_probes_socket_names_the_group_to_join() {
         let text = words("/run/sysprobe.sock", "weir", "dd-agent", "dd-agent", 0o720);
         assert!(text.contains("mode 0720") && text.contains("usermod -aG dd-agent weir"), "{text}");
-        assert!(words("/x", "weir", "root", "root", 0o700).ends_with("run as root"));
+        for (group, mode) in [("docker", 0o700), ("root", 0o660)] {
+            assert!(words("/x", "weir", "root", group, mode).ends_with("run as root"), "{group} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_runtimes_socket_says_that_it_means_root_and_how_to_ask_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let text = denied_runtime(&socket, "docker");
+        let asked = format!("`sudo weir up --docker unix:{}` asks for it", socket.display());
+        assert!(text.contains(&asked) && text.contains("is root on this machine"), "{text}");
     }
 }

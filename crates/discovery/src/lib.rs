@@ -1,5 +1,6 @@
 //! Feeds the inventory: who runs on this node, and what the node is.
 //!
+//! - [`access`]: why a socket may not be used, and who may.
 //! - [`unix_http`]: one HTTP request over a unix socket, its body in chunks, every step under a deadline.
 //! - [`tracer`]: the tracer's `/processes` and `/status`.
 //! - [`proc`]: the same processes read from `/proc`, for feeds that are not weir's.
@@ -15,6 +16,7 @@
 //!
 //! Every reader of files takes the root's path, so that tests use a tree of their own.
 
+pub mod access;
 pub mod api_pods;
 pub mod collect;
 pub mod cri;

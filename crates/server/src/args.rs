@@ -8,6 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// A setting that means nothing, and what may stand there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongSetting(pub(crate) String);
+
 /// `NAME=CIDR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedNetwork {

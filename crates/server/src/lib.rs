@@ -25,7 +25,7 @@ mod tiers;
 mod told;
 mod translations;
 
-pub use args::Args;
+pub use args::{Args, WrongSetting};
 pub use server::Server;
 
 use std::sync::Arc;

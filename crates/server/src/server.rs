@@ -83,7 +83,11 @@ impl Server {
             Guard::of(token.is_some() || by_account, args.insecure),
             "--agents-auth service-account (in a cluster), or --token-file FILE",
         )?;
+        let collect = cluster::collected(&args.collect)?;
         let access = cluster::access(&args)?;
+        if access.is_none() && !args.collect.is_empty() {
+            tracing::warn!("--collect collects nothing: no API server is watched (--kubernetes)");
+        }
         let gate = gate(&args, token.clone(), access.as_ref(), &clock)?;
         let tiers = Tiers::of(&args)?;
         let counts = Arc::new(Counts::default());
@@ -111,7 +115,7 @@ impl Server {
         let facts = FactSink::new(inputs_sender.clone(), Arc::clone(&sources.store));
         match &access {
             Some(access) => {
-                cluster::start(&mut tasks, access, &args.collect, &sources.cluster, &facts, &clock, &shutdown)?;
+                cluster::start(&mut tasks, access, collect, &sources.cluster, &facts, &clock, &shutdown)?;
             }
             None => cluster::let_go(&facts, &*clock).await?,
         }

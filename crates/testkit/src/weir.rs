@@ -6,9 +6,27 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
+
+/// Puts the programs where anybody may run them: where they were built nobody else may have any business.
+///
+/// # Errors
+/// When they are not built, or cannot be copied.
+pub fn install(folder: &Path) -> Result<()> {
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    for name in ["weir", "weir-agent", "weir-tracer"] {
+        let (built, installed) = (binary(name)?, folder.join(name));
+        if std::fs::hard_link(&built, &installed).is_err() {
+            std::fs::copy(&built, &installed)?;
+        }
+        std::fs::set_permissions(&installed, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
 
 /// A running `weir up`.
 #[derive(Debug)]

@@ -4,13 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::os::unix::fs::chown;
 use std::process::Command;
 use std::time::Duration;
 use weir_testkit::is_root_or_skip;
 use weir_testkit::process::{binary, until};
-use weir_testkit::weir::Weir;
+use weir_testkit::weir::{Weir, install};
 
 /// `nobody`.
 const NOBODY: u32 = 65_534;
@@ -82,25 +81,12 @@ fn a_tracer_without_ebpf_is_exact_to_the_edge_and_every_answer_says_that_it_is_d
     Ok(())
 }
 
-/// The programs where anybody may run them: where they were built nobody else may have any business.
-fn install(folder: &Path) -> Result<()> {
-    for name in ["weir", "weir-agent", "weir-tracer"] {
-        let (built, installed) = (binary(name)?, folder.join(name));
-        if std::fs::hard_link(&built, &installed).is_err() {
-            std::fs::copy(&built, &installed)?;
-        }
-        std::fs::set_permissions(&installed, std::fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(())
-}
-
 #[test]
 fn an_ordinary_users_weir_up_counts_every_byte_of_tcp_and_says_what_is_missing() -> Result<()> {
     if !is_root_or_skip("an_ordinary_users_weir_up_counts_every_byte_of_tcp_and_says_what_is_missing") {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     install(folder.path())?;
     let home = folder.path().join("home");
     std::fs::create_dir(&home)?;

@@ -2,7 +2,6 @@
 
 use super::auto::Auto;
 use super::{Listed, told};
-use anyhow::bail;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,20 +56,25 @@ pub struct Settings {
     pub collect: Vec<String>,
 }
 
+/// A setting that means nothing, with what may stand there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongSetting(String);
+
 /// Every source that the settings name, in the order of their precedence. `variable` reads the environment.
 ///
 /// # Errors
-/// A text for the user when a setting is wrong.
+/// [`WrongSetting`].
 pub fn sources(
     settings: &Settings,
     node: Node,
     variable: impl Fn(&str) -> Option<String>,
-) -> anyhow::Result<Vec<Listed>> {
+) -> Result<Vec<Listed>, WrongSetting> {
     let collect = Arc::new(Collect::parse(&settings.collect, COLLECTED).map_err(|error| match error {
-        CollectError::Kind { .. } => anyhow::anyhow!(
+        CollectError::Kind { .. } => WrongSetting(format!(
             "--collect {error}; what the server watches (node, namespace, service, ...) its own --collect takes"
-        ),
-        error => anyhow::anyhow!("--collect {error}"),
+        )),
+        error => WrongSetting(format!("--collect {error}")),
     })?);
     let cluster = InCluster::in_cluster(variable);
     let mut listed = Vec::new();
@@ -95,7 +99,7 @@ fn kubelet(
     cluster: Option<&InCluster>,
     collect: &Arc<Collect>,
     listed: &mut Vec<Listed>,
-) -> anyhow::Result<Option<watch::Receiver<Door>>> {
+) -> Result<Option<watch::Receiver<Door>>, WrongSetting> {
     let url = match settings.kubelet.as_str() {
         "off" => return Ok(None),
         "auto" if cluster.is_none() => return Ok(None),
@@ -111,7 +115,11 @@ fn kubelet(
             }
         },
         url if is_url(url) => url.trim_end_matches('/').to_owned(),
-        other => bail!("--kubelet {other}: write auto, off, or a URL, for example https://10.0.0.1:10250"),
+        other => {
+            return Err(WrongSetting(format!(
+                "--kubelet {other}: write auto, off, or a URL, for example https://10.0.0.1:10250"
+            )));
+        }
     };
     let access = Access {
         url,
@@ -131,7 +139,7 @@ fn api_pods(
     cluster: Option<&InCluster>,
     collect: &Arc<Collect>,
     door: Option<watch::Receiver<Door>>,
-) -> anyhow::Result<Option<ApiPods>> {
+) -> Result<Option<ApiPods>, WrongSetting> {
     let token_file = token_file(settings, cluster);
     let ca_file = cluster.and_then(|cluster| cluster.ca_file.clone());
     let (url, door) = match (settings.api_pods.as_str(), cluster) {
@@ -140,9 +148,15 @@ fn api_pods(
         ("auto", Some(_)) if door.is_none() => return Ok(None),
         ("auto", Some(cluster)) => (cluster.url.clone(), door),
         ("on", Some(cluster)) => (cluster.url.clone(), None),
-        ("on", None) => bail!("--api-pods on: this is no cluster (KUBERNETES_SERVICE_HOST is not set); give the URL"),
+        ("on", None) => {
+            return Err(WrongSetting(
+                "--api-pods on: this is no cluster (KUBERNETES_SERVICE_HOST is not set); give the URL".to_owned(),
+            ));
+        }
         (url, _) if is_url(url) => (url.trim_end_matches('/').to_owned(), None),
-        (other, _) => bail!("--api-pods {other}: write auto, off, on, or the API server's URL"),
+        (other, _) => {
+            return Err(WrongSetting(format!("--api-pods {other}: write auto, off, on, or the API server's URL")));
+        }
     };
     let access = Access { url, token_file, ca_file, trusts_anyone: false };
     Ok(Some(ApiPods::new(access, &node.name, Arc::clone(collect), door)))
@@ -154,15 +168,19 @@ fn runtime(
     setting: &str,
     find: fn(&Path) -> Option<PathBuf>,
     make: impl Fn(PathBuf) -> Box<dyn Source> + Send + 'static,
-) -> anyhow::Result<Option<Listed>> {
+) -> Result<Option<Listed>, WrongSetting> {
     let source: Box<dyn Source> = match (setting, setting.strip_prefix("unix:")) {
         ("off", _) => return Ok(None),
         ("auto", _) => {
             let absent = Trouble::Off(format!("no usual socket is there; --{name} unix:PATH names one"));
             Box::new(Auto::new(name, move || find(Path::new("/")).map(&make), absent))
         }
-        (_, Some(path)) if !path.is_empty() => make(path.into()),
-        (other, _) => bail!("--{name} {other}: write auto, off, or unix:PATH, for example unix:/run/docker.sock"),
+        (_, Some(path)) if !path.is_empty() => Box::new(Auto::named(name, make(path.into()))),
+        (other, _) => {
+            return Err(WrongSetting(format!(
+                "--{name} {other}: write auto, off, or unix:PATH, for example unix:/run/docker.sock"
+            )));
+        }
     };
     Ok(Some(Listed { reader: name, source }))
 }

@@ -4,7 +4,6 @@
 //! What listens on the socket is found by asking: `/connections` is weir's tracer, the 2019 one or a system-probe of 2019
 //! to 2021, `/network_tracer/connections` today's ([`system_probe`]). What was found is kept until it answers otherwise.
 
-pub mod access;
 pub mod state;
 pub mod system_probe;
 

@@ -1,6 +1,5 @@
 //! How the source does, in the words that travel with every batch.
 
-use super::access;
 use weir_discovery::unix_http::FetchError;
 use weir_wire::feed::decode::DecodeError;
 
@@ -68,7 +67,7 @@ impl From<FetchError> for Failure {
             FetchError::Target(_) | FetchError::Status { .. } => SourceState::HttpError,
         };
         let detail = match &error {
-            FetchError::Denied { path } => access::denied(path),
+            FetchError::Denied { path } => weir_discovery::access::denied(path),
             _ => error.to_string(),
         };
         Self::new(state, detail)

@@ -2,7 +2,7 @@
 //! default the one behind sudo.
 
 use crate::exit::Failure;
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +86,23 @@ fn behind_sudo() -> Option<Account> {
     Some(Account { name: variable("SUDO_USER")?, uid, gid, home: PathBuf::from("/") })
 }
 
+/// The groups that may write to these sockets, which is what connecting takes: without `own`, each once.
+pub fn groups_of<'a>(sockets: impl Iterator<Item = &'a Path>, own: u32) -> Vec<u32> {
+    let group = |socket: &Path| {
+        let meta = socket.metadata().ok()?;
+        (meta.mode() & 0o020 != 0 && meta.gid() != own).then_some(meta.gid())
+    };
+    let mut groups: Vec<u32> = sockets.filter_map(group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// A group's name, or its number where it has none.
+pub fn group_name(gid: u32) -> String {
+    Group::from_gid(Gid::from_raw(gid)).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
+}
+
 /// Our own group's number, for the tracer's socket.
 pub fn own_gid() -> u32 {
     Gid::effective().as_raw()
@@ -110,6 +127,21 @@ pub fn closed_folder(path: &Path, account: &Account) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_socket_gives_its_group_where_the_group_may_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        std::fs::write(&socket, "").unwrap();
+        let gid = socket.metadata().unwrap().gid();
+        let groups = |mode, own| {
+            std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).unwrap();
+            groups_of([socket.as_path(), &socket, Path::new("/nowhere")].into_iter(), own)
+        };
+        assert_eq!(groups(0o660, gid + 1), [gid]);
+        assert_eq!(groups(0o640, gid + 1), [] as [u32; 0]);
+        assert_eq!(groups(0o660, gid), [] as [u32; 0]);
+    }
 
     #[test]
     fn a_folder_that_the_user_may_not_enter_is_found() {

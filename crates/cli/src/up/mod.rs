@@ -15,6 +15,7 @@ pub mod account;
 pub mod folder;
 pub mod logs;
 pub mod look;
+pub mod names;
 pub mod parts;
 pub mod ports;
 pub mod process;

@@ -5,6 +5,7 @@ use super::folder::Folder;
 use super::supervise::Part;
 use crate::args::UpArgs;
 use anyhow::Context;
+use nix::unistd::{Gid, Uid};
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -94,6 +95,9 @@ impl Recipe<'_> {
                 flag("--interval", &humantime::format_duration(self.args.interval).to_string());
             }
         }
+        words.extend(self.args.names.words(part));
+        let mut flag =
+            |name: &str, value: &dyn AsRef<OsStr>| words.extend([OsString::from(name), value.as_ref().into()]);
         if let Some(token) = self.token_file.as_ref().filter(|_| part != Part::Tracer) {
             flag("--token-file", token);
         }
@@ -113,6 +117,15 @@ impl Recipe<'_> {
         words
     }
 
+    /// The groups that `part` has beside its user's first one: none but those of the runtimes' sockets that were asked
+    /// for by name, and those only the agent.
+    pub fn groups(&self, part: Part) -> Vec<u32> {
+        match self.rights.account() {
+            Some(account) if part == Part::Agent => super::account::groups_of(self.args.names.sockets(), account.gid),
+            _ => Vec::new(),
+        }
+    }
+
     /// Starts a part. It gets SIGTERM when we die, has a process group of its own (Ctrl-C reaches us alone, so that the
     /// parts stop in order), and writes to its log.
     ///
@@ -130,7 +143,9 @@ impl Recipe<'_> {
             .process_group(0)
             .kill_on_drop(true)
             // The parts' lines go to a file.
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            // It names kinds of both; each got its own as flags.
+            .env_remove("WEIR_COLLECT");
         let account = self.rights.account().filter(|_| part != Part::Tracer);
         if let Some(account) = account {
             if let Some(closed) = super::account::closed_folder(&program, account) {
@@ -141,7 +156,7 @@ impl Recipe<'_> {
                     program.display()
                 )));
             }
-            become_account(&mut command, account);
+            become_account(&mut command, account, &self.groups(part));
         }
         end_with_us(&mut command);
         let child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;
@@ -149,14 +164,22 @@ impl Recipe<'_> {
     }
 }
 
-fn become_account(command: &mut Command, account: &Account) {
-    // With a uid the standard library drops the supplementary groups too.
-    command
-        .uid(account.uid)
-        .gid(account.gid)
-        .env("HOME", &account.home)
-        .env("USER", &account.name)
-        .env("LOGNAME", &account.name);
+#[expect(unsafe_code, reason = "the standard library gives up all groups or keeps root's; the agent may need one")]
+fn become_account(command: &mut Command, account: &Account, groups: &[u32]) {
+    command.env("HOME", &account.home).env("USER", &account.name).env("LOGNAME", &account.name);
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let change = move || {
+        nix::unistd::setgroups(&groups)?;
+        nix::unistd::setgid(gid)?;
+        nix::unistd::setuid(uid)?;
+        Ok(())
+    };
+    // SAFETY: the closure runs in the child after fork, where only one thread is left. It makes three system calls and
+    // allocates nothing, so it is async-signal-safe.
+    unsafe {
+        command.pre_exec(change);
+    }
 }
 
 #[expect(unsafe_code, reason = "the kernel must be told between fork and exec whose death ends the child")]

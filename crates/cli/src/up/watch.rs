@@ -153,7 +153,15 @@ impl<'a> Up<'a> {
         };
         let parts: Vec<&str> = self.supervisor.slots().iter().map(|slot| slot.part.as_str()).collect();
         let user = match self.recipe.rights {
-            Rights::Dropped(account) => format!("; agent and server run as {}", account.name),
+            Rights::Dropped(account) => {
+                let groups = self.recipe.groups(Part::Agent).into_iter().map(super::account::group_name);
+                let groups: Vec<String> = groups.collect();
+                let more = match groups.as_slice() {
+                    [] => String::new(),
+                    groups => format!(", the agent with the group {} (which means root)", groups.join(" and ")),
+                };
+                format!("; agent and server run as {}{more}", account.name)
+            }
             Rights::Root => "; agent and server run as root: no user is behind sudo, name one with --user".to_owned(),
             Rights::Ordinary => String::new(),
         };

@@ -6,6 +6,7 @@ use super::runtime::{
     ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxStatusRequest, PodSandboxStatusResponse,
     VersionRequest,
 };
+use crate::access::denied_runtime;
 use crate::events::{Ending, Sink};
 use crate::source::Trouble;
 use std::io::ErrorKind;
@@ -130,7 +131,9 @@ async fn open(socket: &Path) -> Result<RuntimeServiceClient<Channel>, Trouble> {
     // The transport tells no reasons: whether the socket may be used at all is tried first.
     match timeout(CALL, UnixStream::connect(socket)).await {
         Ok(Ok(_stream)) => {}
-        Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => return Err(denied(socket)),
+        Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(Trouble::Refused(denied_runtime(socket, "cri")));
+        }
         Ok(Err(error)) => return Err(Trouble::Off(format!("no container runtime on {path}: {error}"))),
         Err(_elapsed) => return Err(late(socket, "the connection")),
     }
@@ -141,15 +144,6 @@ async fn open(socket: &Path) -> Result<RuntimeServiceClient<Channel>, Trouble> {
         .map_err(|_elapsed| late(socket, "the connection"))?
         .map_err(|error| Trouble::Failed(format!("the container runtime on {path} takes no calls: {error}")))?;
     Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(ANSWER))
-}
-
-fn denied(socket: &Path) -> Trouble {
-    Trouble::Refused(format!(
-        "not allowed to open {}: whoever may is root on this machine, so nobody may unasked. In Kubernetes an overlay \
-         deploy/kubernetes/overlays/runtime-sockets-* opens it; on a host run the agent as a user who may, or switch \
-         this off with --cri off",
-        socket.display()
-    ))
 }
 
 fn late(socket: &Path, what: &str) -> Trouble {

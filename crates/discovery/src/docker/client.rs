@@ -1,6 +1,7 @@
 //! The calls and their failures in words.
 
 use super::answer::{Event, Listed};
+use crate::access::denied_runtime;
 use crate::events::{Ending, Sink};
 use crate::source::Trouble;
 use crate::unix_http::{FetchError, Timeouts, get};
@@ -88,11 +89,7 @@ fn words(socket: &Path, error: &FetchError) -> Trouble {
     let path = socket.display();
     match error {
         FetchError::Missing { source, .. } => Trouble::Off(format!("no Docker engine on {path}: {source}")),
-        FetchError::Denied { .. } => Trouble::Refused(format!(
-            "not allowed to open {path}: whoever may is root on this machine, so nobody may unasked. On a host run the \
-             agent as a user of the socket's group (`docker`), in Kubernetes take the overlay \
-             deploy/kubernetes/overlays/runtime-sockets-docker, or switch this off with --docker off"
-        )),
+        FetchError::Denied { .. } => Trouble::Refused(denied_runtime(socket, "docker")),
         FetchError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
             Trouble::Refused(format!(
                 "the Docker engine on {path} refuses: {error}; an authorization plugin or a proxy \

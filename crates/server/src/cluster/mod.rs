@@ -17,7 +17,7 @@ mod tracker_tests;
 
 pub(crate) use health::{Cluster, KindHealth};
 
-use crate::args::{AgentsAuth, Args, Kubernetes};
+use crate::args::{AgentsAuth, Args, Kubernetes, WrongSetting};
 use crate::facts::{FactSink, SinkError};
 use anyhow::Context as _;
 use std::sync::Arc;
@@ -70,22 +70,28 @@ pub(crate) fn access(args: &Args) -> anyhow::Result<Option<Access>> {
     }
 }
 
-/// Starts the watches, which also collect what `collected` lists.
+/// What `--collect` lists.
 ///
 /// # Errors
-/// When there can be no client (a wrong address, an unreadable CA), or an entry of the list is wrong.
+/// [`WrongSetting`] when an entry is wrong.
+pub(crate) fn collected(list: &[String]) -> Result<Collect, WrongSetting> {
+    let kinds: Vec<&'static str> = WATCHED.iter().map(|watched| watched.kind).collect();
+    Collect::parse(list, &kinds).map_err(|error| WrongSetting(format!("--collect {error}")))
+}
+
+/// Starts the watches, which also collect what `collect` lists.
+///
+/// # Errors
+/// When there can be no client (a wrong address, an unreadable CA).
 pub(crate) fn start(
     tasks: &mut Tasks,
     access: &Access,
-    collected: &[String],
+    collect: Collect,
     cluster: &Arc<Cluster>,
     sink: &FactSink,
     clock: &Arc<dyn Clock>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let kinds: Vec<&'static str> = WATCHED.iter().map(|watched| watched.kind).collect();
-    let collect =
-        Collect::parse(collected, &kinds).map_err(|error| anyhow::anyhow!("failed to use --collect {error}"))?;
     let collect = Arc::new(collect);
     for watched in &WATCHED {
         let now = Arc::clone(clock);

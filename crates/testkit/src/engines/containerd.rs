@@ -20,7 +20,7 @@ pub struct Containerd {
     calls: Channel,
     runtime: tokio::runtime::Runtime,
     // Ended before its ground is removed.
-    _process: Process,
+    process: Process,
     socket: PathBuf,
     ground: Ground,
 }
@@ -75,7 +75,7 @@ impl Containerd {
             image::NAME
         );
         std::fs::write(folder.join("config.toml"), config)?;
-        let process = ground.run("containerd", &["--config".into(), format!("{at}/config.toml")])?;
+        let process = run(&ground)?;
         let archive = image::archive(folder)?;
         let import = || {
             let mut command = Command::new("ctr");
@@ -89,7 +89,34 @@ impl Containerd {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
         let calls = runtime.block_on(endpoint.connect())?;
-        Ok(Self { calls, runtime, _process: process, socket, ground })
+        Ok(Self { calls, runtime, process, socket, ground })
+    }
+
+    /// `kill -9`. Its pods run on.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        super::kill(&mut self.process)
+    }
+
+    /// Starts it again after [`Self::kill`], with the pods that it had.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute, with the end of its log.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = run(&self.ground)?;
+        let answers = || self.call::<_, Nothing>("Version", Nothing {}).map(|_| true);
+        until(Duration::from_secs(60), answers)
+            .with_context(|| format!("containerd did not come up again:\n{}", self.ground.log()))
+    }
+
+    /// The cgroup that it lies in with all that it starts.
+    ///
+    /// # Errors
+    /// When there is no unified hierarchy.
+    pub fn cgroup(&self) -> Result<PathBuf> {
+        self.ground.cgroup()
     }
 
     /// Where it listens.
@@ -192,6 +219,10 @@ impl Containerd {
         });
         answer.with_context(|| format!("{name} failed; containerd's log ends with:\n{}", self.ground.log()))
     }
+}
+
+fn run(ground: &Ground) -> Result<Process> {
+    ground.run("containerd", &["--config".into(), ground.folder.join("config.toml").display().to_string()])
 }
 
 fn labels(pod: &Pod) -> HashMap<String, String> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Docker {
     // Ended before its ground is removed.
-    _process: Process,
+    process: Process,
     socket: PathBuf,
     ground: Ground,
 }
@@ -25,19 +25,43 @@ impl Docker {
     /// When it does not answer within a minute, with the end of its log.
     pub fn start() -> Result<Self> {
         let ground = Ground::new("docker")?;
-        let path = |name: &str| ground.folder.join(name).display().to_string();
         let socket = ground.folder.join("docker.sock");
-        let mut arguments: Vec<String> = vec!["--data-root".into(), path("data"), "--exec-root".into(), path("exec")];
-        arguments.extend(["--pidfile".into(), path("pid"), "--host".into(), format!("unix://{}", socket.display())]);
-        arguments.extend(["--storage-driver", "vfs", "--shutdown-timeout", "1", "--log-level", "warn"].map(Into::into));
-        arguments.extend(["--cgroup-parent".into(), ground.cgroup.clone()]);
-        let process = ground.run("dockerd", &arguments)?;
-        let docker = Self { _process: process, socket, ground };
-        until(Duration::from_secs(60), || Ok(docker.call("GET", "/version", None).is_ok()))
-            .with_context(|| format!("dockerd did not come up:\n{}", docker.ground.log()))?;
+        let process = run(&ground, &socket)?;
+        let docker = Self { process, socket, ground };
+        docker.answers()?;
         let layer = std::fs::read(image::layer(&docker.ground.folder)?)?;
         docker.send("POST", "/images/create?fromSrc=-&repo=weir.test/busybox&tag=1", "application/x-tar", &layer)?;
         Ok(docker)
+    }
+
+    /// `kill -9`. Its containers run on.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        super::kill(&mut self.process)
+    }
+
+    /// Starts it again after [`Self::kill`]; it then ends the containers that run.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute, with the end of its log.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = run(&self.ground, &self.socket)?;
+        self.answers()
+    }
+
+    fn answers(&self) -> Result<()> {
+        until(Duration::from_secs(60), || Ok(self.call("GET", "/version", None).is_ok()))
+            .with_context(|| format!("dockerd did not come up:\n{}", self.ground.log()))
+    }
+
+    /// The cgroup that it lies in with all that it starts.
+    ///
+    /// # Errors
+    /// When there is no unified hierarchy.
+    pub fn cgroup(&self) -> Result<PathBuf> {
+        self.ground.cgroup()
     }
 
     /// Where it listens.
@@ -106,4 +130,13 @@ impl Docker {
         }
         Ok(body)
     }
+}
+
+fn run(ground: &Ground, socket: &Path) -> Result<Process> {
+    let path = |name: &str| ground.folder.join(name).display().to_string();
+    let mut arguments: Vec<String> = vec!["--data-root".into(), path("data"), "--exec-root".into(), path("exec")];
+    arguments.extend(["--pidfile".into(), path("pid"), "--host".into(), format!("unix://{}", socket.display())]);
+    arguments.extend(["--storage-driver", "vfs", "--shutdown-timeout", "1", "--log-level", "warn"].map(Into::into));
+    arguments.extend(["--cgroup-parent".into(), ground.cgroup.clone()]);
+    ground.run("dockerd", &arguments)
 }
