@@ -19,7 +19,7 @@ pub enum Need {
     Base,
     /// Only where the kubelet is closed and the API server is asked for the node's pods.
     ApiPods,
-    /// Only on clusters whose kubelets do not authorize `nodes/pods` (before Kubernetes 1.32): it also opens running
+    /// Only on clusters whose kubelets do not authorize `nodes/pods` (before Kubernetes 1.33): it also opens running
     /// commands in every pod of the node, so nobody gets it unasked.
     NodesProxy,
 }
