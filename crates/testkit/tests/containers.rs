@@ -331,12 +331,14 @@ fn every_edge_between_docker_containers_is_named_and_a_killed_dockerd_is_told_an
     Ok(())
 }
 
+/// A group that nobody is in.
+const GROUP: u32 = 54_321;
+
 #[test]
 fn an_ordinary_users_agent_gets_a_runtimes_group_when_asked_and_says_which_it_lacks_when_not() -> Result<()> {
     if !is_root_or_skip("an_ordinary_users_agent_gets_a_runtimes_group_when_asked_and_says_which_it_lacks_when_not") {
         return Ok(());
     }
-    const GROUP: u32 = 54_321;
     let docker = Docker::start()?;
     chown(docker.socket(), Some(0), Some(GROUP))?;
     std::fs::set_permissions(docker.socket(), Permissions::from_mode(0o660))?;
