@@ -22,6 +22,8 @@ pub enum Need {
     /// Only on clusters whose kubelets do not authorize `nodes/pods` (before Kubernetes 1.33): it also opens running
     /// commands in every pod of the node, so nobody gets it unasked.
     NodesProxy,
+    /// Only where the server keeps its state in ConfigMaps, in the one namespace that it is given.
+    ConfigMapState,
 }
 
 /// One call.
@@ -37,25 +39,36 @@ pub struct Call {
     pub version: &'static str,
     /// The resource in plural, with its subresource behind a slash.
     pub resource: &'static str,
-    /// `get`, `list`, `watch`, `create`.
+    /// `get`, `list`, `watch`, `create`, `update`, `delete`.
     pub verbs: &'static [&'static str],
 }
 
 impl Call {
     /// What to do about a 403: the rule that is missing, as it stands in a ClusterRole.
     pub fn missing_rule(&self) -> String {
-        let quoted: Vec<String> = self.verbs.iter().map(|verb| format!("\"{verb}\"")).collect();
-        let whom = match self.caller {
+        format!("its ServiceAccount lacks a rule: bind {}'s a ClusterRole with {}", self.whom(), self.rule())
+    }
+
+    /// The same for a call within one namespace.
+    pub fn missing_rule_in(&self, namespace: &str) -> String {
+        format!(
+            "its ServiceAccount lacks a rule: bind {}'s, in namespace {namespace}, a Role with {}",
+            self.whom(),
+            self.rule()
+        )
+    }
+
+    fn whom(&self) -> &'static str {
+        match self.caller {
             Caller::Agent => "weir-agent",
             Caller::Server => "weir server",
-        };
-        format!(
-            "its ServiceAccount lacks a rule: bind {whom}'s a ClusterRole with {{apiGroups: [\"{}\"], resources: \
-             [\"{}\"], verbs: [{}]}}",
-            self.group,
-            self.resource,
-            quoted.join(", ")
-        )
+        }
+    }
+
+    fn rule(&self) -> String {
+        let quoted: Vec<String> = self.verbs.iter().map(|verb| format!("\"{verb}\"")).collect();
+        let (group, resource, verbs) = (self.group, self.resource, quoted.join(", "));
+        format!("{{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}")
     }
 }
 
@@ -90,6 +103,9 @@ pub const REPLICA_SETS: Call = call(Caller::Server, Need::Base, "apps", "replica
 pub const JOBS: Call = call(Caller::Server, Need::Base, "batch", "jobs", &["list", "watch"]);
 /// Whose token an agent shows.
 pub const TOKEN_REVIEWS: Call = call(Caller::Server, Need::Base, "authentication.k8s.io", "tokenreviews", &["create"]);
+/// The state, where it is kept in ConfigMaps.
+pub const CONFIG_MAPS: Call =
+    call(Caller::Server, Need::ConfigMapState, "", "configmaps", &["get", "list", "create", "update", "delete"]);
 
 /// Every call.
 pub const CALLS: &[Call] =

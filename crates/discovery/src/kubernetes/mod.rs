@@ -10,10 +10,12 @@
 //! - [`services`], [`endpoints`], [`nodes`]: the larger of them.
 //! - [`watch`]: one kind, listed and watched without end.
 //! - [`reviews`]: whose token is this?
+//! - [`config_maps`]: ConfigMaps of one namespace, written only over the version that was read.
 //!
 //! Every path and verb comes from [`crate::permissions`].
 
 pub mod client;
+pub mod config_maps;
 pub mod endpoints;
 pub mod nodes;
 pub mod objects;

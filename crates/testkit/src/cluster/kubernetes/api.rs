@@ -1,8 +1,9 @@
 //! The API server's answers: lists whole or in pages, as objects or as their metadata, and reviews of tokens.
 
 use super::api_server::Identity;
+use super::config_maps;
 use super::faults::{Fault, Faults, Seen};
-use super::objects::{self, POD, RESOURCES, Resource};
+use super::objects::{self, CONFIG_MAP, POD, RESOURCES, Resource};
 use super::registry::Registry;
 use super::watching::watch_from;
 use axum::Router;
@@ -46,10 +47,11 @@ impl Shared {
     }
 
     /// Changes objects and tells it to whoever watches.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Registry)) {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
         let mut registry = self.registry();
-        change(&mut registry);
+        let outcome = change(&mut registry);
         self.version.send_replace(registry.version());
+        outcome
     }
 
     /// Who holds which token.
@@ -79,8 +81,16 @@ pub(super) fn router(shared: &Shared) -> Router {
             answer(&shared, resource, Some(namespace), &query, &headers)
         };
         router = router.route(&format!("{root}/{}", resource.plural), get(everywhere));
-        router = router.route(&format!("{root}/namespaces/{{namespace}}/{}", resource.plural), get(within));
+        let mut collection = get(within);
+        if resource == CONFIG_MAP {
+            collection = collection.post(config_maps::create);
+            let item = get(config_maps::get).put(config_maps::update).delete(config_maps::delete);
+            router = router.route(&format!("{root}/namespaces/{{namespace}}/{}/{{name}}", resource.plural), item);
+        }
+        router = router.route(&format!("{root}/namespaces/{{namespace}}/{}", resource.plural), collection);
     }
+    // A body's limit is the handler's own, with the API server's words.
+    let router = router.layer(axum::extract::DefaultBodyLimit::disable());
     let refuse = |State(shared): State<Shared>, request: Request, next: Next| async move {
         if is_known(&shared, &request) {
             return next.run(request).await;
@@ -153,13 +163,17 @@ pub(super) struct Asked {
 pub(super) struct Selection {
     namespace: Option<String>,
     node: Option<String>,
+    /// Every label with its value: `a=b,c=d`.
+    labels: Vec<(String, String)>,
     pub(super) metadata_only: bool,
 }
 
 impl Selection {
     pub(super) fn takes(&self, object: &Value) -> bool {
         let is = |wanted: &Option<String>, value: &Value| wanted.as_ref().is_none_or(|wanted| value == wanted);
-        is(&self.namespace, &object["metadata"]["namespace"]) && is(&self.node, &object["spec"]["nodeName"])
+        is(&self.namespace, &object["metadata"]["namespace"])
+            && is(&self.node, &object["spec"]["nodeName"])
+            && self.labels.iter().all(|(name, value)| object["metadata"]["labels"][name] == *value)
     }
 }
 
@@ -201,15 +215,17 @@ fn answer(
             _ => return failure(StatusCode::BAD_REQUEST, "BadRequest", "no such field selector here", &Value::Null),
         },
     };
-    if asked.label_selector.is_some() {
-        return failure(StatusCode::BAD_REQUEST, "BadRequest", "no label selectors here", &Value::Null);
-    }
+    let pair = |part: &str| part.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let selector = asked.label_selector.as_deref().filter(|text| !text.is_empty());
+    let Some(labels) = selector.map_or(Some(Vec::new()), |text| text.split(',').map(pair).collect()) else {
+        return failure(StatusCode::BAD_REQUEST, "BadRequest", "no such label selector here", &Value::Null);
+    };
     let version = match asked.resource_version.as_deref().filter(|text| !text.is_empty()).map(str::parse::<u64>) {
         None => 0,
         Some(Ok(version)) => version,
         Some(Err(_)) => return failure(StatusCode::BAD_REQUEST, "BadRequest", "no resource version", &Value::Null),
     };
-    let selection = Selection { namespace, node, metadata_only };
+    let selection = Selection { namespace, node, labels, metadata_only };
     if watches {
         return watch_from(shared, resource, selection, version, asked, fault.as_ref());
     }

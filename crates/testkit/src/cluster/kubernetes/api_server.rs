@@ -159,6 +159,20 @@ impl ApiServer {
         self.shared.registry().compact();
     }
 
+    /// An object as it is now.
+    pub fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.shared.registry().get(resource(plural).ok()?, namespace, name).cloned()
+    }
+
+    /// Every object of `plural` as it is now.
+    ///
+    /// # Errors
+    /// When no such resource is served.
+    pub fn objects(&self, plural: &str) -> Result<Vec<Value>> {
+        let resource = resource(plural)?;
+        Ok(self.shared.registry().list(resource).cloned().collect())
+    }
+
     /// Lets the next `times` lists (or watches) of `plural` go wrong after `skip` good ones. Reviews of tokens are lists
     /// of `tokenreviews`.
     pub fn fault(&self, plural: &str, watches: bool, fault: Fault, skip: usize, times: usize) {

@@ -28,9 +28,11 @@ pub enum Fault {
     Refuse,
     /// 401.
     Unauthorized,
-    /// A watch ends in order as soon as it has begun.
+    /// The same of a write that is done all the same: etcd answered too late.
+    FailAfter(u16),
+    /// A watch ends in order as soon as it has begun; a write is not done, and its answer breaks off.
     Close,
-    /// The connection breaks in the middle of a list, or of a watch's next event.
+    /// The connection breaks in the middle of a list, of a watch's next event, or of the answer to a write that is done.
     Break,
     /// The head comes, and then nothing.
     Stall,
@@ -65,7 +67,7 @@ impl Fault {
             }
             Self::Unauthorized => failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized", &Value::Null),
             Self::Stall => silence(),
-            Self::Close | Self::Break => return None,
+            Self::Close | Self::Break | Self::FailAfter(_) => return None,
         })
     }
 
@@ -78,7 +80,7 @@ impl Fault {
 /// A request as it was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// `services`, ..., `tokenreviews`.
+    /// `services`, ..., `tokenreviews`; `configmaps/get`, `configmaps/update`, ... beside the lists of `configmaps`.
     pub resource: &'static str,
     /// Whether it was a watch.
     pub watches: bool,

@@ -3,10 +3,12 @@
 //! HTTP with a bearer token: the API server on the control namespace's port 6443 (in the cluster the Service
 //! `default/kubernetes`), a kubelet on each node's port 10250, and on its read-only port 10255 without a token.
 //! [`ApiServer`] is the same API server by itself, on loopback and with TLS where it is wanted, with the faults of real
-//! ones ([`faults`]). Not there: writes (but TokenReview), protobuf, discovery, label selectors.
+//! ones ([`faults`]). Of writes there are TokenReviews and ConfigMaps. Not there: protobuf, discovery, label selectors
+//! beyond equality.
 
 mod api;
 mod api_server;
+mod config_maps;
 pub mod faults;
 pub(crate) mod objects;
 pub(crate) mod registry;

@@ -30,12 +30,13 @@ pub(crate) const POD: Resource = resource("Pod", "v1", "pods");
 const SERVICE: Resource = resource("Service", "v1", "services");
 const SLICE: Resource = resource("EndpointSlice", "discovery.k8s.io/v1", "endpointslices");
 const NODE: Resource = resource("Node", "v1", "nodes");
-const NAMESPACE: Resource = resource("Namespace", "v1", "namespaces");
+pub(crate) const NAMESPACE: Resource = resource("Namespace", "v1", "namespaces");
 const REPLICA_SET: Resource = resource("ReplicaSet", "apps/v1", "replicasets");
 const JOB: Resource = resource("Job", "batch/v1", "jobs");
+pub(crate) const CONFIG_MAP: Resource = resource("ConfigMap", "v1", "configmaps");
 
 /// All that are served.
-pub(crate) const RESOURCES: [Resource; 7] = [POD, SERVICE, SLICE, NODE, NAMESPACE, REPLICA_SET, JOB];
+pub(crate) const RESOURCES: [Resource; 8] = [POD, SERVICE, SLICE, NODE, NAMESPACE, REPLICA_SET, JOB, CONFIG_MAP];
 
 /// Every object of a cluster, without its resource version.
 pub(crate) fn all(nodes: &[Node], pods: &[Pod], services: &[Service]) -> Vec<(Resource, Value)> {

@@ -86,6 +86,11 @@ impl Registry {
         }
     }
 
+    /// One object.
+    pub(crate) fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<&Value> {
+        self.objects.get(&(resource, (namespace.to_owned(), name.to_owned())))
+    }
+
     /// Every object of a resource as it is now, kept for the pages that follow.
     pub(crate) fn snapshot(&mut self, resource: Resource) -> (u64, Arc<Vec<Value>>) {
         let objects = Arc::new(self.list(resource).cloned().collect());
