@@ -103,7 +103,8 @@ pub const REPLICA_SETS: Call = call(Caller::Server, Need::Base, "apps", "replica
 pub const JOBS: Call = call(Caller::Server, Need::Base, "batch", "jobs", &["list", "watch"]);
 /// Whose token an agent shows.
 pub const TOKEN_REVIEWS: Call = call(Caller::Server, Need::Base, "authentication.k8s.io", "tokenreviews", &["create"]);
-/// The state, where it is kept in ConfigMaps.
+/// The state in ConfigMaps (docs/decisions/0017-configmaps.md). Not in [`CALLS`], so that nobody is granted it, until a
+/// backend uses it.
 pub const CONFIG_MAPS: Call =
     call(Caller::Server, Need::ConfigMapState, "", "configmaps", &["get", "list", "create", "update", "delete"]);
 

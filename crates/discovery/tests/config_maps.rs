@@ -88,7 +88,7 @@ async fn a_list_has_what_is_labelled_page_by_page_and_begins_anew_when_its_momen
 
 #[tokio::test]
 async fn what_the_api_server_does_not_take_is_told_apart() {
-    let (_server, maps, token) = start();
+    let (server, maps, token) = start();
     assert_eq!(kind(maps.create(&map("a", &[("10.0.0.1:80", "x")])).await), FailureKind::Invalid);
     assert_eq!(kind(maps.create(&map("Upper", &[])).await), FailureKind::Invalid);
     let (fits, beyond) = ("v".repeat(1 << 20), "v".repeat((1 << 20) + 1));
@@ -97,7 +97,7 @@ async fn what_the_api_server_does_not_take_is_told_apart() {
     // What the values hold fits, what quoting makes of it does not fit into etcd.
     assert_eq!(kind(maps.create(&map("a", &[("k", &"\"".repeat(1 << 20))])).await), FailureKind::TooLarge, "etcd");
     maps.create(&map("a", &[("k", &fits)])).await.unwrap();
-    let elsewhere = at(&_server, &token, "nowhere").create(&map("a", &[])).await.unwrap_err();
+    let elsewhere = at(&server, &token, "nowhere").create(&map("a", &[])).await.unwrap_err();
     assert_eq!(elsewhere.kind, FailureKind::Missing);
     assert!(elsewhere.detail.contains("is there a namespace nowhere?"), "{elsewhere}");
 }

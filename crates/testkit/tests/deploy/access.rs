@@ -19,6 +19,7 @@ fn wanted(caller: Caller, variant: &Variant) -> Result<BTreeSet<Grant>> {
                 Need::Base => asks_kubelet || **call != NODES_PODS,
                 Need::ApiPods => has("api-pods"),
                 Need::NodesProxy => has("kubelet-proxy"),
+                Need::ConfigMapState => has("state-configmap"),
             }
     };
     Ok(CALLS

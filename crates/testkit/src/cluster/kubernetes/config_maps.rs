@@ -114,6 +114,10 @@ pub(super) async fn update(
         for field in ["uid", "creationTimestamp"] {
             object["metadata"][field] = current["metadata"][field].clone();
         }
+        // What differs in its version only is the same.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
         registry.put(CONFIG_MAP, object.clone());
         Ok(registry.get(CONFIG_MAP, &namespace, &name).cloned())
     });
