@@ -19,6 +19,18 @@ export interface Completeness {
   losses: LossTotal[];
   /** Rows that matched beyond the server's limit and are not in the answer. */
   omitted: number;
+  /** How coarse the span's history is; null: all of it is rows of 10 s. */
+  resolution: Resolution | null;
+}
+
+/** Old history is kept as sums, which a span has whole or not at all: those that start in it. */
+export interface Resolution {
+  /** The longest sums in the span, seconds: 60 or 3600. */
+  seconds: number;
+  /** Where the rows' numbers begin, RFC 3339. */
+  from: string;
+  /** Where they end. */
+  to: string;
 }
 
 /** One node's part in an answer. */
@@ -232,7 +244,14 @@ function completeness(value: unknown, where: string): Completeness {
     nodes: list(from, 'nodes', where, nodeCoverage),
     losses: list(from, 'losses', where, lossTotal),
     omitted: count(from, 'omitted', where),
+    resolution: resolution(from['resolution'] ?? null, `${where}.resolution`),
   };
+}
+
+function resolution(value: unknown, where: string): Resolution | null {
+  if (value === null) return null;
+  const from = object(value, where);
+  return { seconds: count(from, 'seconds', where), from: text(from, 'from', where), to: text(from, 'to', where) };
 }
 
 /** Reads the body of `GET /api/v1/edges`; throws a {@link FormatError} that names the first field that does not fit. */

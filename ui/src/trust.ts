@@ -99,6 +99,12 @@ export function trustIn(completeness: Completeness): Trust {
         : `${one.node} first reported ${formatDuration(one.covered_ms + one.missing_ms)} before the end; what came earlier was not measured.`,
     );
   }
+  const { resolution } = completeness;
+  if (resolution !== null) {
+    const sums = formatDuration(resolution.seconds * 1000);
+    const [from, to] = [resolution.from, resolution.to].map((time) => timeOfDay(time, completeness.to));
+    reasons.push(`Old history is kept as sums of ${sums}: the numbers are of ${from} to ${to}.`);
+  }
   if (completeness.complete) {
     const who = nodes.length === 1 ? `${nodes[0]?.node ?? 'The node'} covered` : `All ${nodes.length} nodes covered`;
     const first =

@@ -49,6 +49,7 @@ export function completeness(change: Partial<Completeness> = {}): Completeness {
     nodes: [node('node-a'), node('node-b')],
     losses: [],
     omitted: 0,
+    resolution: null,
     ...change,
   };
 }

@@ -105,3 +105,10 @@ test('the_head_count_says_how_many_of_how_many', () => {
   assert.equal(nodesReporting([node('a')]), '1 node reporting');
   assert.equal(nodesReporting([node('a'), node('b', { state: 'late' })]), '1 of 2 nodes reporting');
 });
+
+test('sums_of_old_history_say_which_time_they_are_of', () => {
+  const resolution = { seconds: 60, from: '2025-11-23T14:02:00Z', to: '2025-11-23T14:08:00Z' };
+  const trust = trustIn(completeness({ resolution }));
+  assert.equal(trust.complete, true);
+  assert.match(trust.reasons.join(' '), /sums of (1 min|60 s|1 minute)/);
+});
