@@ -8,7 +8,7 @@
 //! PREFIX/counters/NAME                                   a number
 //! ```
 //!
-//! A write is one transaction of at most [`BATCH_ROWS`] keys: it compares the fencing token and each key's revision, puts
+//! A write is one transaction of at most `BATCH_ROWS` keys: it compares the fencing token and each key's revision, puts
 //! the merged rows, and where a comparison fails reads what is there instead, which is merged and tried again. A read goes
 //! page by page at one revision, and begins anew where that is compacted meanwhile.
 
