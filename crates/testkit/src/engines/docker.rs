@@ -39,7 +39,13 @@ impl Docker {
     /// # Errors
     /// When it does not end.
     pub fn kill(&mut self) -> Result<()> {
-        super::kill(&mut self.process)
+        super::kill(&mut self.process)?;
+        // Its containerd dies with it, a moment later; an engine that finds that process still there, be it a zombie, waits
+        // in vain for its socket.
+        let file = self.ground.folder.join("exec/containerd/containerd.pid");
+        let pid = std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+        let process = Path::new("/proc").join(pid.trim());
+        until(Duration::from_secs(30), || Ok(!process.exists())).context("dockerd's containerd did not end")
     }
 
     /// Starts it again after [`Self::kill`]; it then ends the containers that run.
