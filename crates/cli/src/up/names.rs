@@ -50,7 +50,7 @@ pub struct NameArgs {
     /// A name for a network, for example office=192.0.2.0/24; several times, or separated by commas.
     #[arg(long, env = "WEIR_NETWORK", value_name = "NAME=CIDR", value_delimiter = ',')]
     pub network: Vec<String>,
-    /// How long history is kept. Default: 7d.
+    /// How long history is kept. Default: 30d.
     #[arg(long, env = "WEIR_RETAIN_HISTORY", value_name = "DURATION")]
     pub retain_history: Option<String>,
 }
