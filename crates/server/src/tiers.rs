@@ -7,7 +7,7 @@
 //! A tier's rows leave it for the coarser one by age; beyond a tier's bytes its oldest segments are deleted. Rows older
 //! than all that is kept are deleted from every tier, so that a compaction that cannot run keeps nothing for ever.
 
-use crate::args::Args;
+use crate::args::{Args, WrongSetting};
 use crate::compact::HORIZON;
 use std::time::Duration;
 use weir_model::UnixNanos;
@@ -34,30 +34,34 @@ impl Tiers {
     ///
     /// # Errors
     /// Which setting does not fit which other, and how to mend it.
-    pub(crate) fn of(args: &Args) -> anyhow::Result<Self> {
+    pub(crate) fn of(args: &Args) -> Result<Self, WrongSetting> {
         let shown = humantime::format_duration;
+        let wrong = |text: String| Err(WrongSetting(text));
         let (minutes, hours, retain) = (args.minutes_after, args.hours_after, args.retain_history);
-        anyhow::ensure!(
-            minutes >= COARSER_AFTER_MIN,
-            "--minutes-after is {}, less than {}: until then late records settle anew; give {} or more",
-            shown(minutes),
-            shown(COARSER_AFTER_MIN),
-            shown(COARSER_AFTER_MIN),
-        );
-        anyhow::ensure!(
-            hours >= minutes,
-            "--hours-after is {}, less than --minutes-after, {}: rows become minutes before they become hours; raise \
-             --hours-after or lower --minutes-after",
-            shown(hours),
-            shown(minutes),
-        );
-        anyhow::ensure!(
-            retain >= COARSER_AFTER_MIN,
-            "--retain-history is {}, less than {}: rows would be deleted before they are settled; give {} or more",
-            shown(retain),
-            shown(COARSER_AFTER_MIN),
-            shown(COARSER_AFTER_MIN),
-        );
+        if minutes < COARSER_AFTER_MIN {
+            return wrong(format!(
+                "--minutes-after is {}, less than {}: until then late records settle anew; give {} or more",
+                shown(minutes),
+                shown(COARSER_AFTER_MIN),
+                shown(COARSER_AFTER_MIN),
+            ));
+        }
+        if hours < minutes {
+            return wrong(format!(
+                "--hours-after is {}, less than --minutes-after, {}: rows become minutes before they become hours; raise \
+                 --hours-after or lower --minutes-after",
+                shown(hours),
+                shown(minutes),
+            ));
+        }
+        if retain < COARSER_AFTER_MIN {
+            return wrong(format!(
+                "--retain-history is {}, less than {}: rows would be deleted before they are settled; give {} or more",
+                shown(retain),
+                shown(COARSER_AFTER_MIN),
+                shown(COARSER_AFTER_MIN),
+            ));
+        }
         Ok(Self {
             minutes_after: Some(minutes),
             hours_after: Some(hours),
