@@ -257,6 +257,9 @@ fn a_paused_owner_cannot_write_after_another_took_over() {
     writeln!(tell, "write").unwrap();
     assert_eq!(said(), "wrote");
     nix::sys::signal::kill(pid, Signal::SIGSTOP).unwrap();
+    // A signal is sent before it is taken: until every thread stands still one of them could still read the next line.
+    let stopped = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, nix::sys::wait::WaitStatus::Stopped(pid, Signal::SIGSTOP));
     // Told while it sleeps, to be done as soon as it wakes.
     writeln!(tell, "write").unwrap();
     let second = Etcd::open(&Options { holder: "the second".into(), ..options(&servers, "/weir") }).unwrap();
