@@ -166,6 +166,42 @@ fn what_opens_and_ends_between_two_fetches_is_exact_too() {
     }
 }
 
+/// Waits until the end at `local` waits for its peer's FIN, as `/proc/net/tcp` tells: to ask the kernel's sock_diag, as the
+/// tracer does, would give the socket the cookie that it must not have here.
+fn until_fin_wait_2(local: u16, remote: u16) {
+    let (local, remote) = (format!(":{local:04X} "), format!(":{remote:04X} 05 "));
+    until("FIN_WAIT2", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().any(|line| line.contains(&local) && line.contains(&remote)).then_some(())
+    });
+}
+
+#[test]
+fn the_fin_of_a_peer_that_answers_late_is_no_byte_and_is_not_taken_off_though_no_fetch_met_the_connection() {
+    for tracer in tracers() {
+        let mut agent = Agent::new(&tracer);
+        let listener = listener();
+        for server_first in [true, false] {
+            let pair = Pair::new(&listener);
+            let (client, server) = pair.ports();
+            transfer(&pair.client, &pair.server, 17);
+            transfer(&pair.server, &pair.client, 34);
+            let (first, second, ports) = if server_first {
+                (pair.server, pair.client, (server, client))
+            } else {
+                (pair.client, pair.server, (client, server))
+            };
+            drop(first);
+            until_fin_wait_2(ports.0, ports.1);
+            drop(second);
+            let (client, server) = ended(&tracer, &mut agent, (client, server));
+            assert_eq!((bytes(&client), bytes(&server)), ((17, 34), (34, 17)), "{server_first}");
+            assert_eq!((client.direction, server.direction), (2, 1), "{server_first}");
+            assert_eq!((client.totals_certainty, server.totals_certainty), (None, None), "{server_first}");
+        }
+    }
+}
+
 #[test]
 fn a_fin_is_no_byte_while_the_other_half_goes_on() {
     for tracer in tracers() {

@@ -31,7 +31,8 @@ pub const ALWAYS: [(&str, &str); 10] = [
         "last_byte",
         "of a connection that ended by a reset, or whose peer answered our FIN before it could be looked at, the kernel's \
          count of received bytes may hold the peer's FIN: the row may then tell one byte too little (totals_certainty \
-         recv_one_short), unless the peer's own row on this machine settles it",
+         recv_one_short), unless the peer's own row on this machine settles it. Where the kernel's table of TIME_WAIT is \
+         full (TCPTimeWaitOverflow in /proc/net/netstat) the byte may be missing without a word",
     ),
     ("start", "when a connection began and how long its connect took are not kept by the kernel"),
     (

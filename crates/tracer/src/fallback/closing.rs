@@ -3,7 +3,7 @@
 
 use super::diag::{Ends, Message, state};
 use super::ends::Heard;
-use super::infer::{self, End, Opener};
+use super::infer::{self, After, End, Opener, Seen};
 use super::sockets::{Socket, Sockets, ends_of, last_seen, opener_of, row_of, set_opener};
 use crate::probes::layout::{RECV_ONE_SHORT, Row};
 use std::collections::HashMap;
@@ -23,6 +23,8 @@ struct Waiting {
     /// The kernel's count, with or without the peer's FIN.
     received: u64,
     sure: bool,
+    /// What holds if no other connection ended with this tuple around that time.
+    alone: Option<End>,
     until_ns: u64,
 }
 
@@ -81,11 +83,17 @@ impl Closing {
             return;
         }
         let Some(counters) = message.counters else { return };
-        let (opener, had_fin) = match &known {
-            Ok(socket) => (socket.opener(), socket.had_fin()),
-            Err(_) => (None, false),
+        let mut seen = Seen { listening: heard.listener.is_some(), ..Seen::default() };
+        if let Ok(socket) = &known {
+            (seen.opener, seen.had_fin) = (socket.opener(), socket.had_fin());
+        }
+        let of = |after| infer::end(message, &counters, seen, after);
+        let (end, alone) = match heard.after {
+            // It was asked about while it lived: its remainder would have its cookie.
+            After::FinWait2 | After::TimeWait if heard.other_cookie && known.is_ok() => (of(After::Unclear), None),
+            After::FinWait2 | After::TimeWait if heard.other_cookie => (of(After::Unclear), Some(of(heard.after))),
+            after => (of(after), None),
         };
-        let end = infer::end(message, &counters, opener, had_fin, heard.after);
         let mut row = match known {
             Ok(Socket { row, .. }) => row,
             Err(generation) => Row { generation, ..row_of(&message.ends, message.cookie, heard.netns) },
@@ -108,7 +116,7 @@ impl Closing {
             // An accepted socket is in its listener's cgroup.
             row.origin.cgroup_id = listener.cgroup_id;
         }
-        self.settle(Waiting { row, received: counters.received, sure, until_ns: now_ns + WAIT_NS }, now_ns);
+        self.settle(Waiting { row, received: counters.received, sure, alone, until_ns: now_ns + WAIT_NS }, now_ns);
     }
 
     /// Lets go who has waited enough.
@@ -116,7 +124,8 @@ impl Closing {
         let over: Vec<Place> =
             self.waiting.iter().filter(|(_, waiting)| waiting.until_ns <= now_ns).map(|(place, _)| *place).collect();
         for place in over {
-            if let Some(waiting) = self.waiting.remove(&place) {
+            if let Some(mut waiting) = self.waiting.remove(&place) {
+                waiting.was_alone();
                 self.finish(waiting);
             }
         }
@@ -138,6 +147,9 @@ impl Closing {
         } else if let Some((peer_sent, opener)) = self.recent.iter().find_map(|recent| recent.get(&mirrored).copied()) {
             by_peer(&mut waiting, peer_sent, opener);
         }
+        if self.recent.iter().any(|recent| recent.contains_key(&place)) {
+            waiting.alone = None;
+        }
         if self.recent[0].len() < WAITING_MAX {
             self.recent[0].insert(place, (sent, opener_of(&waiting.row)));
         }
@@ -156,6 +168,20 @@ impl Closing {
             self.inexact.1 += 1;
         }
         self.ready.push(row);
+    }
+}
+
+impl Waiting {
+    /// No other connection ended with its tuple: what remained was its own.
+    fn was_alone(&mut self) {
+        let Some(alone) = self.alone.take() else { return };
+        if !self.sure {
+            self.row.recv = self.row.recv.max(alone.recv);
+            self.sure = alone.sure;
+        }
+        if self.row.direction == 0 {
+            set_opener(&mut self.row, alone.opener);
+        }
     }
 }
 
@@ -197,7 +223,7 @@ mod tests {
 
     fn heard(cookie: u64, ends: Ends, counters: Counters, after: After) -> Heard {
         let message = Message { ends, cookie, counters: Some(counters), state: 7, ..Message::default() };
-        Heard { netns: 1, message, after, listener: None }
+        Heard { netns: 1, message, after, other_cookie: false, listener: None }
     }
 
     fn ends() -> Ends {
@@ -234,6 +260,47 @@ mod tests {
         assert_eq!(closing.rows().map(|row| row.flags).collect::<Vec<_>>(), [0]);
         closing.turn(1 + WAIT_NS);
         assert_eq!(closing.ready.iter().map(|row| (row.recv, row.flags)).collect::<Vec<_>>(), [(6, RECV_ONE_SHORT)]);
+    }
+
+    /// The server closed first, and the client more than a delayed acknowledgement later: FIN_WAIT2, no FIN among what
+    /// was received. Nobody asked about the socket before, so that what is left of it has a cookie of its own.
+    fn server_first(cookie: u64) -> Heard {
+        Heard { other_cookie: true, ..heard(cookie, ends().mirrored(), counters(7, 100, 8), After::FinWait2) }
+    }
+
+    #[test]
+    fn a_remainder_with_a_cookie_of_its_own_counts_as_its_sockets_if_no_other_ended_with_that_tuple() {
+        let told = |heard: &[Heard]| {
+            let mut closing = Closing::default();
+            for (heard, at) in heard.iter().zip(1..) {
+                closing.take(heard, &mut Sockets::default(), at);
+            }
+            closing.turn(9 + WAIT_NS);
+            closing.ready.iter().map(|row| (row.recv, row.direction, row.flags)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[server_first(2)]), [(100, 1, 0)]);
+        // Whose the remainder was is not known: told low, and so.
+        assert_eq!(told(&[server_first(2), server_first(3)]), [(99, 0, RECV_ONE_SHORT); 2]);
+        // Its peer settles it at once.
+        let client = heard(1, ends(), counters(100, 8, 102), After::Nobody);
+        assert_eq!(told(&[server_first(2), client]), [(100, 1, 0), (7, 2, 0)]);
+    }
+
+    #[test]
+    fn a_socket_that_was_asked_about_left_its_cookie() {
+        let mut sockets = Sockets::default();
+        let alive = Message {
+            state: 1,
+            counters: Some(counters(0, 0, 0)),
+            cookie: 2,
+            ends: ends().mirrored(),
+            ..Message::default()
+        };
+        sockets.see(&alive, &counters(0, 0, 0), (0, 0), None, 1, 1);
+        let mut closing = Closing::default();
+        closing.take(&server_first(2), &mut sockets, 2);
+        closing.turn(9 + WAIT_NS);
+        assert_eq!(closing.ready.iter().map(|row| (row.recv, row.flags)).collect::<Vec<_>>(), [(99, RECV_ONE_SHORT)]);
     }
 
     #[test]

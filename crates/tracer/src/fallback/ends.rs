@@ -33,6 +33,10 @@ pub struct Heard {
     pub message: Message,
     /// What is left of the connection.
     pub after: After,
+    /// What is left has another cookie than the socket. A socket gets its cookie when somebody first asks about it; one
+    /// that nobody had asked about when it was turned into its remainder left that without one, to get its own. Or it
+    /// is another connection's, which used the tuple again.
+    pub other_cookie: bool,
     /// The listener at the local end, where there is one.
     pub listener: Option<Message>,
 }
@@ -145,13 +149,15 @@ fn listen(shared: &Shared, netns: u32, hear: &mut Diag, ask: &mut Diag) {
     let outcome = hear.hear(|message| {
         // Listeners, sockets that never were connected, and those that were disconnected: nothing of a connection is
         // left in them, but who was watched has ended.
-        let (after, listener) =
-            if message.ends.remote_port == 0 { (After::Nobody, None) } else { ask_after(ask, &message) };
+        let mut heard = Heard { netns, message, after: After::Nobody, other_cookie: false, listener: None };
+        if message.ends.remote_port != 0 {
+            ask_after(ask, &mut heard);
+        }
         let mut waiting = lock(&shared.waiting);
         if waiting.len() >= WAITING_MAX {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
         } else {
-            waiting.push_back(Heard { netns, message, after, listener });
+            waiting.push_back(heard);
         }
     });
     match outcome {
@@ -163,18 +169,27 @@ fn listen(shared: &Shared, netns: u32, hear: &mut Diag, ask: &mut Diag) {
     }
 }
 
-fn ask_after(ask: &mut Diag, message: &Message) -> (After, Option<Message>) {
-    // A question that was not answered leaves open what it was for.
-    let find = |ask: &mut Diag, ends: &Ends| ask.find(ends).unwrap_or(None);
-    let after = match find(ask, &message.ends) {
-        Some(found) if found.state == state::LISTEN => return (After::Listener, Some(found)),
-        Some(found) if found.cookie == message.cookie && found.state == state::FIN_WAIT2 => After::FinWait2,
-        Some(found) if found.cookie == message.cookie && found.state == state::TIME_WAIT => After::TimeWait,
-        // The tuple is another connection's already, or nobody's.
-        _ => After::Nobody,
+fn ask_after(ask: &mut Diag, heard: &mut Heard) {
+    let ends = heard.message.ends;
+    heard.after = match ask.find(&ends) {
+        Ok(Some(found)) => {
+            heard.other_cookie = found.cookie != heard.message.cookie;
+            match found.state {
+                state::LISTEN => {
+                    (heard.other_cookie, heard.listener) = (false, Some(found));
+                    After::Nobody
+                }
+                state::FIN_WAIT2 => After::FinWait2,
+                state::TIME_WAIT => After::TimeWait,
+                _ => After::Unclear,
+            }
+        }
+        Ok(None) => After::Nobody,
+        Err(_) => After::Unclear,
     };
-    let anybody = Ends { remote: [0; 16], remote_port: 0, ..message.ends };
-    let listener = find(ask, &anybody).filter(|found| found.state == state::LISTEN);
-    let after = if after == After::Nobody && listener.is_some() { After::Listener } else { after };
-    (after, listener)
+    if heard.listener.is_none() {
+        let anybody = Ends { remote: [0; 16], remote_port: 0, ..ends };
+        // Not answered is not known.
+        heard.listener = ask.find(&anybody).unwrap_or(None).filter(|found| found.state == state::LISTEN);
+    }
 }

@@ -18,14 +18,14 @@ pub enum Opener {
 /// Whom the kernel would give the connection's next segment to, asked just after its socket was destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// Nobody.
+    /// Nobody, or a listener.
     Nobody,
-    /// A listener: this side did not open the connection.
-    Listener,
     /// Its own remainder, the peer's FIN still to come: it was not among the counters.
     FinWait2,
     /// Its own remainder, the peer's FIN came: to the socket or to the remainder.
     TimeWait,
+    /// Another connection, or there was no answer: what this one left behind is not known.
+    Unclear,
 }
 
 /// What is known of an end.
@@ -100,21 +100,32 @@ pub fn moving(message: &Message, counters: &Counters) -> Option<Opener> {
     }
 }
 
-/// What a destroyed socket was. `opener` and `had_fin` are what was seen of it while it lived.
-pub fn end(message: &Message, counters: &Counters, opener: Option<Opener>, had_fin: bool, after: After) -> End {
+/// What was seen of a socket beside its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Who opened, seen while it lived.
+    pub opener: Option<Opener>,
+    /// The peer's FIN was there while it lived.
+    pub had_fin: bool,
+    /// There is a listener at its local end.
+    pub listening: bool,
+}
+
+/// What a destroyed socket was.
+pub fn end(message: &Message, counters: &Counters, seen: Seen, after: After) -> End {
+    let Seen { opener, had_fin, listening } = seen;
     let remains = matches!(after, After::FinWait2 | After::TimeWait);
     // Our SYN and our FIN.
     let sequence = counters.acked + in_flight(message, counters);
     let flags = sequence.checked_sub(counters.sent);
     let never_answered = counters.rtt_us == 0 && counters.sent == 0 && counters.received == 0;
-    let opener = opener.or(match (flags, after) {
-        (Some(2), _) => Some(Opener::Self_),
-        (Some(0), After::Listener) => Some(Opener::Peer),
+    let opener = opener.or(match flags {
+        Some(2) => Some(Opener::Self_),
         // A connect that failed: its SYN was never acknowledged.
-        (Some(0), _) if never_answered => Some(Opener::Self_),
-        (Some(0), _) | (Some(1), After::Listener) => Some(Opener::Peer),
+        Some(0) if never_answered && !listening => Some(Opener::Self_),
+        Some(0) => Some(Opener::Peer),
         // What remains has had its FIN acknowledged.
-        (Some(1), _) if remains => Some(Opener::Peer),
+        Some(1) if listening || remains => Some(Opener::Peer),
         _ => None,
     });
     let fin = opener.zip(flags).map(|(opener, flags)| flags == if opener == Opener::Self_ { 2 } else { 1 });
@@ -135,7 +146,9 @@ pub fn end(message: &Message, counters: &Counters, opener: Option<Opener>, had_f
             // Nobody reads a socket after close(2): the FIN came to it and was not read. Without it, it came later.
             After::TimeWait => (without, message.unread > 0),
             // Without a remainder an orderly close ended in LAST_ACK, after the peer's FIN.
-            After::Nobody | After::Listener => (without, orderly == Some(true)),
+            After::Nobody => (without, orderly == Some(true)),
+            // As after TIME_WAIT; after an abort it would be data that was not read.
+            After::Unclear => (without, message.unread > 0 && orderly == Some(true)),
         }
     };
     End { sent, recv, sure, opener, orderly }
@@ -149,6 +162,8 @@ pub fn settle(received: u64, peer_sent: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OURS: Seen = Seen { opener: Some(Opener::Self_), had_fin: false, listening: false };
 
     fn counters(sent: u64, received: u64, acked: u64) -> Counters {
         Counters { sent, received, acked, data_segments: 1, rtt_us: 9, ..Counters::default() }
@@ -175,7 +190,7 @@ mod tests {
         let flying = Counters { unacked: 2, ..counters(1_100, 0, 101) };
         assert_eq!(sent(&message, &flying, Some(Opener::Self_)), 1_100);
         let done = Message { state: state::CLOSE, ..Message::default() };
-        let end = end(&done, &counters(3_100, 0, 102), Some(Opener::Self_), false, After::Nobody);
+        let end = end(&done, &counters(3_100, 0, 102), OURS, After::Nobody);
         assert_eq!(end.sent, 100);
     }
 
@@ -192,44 +207,47 @@ mod tests {
     fn an_orderly_end_is_told_with_its_opener_and_its_bytes() {
         let cases = [
             // The client closed first, the peer's FIN came to what was left of it.
-            ((100, 7, 102, 0), After::FinWait2, (7, true, Some(Opener::Self_))),
-            ((100, 7, 102, 0), After::TimeWait, (6, false, Some(Opener::Self_))),
+            ((100, 7, 102, 0), (After::FinWait2, false), (7, true, Some(Opener::Self_))),
+            ((100, 7, 102, 0), (After::TimeWait, false), (6, false, Some(Opener::Self_))),
             // Both FINs came to the socket; the peer's was not read.
-            ((100, 8, 102, 1), After::TimeWait, (7, true, Some(Opener::Self_))),
+            ((100, 8, 102, 1), (After::TimeWait, false), (7, true, Some(Opener::Self_))),
             // The server closed last, with and without having read the FIN.
-            ((7, 101, 8, 1), After::Listener, (100, true, Some(Opener::Peer))),
-            ((7, 101, 8, 0), After::Listener, (100, true, Some(Opener::Peer))),
+            ((7, 101, 8, 1), (After::Nobody, true), (100, true, Some(Opener::Peer))),
+            ((7, 101, 8, 0), (After::Nobody, true), (100, true, Some(Opener::Peer))),
             // The server closed first.
-            ((7, 101, 8, 1), After::TimeWait, (100, true, Some(Opener::Peer))),
-            ((7, 100, 8, 0), After::FinWait2, (100, true, Some(Opener::Peer))),
+            ((7, 101, 8, 1), (After::TimeWait, true), (100, true, Some(Opener::Peer))),
+            ((7, 100, 8, 0), (After::FinWait2, true), (100, true, Some(Opener::Peer))),
+            // The same, its tuple another connection's by the time of the question: with and without the FIN.
+            ((7, 101, 8, 1), (After::Unclear, true), (100, true, Some(Opener::Peer))),
+            ((7, 100, 8, 0), (After::Unclear, true), (99, false, Some(Opener::Peer))),
             // The client closed last.
-            ((100, 8, 102, 0), After::Nobody, (7, true, Some(Opener::Self_))),
+            ((100, 8, 102, 0), (After::Nobody, false), (7, true, Some(Opener::Self_))),
             // The server closed last, and its listener before: nothing says who opened.
-            ((7, 101, 8, 0), After::Nobody, (100, false, None)),
+            ((7, 101, 8, 0), (After::Nobody, false), (100, false, None)),
         ];
-        for ((sent, received, acked, unread), after, expected) in cases {
+        for ((sent, received, acked, unread), (after, listening), expected) in cases {
             let message = Message { unread, ..Message::default() };
-            let end = end(&message, &counters(sent, received, acked), None, false, after);
+            let end = end(&message, &counters(sent, received, acked), Seen { listening, ..Seen::default() }, after);
             assert_eq!((end.recv, end.sure, end.opener), expected, "{sent} {received} {acked} {unread} {after:?}");
         }
     }
 
     #[test]
     fn an_abort_is_not_taken_for_a_close() {
-        let aborted = end(&Message::default(), &counters(100, 50, 101), Some(Opener::Self_), false, After::Nobody);
+        let aborted = end(&Message::default(), &counters(100, 50, 101), OURS, After::Nobody);
         assert_eq!((aborted.recv, aborted.sure, aborted.orderly), (49, false, Some(false)));
         // A byte was on its way when the reset came.
         let message = Message { unsettled: 1, state: state::CLOSE, ..Message::default() };
-        let aborted = end(&message, &counters(1, 0, 1), None, false, After::Nobody);
+        let aborted = end(&message, &counters(1, 0, 1), Seen::default(), After::Nobody);
         assert_eq!((aborted.recv, aborted.sure, aborted.opener), (0, true, None));
         let failed = Counters { rtt_us: 0, data_segments: 0, ..Counters::default() };
-        assert_eq!(end(&Message::default(), &failed, None, false, After::Nobody).opener, Some(Opener::Self_));
+        assert_eq!(end(&Message::default(), &failed, Seen::default(), After::Nobody).opener, Some(Opener::Self_));
     }
 
     #[test]
     fn what_brought_no_payload_received_none() {
         let fin = Counters { data_segments: 0, ..counters(100, 1, 102) };
-        let end = end(&Message::default(), &fin, None, false, After::TimeWait);
+        let end = end(&Message::default(), &fin, Seen::default(), After::TimeWait);
         assert_eq!((end.recv, end.sure), (0, true));
     }
 
