@@ -191,6 +191,9 @@ pub struct EdgeTotal {
     pub settled: Option<Arc<SettledEdge>>,
     /// The sums, the largest round-trip time left out.
     pub sums: Sums,
+    /// The same by step, in order of time, where steps were asked for: a step's start and what is of it. They add up to
+    /// `sums`.
+    pub steps: Vec<(UnixNanos, Sums)>,
 }
 
 /// Sums by edge of everything in a span that is settled and counts, or is a told loss.
@@ -202,6 +205,19 @@ pub struct EdgeTotals {
     pub unsettled_rows: u64,
     /// None of them ends before it.
     pub unsettled_from: Option<UnixNanos>,
+}
+
+/// How long the steps of a series are: nanoseconds, more than 0. Steps are aligned: their starts are multiples of it since
+/// the epoch. A row is of the step that holds its end, a roll-up's row of the step that holds its window's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step(pub i64);
+
+impl Step {
+    /// The start of the step that holds `at`.
+    #[must_use]
+    pub fn floor(self, at: UnixNanos) -> UnixNanos {
+        UnixNanos(at.0.div_euclid(self.0).saturating_mul(self.0))
+    }
 }
 
 /// How coarse the history of a span is.
@@ -251,11 +267,11 @@ pub trait HistoryView {
     fn grain(&self, since: UnixNanos, until: UnixNanos) -> Option<Grain>;
 
     /// What moved by edge, from rows of every resolution, found as in [`HistoryView::rows`] and
-    /// [`HistoryView::rollups`].
+    /// [`HistoryView::rollups`]; with `step`, also by step.
     ///
     /// # Errors
     /// When a segment cannot be read.
-    fn edge_totals(&self, since: UnixNanos, until: UnixNanos) -> Result<EdgeTotals, StoreError>;
+    fn edge_totals(&self, since: UnixNanos, until: UnixNanos, step: Option<Step>) -> Result<EdgeTotals, StoreError>;
 }
 
 /// History.

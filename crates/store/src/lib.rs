@@ -25,7 +25,7 @@ pub use dns::{DnsClient, DnsCount, DnsName, client_key};
 pub use error::StoreError;
 pub use history::{
     Compacted, Due, EdgeTotal, EdgeTotals, Grain, HistoryRemoved, HistoryRow, HistoryStore, HistorySummary,
-    HistoryView, Judge, Judgement, SegmentId, TierLimit, TierSummary,
+    HistoryView, Judge, Judgement, SegmentId, Step, TierLimit, TierSummary,
 };
 pub use report::{BATCHES_LOST, BatchReport, Coverage, Loss, Lsn, MetadataState, SourceState, StreamId, StreamSummary};
 pub use settled::{Fate, SettledEdge, SettledEnd, SettledName};

@@ -8,7 +8,7 @@ use super::segment::SegmentKind;
 use super::segment::{self, FileRow, file_name};
 use super::{Embedded, totals};
 use crate::error::StoreError;
-use crate::history::{EdgeTotals, Grain, HistoryRow, HistoryView};
+use crate::history::{EdgeTotals, Grain, HistoryRow, HistoryView, Step};
 use crate::report::Lsn;
 use crate::rollup::{Resolution, RollupRow};
 use std::path::PathBuf;
@@ -105,8 +105,8 @@ impl HistoryView for View<'_> {
         grain
     }
 
-    fn edge_totals(&self, since: UnixNanos, until: UnixNanos) -> Result<EdgeTotals, StoreError> {
-        let mut sums = totals::Totals::default();
+    fn edge_totals(&self, since: UnixNanos, until: UnixNanos, step: Option<Step>) -> Result<EdgeTotals, StoreError> {
+        let mut sums = totals::Totals::new(step);
         for (entry, path) in self.between(since, until) {
             sums.add(entry, &path, since, until)?;
         }

@@ -3,7 +3,7 @@
 use super::catalogue::{Entry, SettledEdges};
 use super::segment::{self, SegmentKind, missing_column};
 use crate::error::StoreError;
-use crate::history::{EdgeTotal, EdgeTotals};
+use crate::history::{EdgeTotal, EdgeTotals, Step};
 use crate::rollup::Sums;
 use crate::settled::Fate;
 use arrow_array::cast::AsArray;
@@ -13,7 +13,7 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use rusqlite::Connection;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,11 +43,18 @@ const ROLLED: &[&str] = &[
 pub(super) struct Totals {
     /// By edge, and whether the rows count.
     sums: HashMap<(u64, bool), Sums>,
+    step: Option<Step>,
+    /// The same by the step's start, where steps are asked for.
+    steps: HashMap<(u64, bool), BTreeMap<UnixNanos, Sums>>,
     unsettled_rows: u64,
     unsettled_from: Option<UnixNanos>,
 }
 
 impl Totals {
+    pub(super) fn new(step: Option<Step>) -> Self {
+        Self { step, ..Self::default() }
+    }
+
     pub(super) fn add(
         &mut self,
         entry: &Entry,
@@ -70,11 +77,12 @@ impl Totals {
             (_, true) => ROLLED,
             (_, false) => RAW,
         };
-        // The instant is the last column, and only of use where not all rows are asked for.
-        let columns = if whole { &columns[..columns.len() - 1] } else { columns };
+        // The instant is the last column, and only of use where not all rows are asked for, or all by their time.
+        let timeless = whole && self.step.is_none();
+        let columns = if timeless { &columns[..columns.len() - 1] } else { columns };
         for batch in open(path, columns)? {
             let batch = batch.map_err(StoreError::segment("read", path))?;
-            let span = (!whole).then_some((since, until));
+            let span = (!timeless).then_some((since, until));
             let added = match entry.kind {
                 SegmentKind::Received => self.count_unsettled(&batch, since, until),
                 SegmentKind::Settled => self.add_raw(&batch, span),
@@ -171,6 +179,11 @@ impl Totals {
                 let (counted, sums) = of(row);
                 let sum = &mut run[usize::from(counted)];
                 *sum = sum.plus(sums);
+                if let (Some(step), Some(at)) = (self.step, at) {
+                    let steps = self.steps.entry((edge, counted)).or_default();
+                    let held = steps.entry(step.floor(UnixNanos(at[row]))).or_default();
+                    *held = held.plus(sums);
+                }
             }
             begin += length;
             for (counted, sum) in [false, true].into_iter().zip(run).filter(|(_, sum)| sum.rows > 0) {
@@ -182,7 +195,7 @@ impl Totals {
     }
 
     /// With the catalogue's names.
-    pub(super) fn named(self, connection: &Connection) -> Result<EdgeTotals, StoreError> {
+    pub(super) fn named(mut self, connection: &Connection) -> Result<EdgeTotals, StoreError> {
         let sql = || StoreError::sql("name the edges");
         let mut statement = connection
             .prepare_cached(
@@ -193,6 +206,7 @@ impl Totals {
         let mut edges = Vec::with_capacity(self.sums.len());
         let mut settled_edges = SettledEdges::default();
         for ((edge, counted), sums) in self.sums {
+            let steps = self.steps.remove(&(edge, counted)).unwrap_or_default().into_iter().collect();
             let (mut total, settled) = statement
                 .query_row([edge as i64], |row| {
                     let end = |at: usize| -> rusqlite::Result<Endpoint> {
@@ -201,10 +215,12 @@ impl Totals {
                     let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
                     let (client, server, port) = (end(0)?, end(3)?, row.get(7)?);
                     let fate = if counted { Fate::Counted } else { Fate::OtherView };
-                    let total = EdgeTotal { client, server, protocol, port, fate, settled: None, sums };
+                    let total =
+                        EdgeTotal { client, server, protocol, port, fate, settled: None, sums, steps: Vec::new() };
                     Ok((total, row.get::<_, String>(8)?))
                 })
                 .map_err(sql())?;
+            total.steps = steps;
             if let Some((settled, fate)) = settled_edges.read(connection, &settled, total.port)? {
                 total.settled = Some(settled);
                 total.fate = if counted { Fate::Counted } else { fate };

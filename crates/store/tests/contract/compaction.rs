@@ -7,7 +7,7 @@ use weir_model::{Endpoint, Side, UnixNanos};
 use weir_store::rollup::{Resolution, Rollup, RollupRow, Sums};
 use weir_store::{
     Due, EdgeTotals, Fate, HistoryRow, HistoryStore, HistoryView, Judge, Judgement, Lsn, SegmentId, SettledEdge,
-    SettledEnd, SettledName, StoreError, TierLimit,
+    SettledEnd, SettledName, Step, StoreError, TierLimit,
 };
 
 const MINUTE: i64 = 60_000_000_000;
@@ -172,6 +172,7 @@ pub(crate) fn compaction<G, S: HistoryStore + 'static>(fresh: impl Fn() -> (G, S
     a_view_stays_as_it_was(&fresh().1);
     a_reader_sees_each_row_once_while_it_is_compacted(&fresh().1);
     edges_are_summed_from_rows_of_every_resolution(&fresh().1);
+    steps_add_up_to_the_sums_at_every_resolution(&fresh().1);
     what_is_beyond_the_limits_leaves_and_is_counted(&fresh().1);
     what_settling_knew_stays_with_the_sums(&fresh().1);
     a_cut_window_is_told(&fresh().1);
@@ -294,7 +295,7 @@ fn edges_are_summed_from_rows_of_every_resolution(store: &dyn HistoryStore) {
             .map(|(key, sums)| (key, Sums { rtt_max_us: 0, ..sums }))
             .collect()
     };
-    let totals = |since, until| store.history(Lsn(u64::MAX)).unwrap().edge_totals(since, until).unwrap();
+    let totals = |since, until| store.history(Lsn(u64::MAX)).unwrap().edge_totals(since, until, None).unwrap();
     let oldest = rows.iter().map(|row| row.to).min();
     let nothing = EdgeTotals { edges: Vec::new(), unsettled_rows: 1_000, unsettled_from: oldest };
     assert_eq!(totals(ALL.0, ALL.1), nothing);
@@ -318,6 +319,37 @@ fn edges_are_summed_from_rows_of_every_resolution(store: &dyn HistoryStore) {
         *held = held.plus(sums);
     }
     assert_eq!(both, expected);
+}
+
+fn steps_add_up_to_the_sums_at_every_resolution(store: &dyn HistoryStore) {
+    let rows = rows(12, 1_000);
+    put(store, &rows, &mut Numbers(23));
+    let (first, last) = (rows[0].to.0, rows[999].to.0);
+    let hold = |stage: &str, since: UnixNanos, until: UnixNanos, step: Step| {
+        let history = store.history(Lsn(u64::MAX)).unwrap();
+        let totals = history.edge_totals(since, until, Some(step)).unwrap();
+        let plain = history.edge_totals(since, until, None).unwrap();
+        assert_eq!(total(&totals), total(&plain), "{stage}");
+        assert!(plain.edges.iter().all(|edge| edge.steps.is_empty()));
+        for edge in &totals.edges {
+            let sum = edge.steps.iter().fold(Sums::default(), |sum, (_, step)| sum.plus(*step));
+            assert_eq!(sum, edge.sums, "{stage}");
+            assert!(edge.steps.is_sorted_by(|a, b| a.0 < b.0), "{stage}");
+            let aligned =
+                |(at, _): &(UnixNanos, Sums)| step.floor(*at) == *at && *at >= step.floor(since) && *at < until;
+            assert!(edge.steps.iter().all(aligned), "{stage}");
+        }
+        totals.edges.iter().map(|edge| edge.steps.len()).sum::<usize>()
+    };
+    let all = (UnixNanos(first), UnixNanos(last + 1));
+    until_at_rest(store, &due(i64::MAX, i64::MIN, i64::MIN));
+    assert!(hold("settled", all.0, all.1, Step(10_000_000_000)) > 10);
+    hold("a part of it", UnixNanos(rows[300].to.0), UnixNanos(rows[700].to.0), Step(60_000_000_000));
+    until_at_rest(store, &due(i64::MAX, first + (last - first) / 2, first + (last - first) / 4));
+    hold("every resolution", all.0, all.1, Step(3_600_000_000_000));
+    until_at_rest(store, &due(i64::MAX, i64::MAX, i64::MAX));
+    let whole = Resolution::Hour.floor(all.0);
+    hold("hours", whole, all.1, Step(3_600_000_000_000));
 }
 
 fn what_is_beyond_the_limits_leaves_and_is_counted(store: &dyn HistoryStore) {
@@ -409,7 +441,7 @@ fn what_settling_knew_stays_with_the_sums(store: &dyn HistoryStore) {
         *held = (held.0.saturating_add(sent), held.1 + 1);
     }
     let told = |store: &dyn HistoryStore| -> (Told, u64) {
-        let totals = store.history(Lsn(u64::MAX)).unwrap().edge_totals(ALL.0, ALL.1).unwrap();
+        let totals = store.history(Lsn(u64::MAX)).unwrap().edge_totals(ALL.0, ALL.1, None).unwrap();
         let mut found = Told::new();
         for edge in &totals.edges {
             let settled = edge.settled.as_ref().expect("a name");
