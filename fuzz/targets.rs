@@ -22,12 +22,13 @@ use weir_discovery::said::Said;
 use weir_tracer::dns::message;
 use weir_wire::agent::{BATCH_FORMAT, Batch, Frame};
 use weir_wire::feed::decode::{DecodeError, Decoder, Envelope, Limits};
+use weir_wire::filter::{Filter, Scope, TEXT_MAX};
 
 /// A target.
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by name.
-pub(crate) const ALL: [(&str, Target); 7] = [
+pub(crate) const ALL: [(&str, Target); 8] = [
     ("feed", feed),
     ("system_probe", system_probe),
     ("batch", batch),
@@ -35,6 +36,7 @@ pub(crate) const ALL: [(&str, Target); 7] = [
     ("pods", pods),
     ("cri", cri),
     ("docker", docker),
+    ("filter", filter),
 ];
 
 /// Small bounds, so that a fuzzer reaches them.
@@ -267,5 +269,23 @@ fn check(all: &[Said]) {
         assert!(said.addresses.iter().all(|address| address.to_canonical() == *address), "{said:?}");
         let collected = said.attributes.get("collected").map_or(0, String::len);
         assert!(collected <= VALUE_BYTES_MAX + CUT.len(), "{collected} bytes");
+    }
+}
+
+/// A filter from a reader, for every answer: what is read is printed so that it is read again as the same, and every error
+/// points into the text.
+pub(crate) fn filter(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for scope in Scope::ALL {
+        match Filter::parse(scope, &text) {
+            Ok(filter) => {
+                let printed = filter.to_string();
+                // Units are written out as numbers: what was just short enough may be too long then.
+                if printed.chars().count() <= TEXT_MAX {
+                    assert_eq!(Filter::parse(scope, &printed).as_ref(), Ok(&filter), "{printed}");
+                }
+            }
+            Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.column), "{error}"),
+        }
     }
 }

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-120}
 command -v cargo-fuzz > /dev/null || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
 rustup toolchain list | grep -q '^nightly' || { echo 'a nightly toolchain is missing: rustup toolchain install nightly' >&2; exit 1; }
-for target in feed system_probe batch dns pods cri docker; do
+for target in feed system_probe batch dns pods cri docker filter; do
   mkdir -p "fuzz/found/$target"
   echo "== $target, $seconds s"
   cargo +nightly fuzz run --fuzz-dir fuzz "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \

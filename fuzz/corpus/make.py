@@ -156,3 +156,11 @@ seed("docker", "events", "\n".join(compact(line) for line in
      [[{"Id": one["Id"], "State": one["State"]} for one in told["containers"]]] + told["events"][:6] + inspections[:2] + told["events"][6:]))
 seed("docker", "nulls", '[{"Id":"ab","State":null}]\n{"Id":"ab","Config":null,"NetworkSettings":{"Ports":null}}\n'
      '{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"ab"}},"timeNano":5}')
+
+# Filters.
+seed("filter", "joined", 'namespace=shop and (port=443 or dst.workload~"pay*") and not certainty=unknown')
+seed("filter", "quoted", 'name="a\\"b\\\\ c" or attribute:"a b"!=x or src.attribute:pod.team !~ *')
+seed("filter", "numbers", "bytes>=10MiB and rtt_us<20ms and not (failures!=0 or connections<=18446744073709551615)")
+seed("filter", "networks", "address=10.0.0.0/8 or not not dst.address!=fd00::1")
+seed("filter", "others", "kind=pod and source=kubelet and id=u")
+seed("filter", "wrong", "(name=a and bytes>1 or port=http")

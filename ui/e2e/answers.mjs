@@ -128,6 +128,10 @@ export const STATES = {
   ],
   many: (since) => [200, { items: manyEdges(1000), completeness: completeness(since) }],
   error: () => [503, { error: 'the store is not open yet: replaying the log, 41% done; ask again in a few seconds' }],
+  mistaken: () => [
+    400,
+    { error: 'filter, column 6: `http` is not what `port` is compared with', position: { parameter: 'filter', column: 6, expected: ['a number from 0 to 65535'] } },
+  ],
   refused: () => [400, { error: 'since: "5m" lies before the oldest kept history' }],
   token: () => [401, { error: 'this server wants a token: send it as Authorization: Bearer' }],
   rubbish: (since) => [200, { items: [{ ...shopEdges()[0], sent_bytes: '12' }], completeness: completeness(since) }],

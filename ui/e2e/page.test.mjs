@@ -231,6 +231,37 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   assert.equal(await attribute.count(), 0);
 });
 
+canned('a_filter_is_the_servers_work_and_a_mistake_in_it_is_shown_where_it_is', async (t) => {
+  const served = await site(t, 'full');
+  const page = await openPage(t, served.url, { allow: /400/ });
+  await rows(page).first().waitFor();
+  const filter = page.getByRole('textbox', { name: 'Filter' });
+  const asked = served.asked.length;
+  await filter.fill('port=443 and name~"a*"');
+  await page.keyboard.press('Enter');
+  await until(() => served.asked.at(-1).searchParams.get('filter') === 'port=443 and name~"a*"', 'the filter is asked');
+  assert.equal(served.asked.slice(asked).every(({ searchParams }) => [null, 'port=443 and name~"a*"'].includes(searchParams.get('filter'))), true, 'and no part of it');
+  assert.match(page.url(), /\?filter=port%3D443/);
+
+  served.state = 'mistaken';
+  await filter.fill('port=http');
+  await page.keyboard.press('Enter');
+  const mistake = page.getByTestId('mistake');
+  await mistake.waitFor();
+  assert.match(await mistake.innerText(), /column 6: `http` is not what `port` is compared with/);
+  assert.match(await mistake.innerText(), /Expected: a number from 0 to 65535/);
+  assert.equal(await mistake.locator('mark').innerText(), 'h');
+  assert.equal(await filter.getAttribute('aria-invalid'), 'true');
+  assert.equal(await page.getByTestId('failing').count(), 0, 'it is said once');
+  await assertAccessible(page, 'a mistake in the filter');
+
+  served.state = 'full';
+  await filter.fill('');
+  await page.keyboard.press('Enter');
+  await until(async () => (await mistake.count()) === 0, 'the mistake is gone');
+  assert.equal(await rows(page).count(), 14);
+});
+
 canned('bytes_can_be_read_exactly', async (t) => {
   const { url } = await site(t, 'full');
   const page = await openPage(t, url);

@@ -110,6 +110,18 @@ export interface Answer<T> {
 /** Why a request failed. */
 export interface Problem {
   error: string;
+  /** Where in a parameter it went wrong; null where that is not a place in a text. */
+  position: Position | null;
+}
+
+/** A place in a parameter's text. */
+export interface Position {
+  /** The parameter: `filter`. */
+  parameter: string;
+  /** The character, counted from 1; one more than there are where the text ends too early. */
+  column: number;
+  /** What could stand there. */
+  expected: string[];
 }
 
 /** The answer is JSON, but not in the form that this page reads. */
@@ -263,10 +275,21 @@ export function parseEdges(body: string): Answer<Edge> {
   };
 }
 
+function position(value: unknown, where: string): Position | null {
+  if (value === null) return null;
+  const from = object(value, where);
+  return {
+    parameter: text(from, 'parameter', where),
+    column: count(from, 'column', where),
+    expected: list(from, 'expected', where, (one, at) => (typeof one === 'string' ? one : refuse(at, 'a string', one))),
+  };
+}
+
 /** Reads a failed request's body: the server's own words, or null if it holds none. */
 export function parseProblem(body: string): Problem | null {
   try {
-    return { error: text(object(parseJson(body), 'problem'), 'error', 'problem') };
+    const from = object(parseJson(body), 'problem');
+    return { error: text(from, 'error', 'problem'), position: position(from['position'] ?? null, 'problem.position') };
   } catch (error) {
     if (error instanceof FormatError) return null;
     throw error;

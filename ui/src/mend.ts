@@ -58,6 +58,6 @@ function statusRemedy(status: number, message: string): Remedy {
   return {
     what: `The server refused the request (status ${status}).`,
     detail: message,
-    mend: 'Choose another span or grouping, or reload the page if the server was changed meanwhile.',
+    mend: 'Choose another span, grouping or filter, or reload the page if the server was changed meanwhile.',
   };
 }

@@ -1,7 +1,7 @@
 // Asks the server again and again: at most one request in flight, none while the page is hidden or paused, slower while
 // the server is away. It knows nothing of the page: time, timers and `fetch` are handed in, every change is told to one
 // listener as a whole new state.
-import { FormatError, parseProblem } from './api.ts';
+import { FormatError, parseProblem, type Position, type Problem } from './api.ts';
 
 /** Between an answer and the next question. A server that needs longer to answer is asked accordingly less often. */
 export const POLL_INTERVAL_MS = 2000;
@@ -18,6 +18,8 @@ export interface Failure {
   status: number | null;
   /** What went wrong in words: the server's own where it sent some. */
   message: string;
+  /** For `status`: where in a parameter it went wrong. */
+  position: Position | null;
   /** When the first of the failures in a row happened, in the clock's milliseconds. */
   since: number;
   /** How many failed in a row. */
@@ -160,7 +162,7 @@ export class Poller<T> {
     const response = await this.around.fetch(path, { signal, headers: { accept: 'application/json' } });
     const body = await response.text();
     if (!response.ok) {
-      throw new StatusError(response.status, parseProblem(body)?.error ?? null);
+      throw new StatusError(response.status, parseProblem(body));
     }
     // Most answers on a quiet machine repeat the last: the same body is the same value, and the table need not change.
     const last = this.#state.answer;
@@ -172,12 +174,12 @@ export class Poller<T> {
 
   #failed(error: unknown, timedOut: boolean): Failure {
     const before = this.#state.failure;
-    const row = { since: before?.since ?? this.around.now(), attempts: (before?.attempts ?? 0) + 1 };
+    const row = { position: null, since: before?.since ?? this.around.now(), attempts: (before?.attempts ?? 0) + 1 };
     if (timedOut) {
       return { kind: 'timeout', status: null, message: `no answer within ${TIMEOUT_MS / 1000} s`, ...row };
     }
     if (error instanceof StatusError) {
-      return { kind: 'status', status: error.status, message: error.message, ...row };
+      return { ...row, kind: 'status', status: error.status, message: error.message, position: error.position };
     }
     if (error instanceof FormatError) {
       return { kind: 'format', status: null, message: error.message, ...row };
@@ -188,10 +190,12 @@ export class Poller<T> {
 
 class StatusError extends Error {
   override name = 'StatusError';
+  readonly position: Position | null;
   constructor(
     readonly status: number,
-    problem: string | null,
+    problem: Problem | null,
   ) {
-    super(problem ?? `the server answered with status ${status}`);
+    super(problem?.error ?? `the server answered with status ${status}`);
+    this.position = problem?.position ?? null;
   }
 }

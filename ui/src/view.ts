@@ -1,4 +1,4 @@
-// What the person looking has chosen: search, span, grouping, order. It lives in the page's URL, so that a link shows
+// What the person looking has chosen: search, filter, span, grouping, order. It lives in the page's URL, so that a link shows
 // another person the same. Values at their default are left out of it; an unknown value is read as the default.
 import { COLUMNS, firstDirection, type Column, type Direction } from './edges.ts';
 
@@ -40,6 +40,8 @@ function groupingOf(text: string | null): Grouping {
 
 export interface View {
   query: string;
+  /** In the server's filter language; empty: everything. */
+  filter: string;
   by: Grouping;
   since: Since;
   sort: Column;
@@ -50,12 +52,16 @@ export interface View {
 
 export const DEFAULT_VIEW: View = {
   query: '',
+  filter: '',
   by: 'workload',
   since: '5m',
   sort: 'sent',
   direction: 'descending',
   exact: false,
 };
+
+/** The longest filter that the server reads. */
+const FILTER_LENGTH_MAX = 4000;
 
 /** Longer than any name; keeps a hostile link from holding megabytes. */
 const QUERY_LENGTH_MAX = 400;
@@ -71,6 +77,7 @@ export function parseView(search: string): View {
   const order = params.get('order');
   return {
     query: (params.get('q') ?? '').slice(0, QUERY_LENGTH_MAX),
+    filter: (params.get('filter') ?? '').slice(0, FILTER_LENGTH_MAX),
     by: groupingOf(params.get('by')),
     since: oneOf(
       SPANS.map((span) => span.since),
@@ -87,6 +94,7 @@ export function parseView(search: string): View {
 export function formatView(view: View): string {
   const params = new URLSearchParams();
   if (view.query !== '') params.set('q', view.query);
+  if (view.filter !== '') params.set('filter', view.filter);
   if (view.by !== DEFAULT_VIEW.by) params.set('by', view.by);
   if (view.since !== DEFAULT_VIEW.since) params.set('since', view.since);
   if (view.sort !== DEFAULT_VIEW.sort) params.set('sort', view.sort);
@@ -103,8 +111,15 @@ export function formatView(view: View): string {
 const ROWS_MAX = 5000;
 
 /** The request that answers a view, relative to the page. Search and order are the page's own work. */
-export function edgesPath(view: Pick<View, 'by' | 'since'>): string {
-  return `api/v1/edges?by=${encodeURIComponent(view.by)}&since=${view.since}&limit=${ROWS_MAX}`;
+export function edgesPath(view: Pick<View, 'filter' | 'by' | 'since'>): string {
+  const filter = view.filter.trim() === '' ? '' : `&filter=${encodeURIComponent(view.filter)}`;
+  return `api/v1/edges?by=${encodeURIComponent(view.by)}&since=${view.since}&limit=${ROWS_MAX}${filter}`;
+}
+
+/** A filter's text around the character at which it went wrong, counted from 1: before it, itself, after it. */
+export function splitAt(filter: string, column: number): [before: string, at: string, after: string] {
+  const characters = [...filter];
+  return [characters.slice(0, column - 1).join(''), characters[column - 1] ?? '', characters.slice(column).join('')];
 }
 
 /** The words for a span: `5 minutes`. */

@@ -155,7 +155,7 @@ test('an_error_is_told_in_the_servers_words', async () => {
   const { poller, last, pass } = world();
   poller.wake();
   await last().answer(400, '{"error":"no such span"}');
-  assert.deepEqual(poller.state.failure, { kind: 'status', status: 400, message: 'no such span', since: 0, attempts: 1 });
+  assert.deepEqual(poller.state.failure, { kind: 'status', status: 400, message: 'no such span', position: null, since: 0, attempts: 1 });
   await pass(2000);
   await last().answer(502, '<html>');
   assert.equal(poller.state.failure?.message, 'the server answered with status 502');

@@ -78,6 +78,7 @@ const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq 
     unhealthy, a node is silent, or a node's source does not answer.";
 const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from 'curl*'\n  \
     weir edges --by pod --namespace shop --service redis\n  weir edges --by attribute:team --label team=payments\n  \
+    weir edges --filter 'server.namespace=shop and not client.namespace=shop and failures>0'\n  \
     weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
     SENT is what the client sent. SERVICE is what the client asked for; with ? it is inferred from the\n\
     endpoints that hold the server's address. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
@@ -204,6 +205,10 @@ pub struct FilterArgs {
     /// Only what this node saw; `*` stands for anything.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Only what this filter lets through, for example `namespace=shop and (port=443 or server.workload~"pay*")`; the
+    /// fields are in docs/queries.md, and a wrong one is answered with those that there are.
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
     /// At most so many rows; what is left out is counted.
     #[arg(long, value_name = "ROWS")]
     pub limit: Option<u32>,

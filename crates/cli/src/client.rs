@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use weir_wire::api::{Position, Problem};
 
 /// A server on the same machine or network accepts within milliseconds, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,6 +79,8 @@ pub enum ClientError {
         status: u16,
         /// Its words.
         message: String,
+        /// Where in a parameter it went wrong.
+        position: Option<Position>,
     },
 }
 
@@ -281,7 +284,10 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        Err(ClientError::Refused { target: self.target(), status: status.as_u16(), message: message(status, &body) })
+        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        let position = problem.as_ref().and_then(|problem| problem.position.clone());
+        let (target, message) = (self.target(), message(status, problem));
+        Err(ClientError::Refused { target, status: status.as_u16(), message, position })
     }
 }
 
@@ -292,8 +298,7 @@ pub struct Connection {
 }
 
 /// The server's words in the body of an error, else what its status means.
-fn message(status: http::StatusCode, body: &[u8]) -> String {
-    let problem: Option<weir_wire::api::Problem> = serde_json::from_slice(body).ok();
+fn message(status: http::StatusCode, problem: Option<Problem>) -> String {
     let said = problem.map(|problem| problem.error).filter(|error| !error.is_empty());
     let said = said.unwrap_or_else(|| status.canonical_reason().unwrap_or("an unknown status").to_owned());
     if status == http::StatusCode::UNAUTHORIZED { format!("{said} (pass --token-file FILE)") } else { said }

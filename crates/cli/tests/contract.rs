@@ -69,6 +69,8 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
         "10.0.0.0/8",
         "--node",
         "alpha",
+        "--filter",
+        "name~n* and not address=10.0.0.0/8",
         "--limit",
         "7",
     ];
@@ -94,6 +96,8 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).contains(wrong[1]), "{}", stderr(&output));
     }
+    let narrow = server.ask(&["edges", "--filter", "failures>0 and attribute:team=\"a b\""]);
+    assert!(stdout(&narrow).starts_with("(no rows)"), "{}", stdout(&narrow));
     let body = stdout(&server.ask(&["edges", "-o", "json"]));
     assert!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["completeness"].is_object(), "{body}");
 }

@@ -116,6 +116,8 @@ fn filters_reach_the_server() {
         "tcp",
         "--node",
         "alpha",
+        "--filter",
+        "port=443 or name=a",
         "--limit",
         "7",
     ]);
@@ -124,7 +126,7 @@ fn filters_reach_the_server() {
         asked[0].lines().next(),
         Some(
             "GET /api/v1/edges?by=process&from=a%20b&to=c&port=443&protocol=tcp&since=5m&until=2026-01-31T10%3A00%3A00%2B01%3A00\
-             &name=n&namespace=s&label=k%3Dv&cidr=10.0.0.0%2F8&node=alpha&limit=7 HTTP/1.1"
+             &name=n&namespace=s&label=k%3Dv&cidr=10.0.0.0%2F8&node=alpha&filter=port%3D443%20or%20name%3Da&limit=7 HTTP/1.1"
         )
     );
 }
@@ -160,6 +162,22 @@ fn wrong_usage_is_exit_code_2() {
     let endless = weir(&["connections", "-f", "-o", "json"]);
     assert_eq!(endless.status.code(), Some(2));
     assert!(stderr(&endless).contains("-o jsonl"), "{}", stderr(&endless));
+}
+
+#[test]
+fn a_wrong_filter_is_exit_code_2_with_a_caret_under_its_character() {
+    // No server is asked.
+    let wrong = weir(&["edges", "--filter", "namespace=shop and prt=443", "--server", "http://127.0.0.1:1"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_snapshot!("wrong_filter", stderr(&wrong));
+    let other = weir(&["metadata", "--filter", "port=443"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).starts_with("weir: filter, column 1: metadata have no field `port`\n  port=443\n  ^\n"));
+    // What only the server does not understand is shown in the same way.
+    let refusal = r#"{"error": "filter, column 6: too old", "position": {"parameter": "filter", "column": 6, "expected": ["b"]}}"#;
+    let judged = StandIn::answering(400, refusal).weir(&["edges", "--filter", "name=a"]);
+    assert_eq!(judged.status.code(), Some(2));
+    assert_eq!(stderr(&judged), "weir: filter, column 6: too old\n  name=a\n       ^\n  expected: b\n");
 }
 
 #[test]

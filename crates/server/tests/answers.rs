@@ -83,6 +83,104 @@ async fn filters_pick_what_they_say() {
     server.stop().await;
 }
 
+/// As the value of a parameter.
+fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        let _ = write!(escaped, "%{byte:02X}");
+        escaped
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_picks_by_everything_that_can_be_grouped_by_and_by_what_is_summed_up() {
+    let server = with_traffic().await;
+    for (filter, edges) in [
+        ("name=client", 2),
+        ("client.name=client and server.name=server", 1),
+        ("client.name=server", 0),
+        ("process=nginx", 1),
+        ("src.process~ngi*", 1),
+        ("not process=nginx", 2),
+        ("process!=nginx", 2),
+        ("container=web", 1),
+        ("container_id~c0ffee*", 1),
+        ("namespace=shop", 1),
+        ("namespace=\"\" and port=80", 1),
+        ("workload=\"\"", 3),
+        ("kind=external", 2),
+        ("server.kind=external and not client.kind=container", 1),
+        ("node=a", 3),
+        ("server.node=a", 1),
+        ("zone=\"\"", 3),
+        ("cgroup_path~/system.slice/*", 1),
+        ("attribute:app=front", 1),
+        ("client.attribute:container.app~f*", 1),
+        ("attribute:pod.app=front", 0),
+        ("attribute:app!=front", 2),
+        ("address=192.0.2.0/24", 2),
+        ("dst.address=192.0.2.53", 1),
+        ("client.address=192.0.2.53", 0),
+        ("address~127.*", 1),
+        ("port=443 or port=53", 2),
+        ("port>=80 and port<443", 1),
+        ("protocol=udp", 1),
+        ("service=\"\"", 3),
+        ("certainty!=known", 0),
+        ("not certainty=unknown and port=443", 1),
+        ("server.certainty=known", 3),
+        ("bytes>30", 1),
+        ("bytes>=30 and protocol=tcp", 2),
+        ("sent_bytes>10 or recv_bytes<5", 2),
+        ("connections=1 and retransmits=0 and failures<1", 3),
+        ("rtt_us<=100us and protocol=tcp", 2),
+        ("(process=nginx or port=53) and bytes>3", 1),
+    ] {
+        let items = server.items(&format!("/api/v1/edges?filter={}", escaped(filter))).await;
+        assert_eq!(items.len(), edges, "{filter}: {items:#?}");
+    }
+    // With the other filters, each alone and in every answer that takes one.
+    let both = format!("/api/v1/edges?protocol=tcp&filter={}", escaped("name=client"));
+    assert_eq!(server.items(&both).await.len(), 1);
+    for (path, filter, rows) in [
+        ("connections", "port=40000", 2),
+        ("connections", "client.port=40000 and server.port=80", 2),
+        ("connections", "server.port=40000", 0),
+        ("connections", "bytes>100 or process=nginx", 3),
+        ("connections", "state=established and close_reason=\"\"", 4),
+        ("connections", "rtt_us>1ms", 0),
+        ("transactions", "server.name=server and protocol=tcp", 2),
+        ("transactions", "attribute:app=front", 1),
+        ("transactions", "server.address=192.0.2.0/24", 2),
+        ("metadata", "kind=container and source=cri and attribute:app=front", 1),
+        ("metadata", "attribute:container.app=*", 0),
+        ("metadata", "attribute:container.app~*f*", 1),
+        ("metadata", "address=10.0.0.0/8 or namespace=shop", 2),
+        ("metadata", "id=c0ffee00c0ffee00 and node=a and name=web", 1),
+    ] {
+        let items = server.items(&format!("/api/v1/{path}?filter={}", escaped(filter))).await;
+        assert_eq!(items.len(), rows, "{path} {filter}: {items:#?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_filter_is_answered_with_its_place_and_what_could_stand_there() {
+    let server = TestServer::start().await;
+    for path in ["edges", "connections", "transactions", "metadata", "dns"] {
+        let (status, body) =
+            server.get(&format!("/api/v1/{path}?filter={}", escaped("name=a and (node=b or nod=c)"))).await;
+        assert_eq!(status, 400, "{path}");
+        assert_eq!(body["position"]["parameter"], "filter", "{path}: {body}");
+        assert_eq!(body["position"]["column"], 23, "{path}: {body}");
+        assert!(body["position"]["expected"].as_array().unwrap().contains(&"node".into()), "{path}: {body}");
+        assert_eq!(body["error"], format!("filter, column 23: {path} have no field `nod`"));
+    }
+    let (_, body) = server.get("/api/v1/edges?limit=x").await;
+    assert!(body.get("position").is_none(), "{body}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groupings_name_the_ends_and_fall_back() {
     let server = with_traffic().await;

@@ -59,8 +59,17 @@ const GROUPINGS: [&str; 9] =
 async fn answers(server: &TestServer) -> Vec<(String, Vec<serde_json::Value>)> {
     let span = format!("since={}&until={}&limit=10000", at(0), at(3600));
     let mut answers = Vec::new();
-    let filters =
-        ["", "&port=80", "&protocol=tcp", "&from=client3", "&name=10.0.0.*", "&node=b", "&cidr=198.51.100.0/24"];
+    let filters = [
+        "",
+        "&port=80",
+        "&protocol=tcp",
+        "&from=client3",
+        "&name=10.0.0.*",
+        "&node=b",
+        "&cidr=198.51.100.0/24",
+        "&filter=client.process~client3+or+server.address=203.0.113.0/24+and+port%3E443",
+        "&filter=not+(kind=external+or+node=a)+and+bytes%3E100kB",
+    ];
     for by in GROUPINGS {
         for filter in filters {
             let path = format!("/api/v1/edges?by={by}&{span}{filter}");

@@ -152,6 +152,11 @@ fn a_docker_engines_answers_survive_any_bytes() {
 }
 
 #[test]
+fn a_filter_survives_any_bytes() {
+    hold("filter", 6000);
+}
+
+#[test]
 fn every_target_has_a_corpus_and_a_test_and_a_binary() {
     let manifest =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/Cargo.toml")).unwrap();

@@ -329,4 +329,18 @@ pub struct StatusRow {
 pub struct Problem {
     /// What is wrong, where, and how to mend it.
     pub error: String,
+    /// Where in a parameter it went wrong; absent where that is not a place in a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+}
+
+/// A place in a parameter's text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Position {
+    /// The parameter: `filter`.
+    pub parameter: String,
+    /// The character, counted from 1; one more than there are where the text ends too early.
+    pub column: u64,
+    /// What could stand there.
+    pub expected: Vec<String>,
 }

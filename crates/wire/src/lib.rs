@@ -3,6 +3,7 @@
 //! - [`feed`]: the JSON that a tracer serves on its unix socket (`/connections`, `/processes`, `/status`).
 //! - [`agent`]: the protobuf that an agent sends to a server; the schema is `proto/weir/agent/v1/agent.proto`.
 //! - [`api`]: the JSON of the server's HTTP API, `{"items": [...], "completeness": {...}}`.
+//! - [`filter`]: the language in which readers say which rows they want.
 //! - [`losses`]: the reasons of losses, which the three of them share.
 //!
 //! A foreign API's forms live beside its client, not here.
@@ -10,4 +11,5 @@
 pub mod agent;
 pub mod api;
 pub mod feed;
+pub mod filter;
 pub mod losses;

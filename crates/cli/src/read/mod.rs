@@ -10,6 +10,7 @@ pub mod status;
 use crate::args::{Output, PrintArgs, ReadArgs, ServerArgs};
 use crate::client::{Client, ClientError, Connection};
 use crate::exit::{Failure, Verdict};
+use crate::show::point::pointed;
 use crate::show::rows::{Row, Style};
 use crate::show::table::Table;
 use crate::show::terminal::{Paint, Surface};
@@ -20,6 +21,7 @@ use query::Query;
 use serde_json::value::RawValue;
 use std::io::Write;
 use weir_wire::api::{Answer, Completeness};
+use weir_wire::filter::{Filter, Scope};
 
 /// One reading command: which rows, and what to say when there are none.
 #[derive(Debug)]
@@ -64,10 +66,28 @@ pub async fn ask(client: &Client, question: &Question) -> Result<Bytes, Failure>
 /// # Errors
 /// As [`ask`].
 pub async fn ask_on(kept: &mut Option<Connection>, client: &Client, question: &Question) -> Result<Bytes, Failure> {
+    question.check()?;
     let path = format!("/api/v1/{}", question.command);
     let asking = client.get_on(kept, &path, question.query.pairs());
     let body = progress::while_waiting(&format!("asking {} for {}", client.target(), question.command), asking).await;
-    body.map_err(|error| explain(error, client))
+    body.map_err(|error| match &error {
+        ClientError::Refused { status: 400, message, position: Some(position), .. } => {
+            let text = question.query.value(&position.parameter).unwrap_or_default();
+            Failure::Usage(pointed(message, text, position.column as usize, &position.expected))
+        }
+        _ => explain(error, client),
+    })
+}
+
+impl Question {
+    /// Reads the filter as the server will: what is wrong with it is said without one.
+    fn check(&self) -> Result<(), Failure> {
+        let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == self.command);
+        let (Some(text), Some(scope)) = (self.query.value("filter"), scope) else { return Ok(()) };
+        Filter::parse(scope, text)
+            .map(drop)
+            .map_err(|error| Failure::Usage(pointed(&error.to_string(), text, error.column, &error.expected)))
+    }
 }
 
 /// A client's error as a person can use it.

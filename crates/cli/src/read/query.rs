@@ -24,6 +24,11 @@ impl Query {
         &self.0
     }
 
+    /// The value of a parameter.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
+    }
+
     /// Whether anything but the span and the form of the rows is asked for.
     pub fn is_narrowed(&self) -> bool {
         self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "limit" | "by"))
@@ -37,6 +42,7 @@ impl Query {
             .with("label", filters.label.as_ref())
             .with("cidr", filters.cidr.as_ref())
             .with("node", filters.node.as_ref())
+            .with("filter", filters.filter.as_ref())
             .with("limit", filters.limit)
     }
 

@@ -33,6 +33,9 @@ pub(crate) struct CommonParameters {
     cidr: Option<String>,
     /// The node; `*` allowed.
     node: Option<String>,
+    /// In the filter language, for example `namespace=shop and (port=443 or server.workload~"pay*")`: see
+    /// `docs/queries.md`. It is joined with the other filters by `and`.
+    filter: Option<String>,
     /// Rows at most, 1 to 1000000; default 1000. `completeness.omitted` counts the rest.
     limit: Option<u32>,
 }
@@ -179,7 +182,7 @@ async fn answer<T: Serialize + 'static>(
     };
     let question = match parse(asked, &pairs, app.sources.clock.wall()) {
         Ok(question) => question,
-        Err(text) => return problem(StatusCode::BAD_REQUEST, text),
+        Err(wrong) => return (StatusCode::BAD_REQUEST, axum::Json(wrong.0)).into_response(),
     };
     // Closed only when the server is gone.
     let Ok(turn) = std::sync::Arc::clone(&app.questions).acquire_owned().await else {

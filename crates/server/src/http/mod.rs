@@ -90,7 +90,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
 
 /// An error's body.
 pub(crate) fn problem(status: StatusCode, error: String) -> Response {
-    (status, axum::Json(Problem { error })).into_response()
+    (status, axum::Json(Problem { error, position: None })).into_response()
 }
 
 async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {

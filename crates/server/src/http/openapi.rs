@@ -78,7 +78,7 @@ mod tests {
             let mut names: Vec<&str> = described.iter().map(|one| one["name"].as_str().unwrap()).collect();
             names.sort_unstable();
             let unknown = [("no_such".to_owned(), String::new())];
-            let problem = parse(asked, &unknown, weir_model::UnixNanos(0)).unwrap_err();
+            let problem = parse(asked, &unknown, weir_model::UnixNanos(0)).unwrap_err().0.error;
             let mut known: Vec<&str> = problem.split("known are ").nth(1).unwrap().split(", ").collect();
             known.sort_unstable();
             assert_eq!(names, known, "{path}");

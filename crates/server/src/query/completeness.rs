@@ -1,11 +1,12 @@
 //! How complete an answer is: which nodes reported, which time they covered, what was lost (invariant 5).
 
-use super::params::{Glob, Question};
+use super::params::Question;
 use super::rfc3339;
 use std::collections::{BTreeMap, HashMap};
 use weir_model::UnixNanos;
 use weir_store::{Coverage, HistoryView, Loss, StateView, StoreError, StreamSummary};
 use weir_wire::api::{Completeness, LossTotal, NodeCoverage, Resolution};
+use weir_wire::filter::Glob;
 
 /// The interval that is assumed until a node's second poll: the agent's default.
 const INTERVAL_NS: i64 = 10_000_000_000;

@@ -6,9 +6,10 @@ use super::params::{Grouping, Question};
 use super::{Sources, completeness, cut, records, rfc3339};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use weir_model::{Fact, NodeName, UnixNanos};
+use weir_model::{Certainty, Fact, NodeName, UnixNanos};
 use weir_store::{DnsClient, DnsCount, StateView, StoreError};
 use weir_wire::api::{Answer, DnsRow, EdgeEnd};
+use weir_wire::filter::{Comparison, Field, Level, Place};
 use weir_wire::losses::DNS_EVICTED;
 
 /// What a row is about.
@@ -42,12 +43,13 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
     let until = question.until.unwrap_or(UnixNanos(i64::MAX));
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
     // `None`: the question's filters do not let these ends through.
-    let mut known: HashMap<(NodeName, DnsClient, IpAddr, String), Option<Named>> = HashMap::new();
+    let mut known: HashMap<(NodeName, DnsClient, IpAddr, String, String), Option<Named>> = HashMap::new();
     view.dns(since, until, &mut |count| {
-        let ends =
-            known.entry((count.node.clone(), count.client.clone(), count.server, count.name.clone())).or_insert_with(
-                || name_ends(Naming { inventory: &sources.names.read(), question, settles: false }, &count),
-            );
+        let (node, client, name, kind) =
+            (count.node.clone(), count.client.clone(), count.name.clone(), count.query_type.clone());
+        let ends = known.entry((node, client, count.server, name, kind)).or_insert_with(|| {
+            name_ends(Naming { inventory: &sources.names.read(), question, settles: false }, &count)
+        });
         let Some((client, server)) = ends else { return };
         let key = Key {
             client: client.clone(),
@@ -58,6 +60,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
         sums.entry(key).or_default().add(&count);
     })?;
     let mut items: Vec<DnsRow> = sums.into_iter().map(|(key, sum)| sum.into_row(key)).collect();
+    items.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(row, comparison)));
     // Stable: rows of as many queries stay in the order of their names.
     items.sort_by_key(|row| std::cmp::Reverse(row.queries));
     let mut completeness =
@@ -68,14 +71,24 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
 
 fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
     let question = naming.question;
-    let (client, server) = (naming.dns_client(count), naming.dns_server(count));
+    let (mut client, mut server) = (naming.dns_client(count), naming.dns_server(count));
+    client.decide(question);
+    server.decide(question);
     let ends = Ends { client: &client, server: &server };
     // `name` is the queried name's or an end's; the other filters are about the ends.
     let named = question.name.as_ref().is_some_and(|glob| glob.matches(&count.name));
     let filters = &Question { name: question.name.clone().filter(|_| !named), ..question.clone() };
     let passes = question.node.as_ref().is_none_or(|glob| glob.matches(&count.node.0))
         && question.cidr.is_none_or(|network| network.contains(&count.server))
-        && ends.pass(filters);
+        && ends.pass(filters)
+        && question.lets(Level::Part, |place, comparison| match comparison.field {
+            Field::QueryName => comparison.is_text([count.name.as_str()]),
+            Field::QueryType => comparison.is_text([count.query_type.as_str()]),
+            Field::Name if comparison.place == Place::Any => {
+                comparison.is_text([count.name.as_str()]) || ends.fit(place, comparison)
+            }
+            _ => ends.fit(place, comparison),
+        });
     passes.then(|| {
         let mut client = client.grouped(&question.by);
         // A socket that asks has no address worth a word.
@@ -83,6 +96,26 @@ fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
         let by = if question.by == Grouping::Process { &Grouping::Workload } else { &question.by };
         (client, server.grouped(by))
     })
+}
+
+/// Whether a comparison of the filter with what is summed up fits a row.
+fn sums_fit(row: &DnsRow, comparison: &Comparison) -> bool {
+    let number = match comparison.field {
+        Field::Queries => Some(row.queries),
+        Field::Failures => Some(row.failures),
+        Field::Retransmits => Some(row.retransmits),
+        Field::LatencyUs => row.latency_us,
+        _ => {
+            let sure = [&row.client, &row.server].map(|end| Certainty::parse(&end.certainty));
+            let sure = match comparison.place {
+                Place::Any => sure[0].min(sure[1]),
+                Place::Client => sure[0],
+                Place::Server => sure[1],
+            };
+            return comparison.is_text([sure.as_str()]);
+        }
+    };
+    comparison.is_number(number)
 }
 
 /// The names that clients were told, as metadata: one fact a client and name, with every address.

@@ -21,6 +21,7 @@ use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::rollup::Sums;
 use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, StoreError};
 use weir_wire::api::{Answer, Edge, EdgeEnd};
+use weir_wire::filter::{Comparison, Field, Glob, Level, Place};
 use weir_wire::losses::{LATE, Reason, TRANSLATIONS_EVICTED, UNPAIRED};
 
 /// Connections with the same ends, Service, port and protocol.
@@ -31,6 +32,40 @@ struct Between {
     server: EndId,
     port: u16,
     protocol: Protocol,
+}
+
+impl Between {
+    /// Whether a comparison of the filter fits it.
+    fn fits(&self, ends: Ends<'_>, place: usize, comparison: &Comparison) -> bool {
+        match comparison.field {
+            Field::Service => comparison.is_text(self.via.names()),
+            Field::Port => comparison.is_number(Some(self.port.into())),
+            Field::Protocol => comparison.is_text([self.protocol.as_str()]),
+            _ => ends.fit(place, comparison),
+        }
+    }
+}
+
+/// Whether a comparison of the filter with what is summed up fits an edge.
+fn sums_fit(edge: &Edge, comparison: &Comparison) -> bool {
+    let number = match comparison.field {
+        Field::SentBytes => Some(edge.sent_bytes),
+        Field::RecvBytes => Some(edge.recv_bytes),
+        Field::Bytes => Some(edge.sent_bytes.saturating_add(edge.recv_bytes)),
+        Field::Connections => Some(edge.connections),
+        Field::Retransmits => Some(edge.retransmits),
+        Field::RttUs => edge.rtt_us,
+        Field::Failures => Some(edge.failures),
+        _ => {
+            let whose = match comparison.place {
+                Place::Any => &edge.certainty,
+                Place::Client => &edge.client.certainty,
+                Place::Server => &edge.server.certainty,
+            };
+            return comparison.is_text([whose.as_str()]);
+        }
+    };
+    comparison.is_number(number)
 }
 
 /// An edge's name: its ends under the asked grouping, without what its connections need not share.
@@ -127,6 +162,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
     }
     let mut items = by_grouping(&table, sums, question);
     drop(inventory);
+    items.retain(|edge| question.lets(Level::Row, |_, comparison| sums_fit(edge, comparison)));
     // Stable: edges of the same size stay in the order of their names.
     items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
     let losses = told.losses(question.since.unwrap_or(now), question.until.unwrap_or(now));
@@ -160,7 +196,7 @@ impl Part {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
-        let settled = history.edge_totals(since, until)?;
+        let settled = history.edge_totals(since, until, None)?;
         let waiting = pending.groups.iter().flat_map(|group| group.iter()).map(|row| row.to);
         let waiting = waiting.filter(|to| (since..until).contains(to)).min();
         let unsettled = settled.unsettled_from.into_iter().chain(waiting).min();
@@ -193,7 +229,10 @@ fn entry<'s>(
 ) -> Option<&'s mut Sum> {
     let sum = sums.entry(between).or_insert_with_key(|between| {
         let ends = Ends { client: table.get(between.client), server: table.get(between.server) };
-        (between.via.passes(question) && passes(ends, between.port, question)).then(Sum::default)
+        (between.via.passes(question)
+            && passes(ends, between.port, question)
+            && question.lets(Level::Part, |place, one| between.fits(ends, place, one)))
+        .then(Sum::default)
     });
     sum.as_mut()
 }
@@ -276,7 +315,7 @@ fn add_loss(losses: &mut BTreeMap<String, Loss>, node: &str, (count, bytes, conn
 }
 
 fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
-    let on_node = |glob: &super::params::Glob| {
+    let on_node = |glob: &Glob| {
         [ends.client, ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
     };
     question.node.as_ref().is_none_or(on_node) && question.port.is_none_or(|asked| asked == port) && ends.pass(question)

@@ -5,12 +5,13 @@
 //! known node stays `external` under every grouping.
 
 use super::naming::{Naming, Via};
-use super::params::{Glob, Grouping, Question};
+use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use weir_model::{Certainty, Endpoint, Side};
 use weir_wire::api::EdgeEnd;
+use weir_wire::filter::{Comparison, Field, Glob, Place};
 
 /// One end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ pub(crate) struct End {
     pub(crate) attributes: BTreeMap<String, String>,
     /// An attribute of it matches the question's label.
     pub(crate) is_labelled: bool,
+    /// Which comparisons of the question's filter fit this end: a bit each, in their order.
+    pub(crate) fits: u64,
     pub(crate) process: String,
     pub(crate) container_id: String,
     pub(crate) node: Option<String>,
@@ -127,7 +130,8 @@ impl<'a> EndTable<'a> {
         id
     }
 
-    pub(crate) fn add(&mut self, end: End) -> EndId {
+    pub(crate) fn add(&mut self, mut end: End) -> EndId {
+        end.decide(self.naming.question);
         if let Some(id) = self.by_content.get(&end) {
             return *id;
         }
@@ -139,6 +143,16 @@ impl<'a> EndTable<'a> {
 }
 
 impl Ends<'_> {
+    /// Whether one of them, or the one that is meant, fits a comparison about ends.
+    pub(crate) fn fit(self, place: usize, comparison: &Comparison) -> bool {
+        let fits = match comparison.place {
+            Place::Any => self.client.fits | self.server.fits,
+            Place::Client => self.client.fits,
+            Place::Server => self.server.fits,
+        };
+        fits & (1 << place) != 0
+    }
+
     /// Whether the question's filters on names let a connection with these ends through. A name filter looks at every
     /// name of an end: pod, workload, container, process, container id, address.
     pub(crate) fn pass(self, question: &Question) -> bool {
@@ -155,6 +169,49 @@ impl Ends<'_> {
 }
 
 impl End {
+    /// Says whether the filter's comparison at `place` fits it.
+    pub(crate) fn note(&mut self, place: usize, fits: bool) {
+        self.fits |= u64::from(fits) << place;
+    }
+
+    /// Decides every comparison that looks at an end's names: what was collected about it is decided where it is known.
+    pub(crate) fn decide(&mut self, question: &Question) {
+        for (place, comparison) in question.comparisons() {
+            let known = |text: &Option<String>| comparison.is_text(text.as_deref());
+            let full = |namespace: &str, name: &str| {
+                let full = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+                comparison.is_text([name, &full])
+            };
+            let Endpoint { kind, namespace, name } = &self.endpoint;
+            let filled = |text: &'_ str| comparison.is_text(Some(text).filter(|text| !text.is_empty()));
+            let fits = match &comparison.field {
+                Field::Name => comparison.is_text(self.texts().iter().map(String::as_str)),
+                Field::Kind => {
+                    let workload = self.workload.iter().map(|owned| owned.kind.as_str());
+                    comparison.is_text(std::iter::once(kind.as_str()).chain(workload))
+                }
+                Field::Namespace => filled(namespace),
+                Field::Workload => match &self.workload {
+                    Some(owned) => full(&owned.namespace, &owned.name),
+                    None => comparison.is_text(None),
+                },
+                Field::Pod if kind == "pod" => full(namespace, name),
+                Field::Pod => comparison.is_text(None),
+                Field::Container => {
+                    let short = self.container.iter().filter_map(|container| Some(container.split_once('/')?.1));
+                    comparison.is_text(self.container.as_deref().into_iter().chain(short))
+                }
+                Field::ContainerId => filled(&self.container_id),
+                Field::Process => filled(&self.process),
+                Field::Node => known(&self.node),
+                Field::Zone => known(&self.zone),
+                Field::Address => comparison.is_text([self.address.to_string().as_str()]),
+                _ => continue,
+            };
+            self.note(place, fits);
+        }
+    }
+
     fn texts(&self) -> Vec<String> {
         let mut texts = vec![self.address.to_string()];
         let workload = self.workload.as_ref().map(|workload| (&workload.namespace, &workload.name));

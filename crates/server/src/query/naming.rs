@@ -19,6 +19,7 @@ use weir_inventory::{Inventory, LocalEnd, RemoteEnd, Who};
 use weir_model::fact::kind;
 use weir_model::{Certainty, Endpoint, Protocol, Side, UnixNanos};
 use weir_store::{DnsClient, DnsCount};
+use weir_wire::filter::Field;
 
 /// Whose attributes are an end's own, in the order in which they are looked at.
 pub(crate) const ATTRIBUTED: [&str; 7] =
@@ -45,13 +46,15 @@ pub(crate) struct Via {
 }
 
 impl Via {
+    /// Its Services, or all that it could be, by `namespace/name` and by name alone.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let full = self.service.iter().chain(&self.candidates).map(String::as_str);
+        full.flat_map(|full| [Some(full), full.split_once('/').map(|(_, name)| name)]).flatten()
+    }
+
     /// Whether the question's filter lets it through.
     pub(crate) fn passes(&self, question: &Question) -> bool {
-        question.service.as_ref().is_none_or(|glob| {
-            let named =
-                |text: &String| glob.matches(text) || text.split_once('/').is_some_and(|(_, name)| glob.matches(name));
-            self.service.iter().chain(&self.candidates).any(named)
-        })
+        question.service.as_ref().is_none_or(|glob| self.names().any(|name| glob.matches(name)))
     }
 }
 
@@ -73,7 +76,7 @@ impl<'a> Naming<'a> {
 
     fn local(self, local: &LocalEnd<'_>, at: UnixNanos, address: IpAddr) -> End {
         let who = self.inventory.local(local, at);
-        let mut end = self.end(&who, address);
+        let mut end = self.end(&who, address, local.cgroup_path);
         local.process.clone_into(&mut end.process);
         local.container_id.clone_into(&mut end.container_id);
         end.is_seen = true;
@@ -104,7 +107,7 @@ impl<'a> Naming<'a> {
             began: subject.opened.then_some(subject.from),
             first_seen: subject.from,
         });
-        let mut end = self.end(&who, address);
+        let mut end = self.end(&who, address, "");
         if is_server && who.kind() == "node" {
             let name = format!("behind {}", who.node());
             end.endpoint = Endpoint { kind: "unknown".to_owned(), namespace: String::new(), name };
@@ -214,7 +217,7 @@ impl<'a> Naming<'a> {
             began: Some(count.last),
             first_seen: count.last,
         });
-        let mut end = self.end(&who, count.server);
+        let mut end = self.end(&who, count.server, "");
         if count.server.is_loopback() {
             end.node = Some(count.node.0.clone());
             end.zone = self.inventory.zone(&count.node.0).map(ToOwned::to_owned);
@@ -222,7 +225,7 @@ impl<'a> Naming<'a> {
         end
     }
 
-    fn end(self, who: &Who<'_>, address: IpAddr) -> End {
+    fn end(self, who: &Who<'_>, address: IpAddr, cgroup_path: &str) -> End {
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let pod = who.pod();
         let container = who.container().filter(|container| !container.name.is_empty()).map(|container| {
@@ -250,7 +253,7 @@ impl<'a> Naming<'a> {
             let named = move |(name, value): (&str, &str)| (format!("{kind}.{name}"), value.to_owned());
             who.attributes(kind).into_iter().map(named)
         };
-        End {
+        let mut end = End {
             endpoint: who.endpoint(),
             attributes: ATTRIBUTED.into_iter().filter(|_| self.settles).flat_map(collected).collect(),
             workload,
@@ -258,6 +261,7 @@ impl<'a> Naming<'a> {
             container,
             attribute,
             is_labelled,
+            fits: 0,
             process: String::new(),
             container_id: String::new(),
             node: text(who.node()),
@@ -265,7 +269,17 @@ impl<'a> Naming<'a> {
             address,
             certainty: who.certainty,
             is_seen: false,
+        };
+        for (place, comparison) in self.question.comparisons() {
+            match &comparison.field {
+                Field::Attribute(name) => end.note(place, comparison.is_text(attributes(who, name).next())),
+                Field::CgroupPath => {
+                    end.note(place, comparison.is_text(Some(cgroup_path).filter(|path| !path.is_empty())));
+                }
+                _ => {}
+            }
         }
+        end
     }
 }
 

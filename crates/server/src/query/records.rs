@@ -1,16 +1,17 @@
 //! The stored records: transactions, connections (transactions with what moved in the span), and metadata.
 
 use super::ends::{EndTable, Ends};
-use super::naming::Naming;
-use super::params::{Glob, Question};
+use super::naming::{ATTRIBUTED, Naming};
+use super::params::Question;
 use super::selection::{Depth, Selection, Subject};
 use super::{Sources, completeness, cut, rfc3339};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use weir_model::fact::{attribute, kind};
-use weir_model::{Certainty, Direction, Fact, Instance, NodeName, UnixNanos};
+use weir_model::{Certainty, Direction, Fact, Instance, NodeName, Side, UnixNanos};
 use weir_store::{HistoryStore as _, Loss, StateView, StoreError};
 use weir_wire::api::{Answer, ConnectionRow, MetadataRow, Transaction};
+use weir_wire::filter::{Comparison, Field, Glob, Level, Place};
 use weir_wire::losses::{DNS_NAMES_EVICTED, FACTS_EVICTED, Reason, TRANSACTIONS_EVICTED};
 
 /// Answers `/api/v1/transactions`.
@@ -113,7 +114,8 @@ fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question
         || question.name.is_some()
         || question.namespace.is_some()
         || question.label.is_some()
-        || question.service.is_some();
+        || question.service.is_some()
+        || question.filter.is_some();
     let inventory = sources.names.read();
     let naming = Naming { inventory: &inventory, question, settles: false };
     let mut table = EndTable::new(selection, naming);
@@ -129,9 +131,50 @@ fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question
                 let (client, server, _) = table.of(subject);
                 Ends { client: table.get(client), server: table.get(server) }.pass(question)
                     && (question.service.is_none() || table.via(subject, server).passes(question))
+                    && question.lets(Level::Part, |place, one| {
+                        let ends = Ends { client: table.get(client), server: table.get(server) };
+                        match one.field {
+                            Field::Service => one.is_text(table.via(subject, server).names()),
+                            _ => subject_fits(selection, subject, one).unwrap_or_else(|| ends.fit(place, one)),
+                        }
+                    })
             })
     };
     selection.subjects.values().filter(|subject| passes(subject)).collect()
+}
+
+/// Whether a comparison of the filter with what a row itself has fits it; `None`: it is about an end's names.
+fn subject_fits(selection: &Selection, subject: &Subject, comparison: &Comparison) -> Option<bool> {
+    let stored = subject.transaction.as_ref();
+    let moved = || selection.moved.get(&subject.id).copied().unwrap_or_default().all;
+    let number = match comparison.field {
+        Field::Port => {
+            let verdict = selection.verdicts.get(&subject.id);
+            let tuple = verdict.map_or(subject.flow, |verdict| verdict.tuple);
+            let (own, other) = (tuple.local.port(), tuple.remote.port());
+            let is_server = verdict.is_some_and(|verdict| verdict.side == Side::Server);
+            let (client, server) = if is_server { (other, own) } else { (own, other) };
+            let any = [subject.tuple.local.port(), subject.tuple.remote.port()];
+            let fits = |port: u16| comparison.is_number(Some(port.into()));
+            return Some(match comparison.place {
+                Place::Any => any.into_iter().any(fits),
+                Place::Client => fits(client),
+                Place::Server => fits(server),
+            });
+        }
+        Field::Protocol => return Some(comparison.is_text([subject.protocol.as_str()])),
+        Field::State => return Some(comparison.is_text(stored.map(|stored| stored.condition.state.as_str()))),
+        Field::CloseReason => {
+            return Some(comparison.is_text(stored.and_then(|stored| stored.condition.close_reason.as_deref())));
+        }
+        Field::SentBytes => Some(moved().sent.0),
+        Field::RecvBytes => Some(moved().recv.0),
+        Field::Bytes => Some(moved().sent.0.saturating_add(moved().recv.0)),
+        Field::Retransmits => Some(moved().retransmits),
+        Field::RttUs => subject.rtt_us.map(u64::from),
+        _ => return None,
+    };
+    Some(comparison.is_number(number))
 }
 
 fn transaction(selection: &Selection, subject: &Subject) -> Option<Transaction> {
@@ -240,6 +283,32 @@ fn fact_passes(fact: &Fact, question: &Question) -> bool {
         && question.namespace.as_ref().is_none_or(|glob| !fact.namespace.is_empty() && glob.matches(&fact.namespace))
         && question.label.as_ref().is_none_or(label)
         && question.cidr.as_ref().is_none_or(inside)
+        && question.lets(Level::Part, |_, comparison| fact_fits(fact, comparison))
+}
+
+/// Whether a comparison of the filter fits a fact.
+fn fact_fits(fact: &Fact, comparison: &Comparison) -> bool {
+    let addresses = || fact.addresses.iter().map(String::as_str);
+    let filled = |text: &str| comparison.is_text(Some(text).filter(|text| !text.is_empty()));
+    match &comparison.field {
+        Field::Name => comparison.is_text([fact.name.as_str(), fact.id.as_str()].into_iter().chain(addresses())),
+        Field::Kind => comparison.is_text([fact.kind.as_str()]),
+        Field::Namespace => filled(&fact.namespace),
+        Field::Node => filled(&fact.node.0),
+        Field::Address => comparison.is_text(addresses()),
+        Field::Source => comparison.is_text([fact.source.as_str()]),
+        Field::Id => comparison.is_text([fact.id.as_str()]),
+        Field::Attribute(name) => {
+            let value = match name.split_once('.') {
+                Some((kind, name)) if ATTRIBUTED.contains(&kind) => {
+                    fact.attributes.get(name).filter(|_| kind == fact.kind)
+                }
+                _ => fact.attributes.get(name),
+            };
+            comparison.is_text(value.map(String::as_str))
+        }
+        _ => false,
+    }
 }
 
 fn metadata_row(fact: Fact) -> MetadataRow {

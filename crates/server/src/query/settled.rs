@@ -6,6 +6,7 @@ use super::params::{Grouping, Question};
 use std::net::{IpAddr, Ipv4Addr};
 use weir_model::{Certainty, Endpoint};
 use weir_store::{EdgeTotal, SettledEnd, SettledName};
+use weir_wire::filter::Field;
 
 /// An end as it is kept.
 pub(crate) fn settle(end: &End) -> SettledEnd {
@@ -36,7 +37,7 @@ pub(crate) fn settle(end: &End) -> SettledEnd {
 pub(crate) fn ends(total: &EdgeTotal, question: &Question) -> (End, End, Via, Certainty) {
     let Some(settled) = &total.settled else {
         // Settled by a build that kept no more than these names.
-        return (bare(&total.client), bare(&total.server), Via::default(), Certainty::Inferred);
+        return (bare(&total.client, question), bare(&total.server, question), Via::default(), Certainty::Inferred);
     };
     let via = Via {
         service: settled.service.clone(),
@@ -67,7 +68,7 @@ fn end(settled: &SettledEnd, question: &Question) -> End {
         };
         (!own.is_empty() && pattern.matches(own)) || attributes(settled, name).any(|value| pattern.matches(value))
     });
-    End {
+    let mut end = End {
         endpoint: settled.endpoint.endpoint(),
         workload,
         pod: settled.pod.clone(),
@@ -75,6 +76,7 @@ fn end(settled: &SettledEnd, question: &Question) -> End {
         attribute,
         attributes: std::collections::BTreeMap::new(),
         is_labelled,
+        fits: 0,
         process: settled.process.clone(),
         container_id: settled.container_id.clone(),
         node: settled.node.clone(),
@@ -82,7 +84,18 @@ fn end(settled: &SettledEnd, question: &Question) -> End {
         address: settled.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         certainty: Certainty::parse(&settled.endpoint.certainty),
         is_seen: settled.is_seen,
+    };
+    for (place, comparison) in question.comparisons() {
+        match &comparison.field {
+            Field::Attribute(name) => end.note(place, comparison.is_text(attributes(settled, name).next())),
+            Field::CgroupPath => {
+                let path = settled.attributes.get("cgroup_path").map(String::as_str);
+                end.note(place, comparison.is_text(path));
+            }
+            _ => {}
+        }
     }
+    end
 }
 
 /// What was collected under `NAME` or `KIND.NAME`, the nearest thing first.
@@ -99,7 +112,7 @@ fn attributes<'s>(settled: &'s SettledEnd, name: &str) -> impl Iterator<Item = &
     keys.into_iter().filter_map(|key| settled.attributes.get(&key).map(String::as_str))
 }
 
-fn bare(endpoint: &Endpoint) -> End {
+fn bare(endpoint: &Endpoint, question: &Question) -> End {
     let settled = SettledEnd {
         endpoint: SettledName {
             kind: endpoint.kind.clone(),
@@ -110,5 +123,5 @@ fn bare(endpoint: &Endpoint) -> End {
         address: endpoint.name.clone(),
         ..SettledEnd::default()
     };
-    end(&settled, &Question::default())
+    end(&settled, question)
 }
