@@ -141,33 +141,55 @@ impl Transaction {
 
     /// Two readings of the same counter, in any order.
     #[must_use]
-    pub fn merge(self, other: Self) -> Self {
-        Self {
-            key: self.key,
-            protocol: self.protocol,
-            tuple: self.tuple.max(other.tuple),
-            translated: self.translated.max(other.translated),
-            netns: self.netns.max(other.netns),
-            totals: self.totals.merge(other.totals),
-            before: Before {
-                sent: self.before.sent.min(other.before.sent),
-                recv: self.before.recv.min(other.before.recv),
-            },
-            started: match (self.started, other.started) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            },
-            first: self.first.min(other.first),
-            seen: self.seen.min(other.seen),
-            last: self.last.max(other.last),
-            condition: self.condition.max(other.condition),
-            claim: self.claim.max(other.claim),
-            owner: self.owner.max(other.owner),
-            rtt: self.rtt.max(other.rtt),
-            connect_latency_us: self.connect_latency_us.max(other.connect_latency_us),
-            other_peer: self.other_peer || other.other_peer,
-        }
+    #[expect(clippy::needless_pass_by_value, reason = "the form of every merge, which laws and callers share")]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.absorb(&other);
+        self
     }
+
+    /// Merges another reading of the same counter into this one; true when that changed it.
+    pub fn absorb(&mut self, other: &Self) -> bool {
+        let totals = self.totals.merge(other.totals);
+        let mut changed = totals != self.totals;
+        self.totals = totals;
+        changed |= raise(&mut self.tuple, &other.tuple);
+        changed |= raise(&mut self.translated, &other.translated);
+        changed |= raise(&mut self.netns, &other.netns);
+        changed |= lower(&mut self.before.sent, &other.before.sent);
+        changed |= lower(&mut self.before.recv, &other.before.recv);
+        changed |= match (&mut self.started, &other.started) {
+            (Some(held), Some(started)) => lower(held, started),
+            (held, started) => raise(held, started),
+        };
+        changed |= lower(&mut self.first, &other.first);
+        changed |= lower(&mut self.seen, &other.seen);
+        changed |= raise(&mut self.last, &other.last);
+        changed |= raise(&mut self.condition, &other.condition);
+        changed |= raise(&mut self.claim, &other.claim);
+        changed |= raise(&mut self.owner, &other.owner);
+        changed |= raise(&mut self.rtt, &other.rtt);
+        changed |= raise(&mut self.connect_latency_us, &other.connect_latency_us);
+        changed |= raise(&mut self.other_peer, &other.other_peer);
+        changed
+    }
+}
+
+/// The larger of two; true when it is the other.
+fn raise<T: Ord + Clone>(held: &mut T, other: &T) -> bool {
+    let is_larger = *other > *held;
+    if is_larger {
+        held.clone_from(other);
+    }
+    is_larger
+}
+
+/// The smaller of two; true when it is the other.
+fn lower<T: Ord + Clone>(held: &mut T, other: &T) -> bool {
+    let is_smaller = *other < *held;
+    if is_smaller {
+        held.clone_from(other);
+    }
+    is_smaller
 }
 
 /// [`Transaction::link`] of a flow's tuple.
@@ -257,6 +279,8 @@ mod tests {
         fn merging_is_idempotent_commutative_and_associative(a in reading(), b in reading(), c in reading()) {
             prop_assert_eq!(a.clone().merge(a.clone()), a.clone());
             prop_assert_eq!(a.clone().merge(b.clone()), b.clone().merge(a.clone()));
+            let mut merged = a.clone();
+            prop_assert_eq!(merged.absorb(&b), merged != a);
             prop_assert_eq!(a.clone().merge(b.clone()).merge(c.clone()), a.merge(b.merge(c)));
         }
 

@@ -8,7 +8,7 @@
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
 //!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
 //!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table
-//!               `migrations` says which build raised it when                         (schema 6, see `schema`)
+//!               `migrations` says which build raised it when                         (schema 7, see `schema`)
 //!   segments/   immutable history, named by its range of the log                     (format 1, see `segment`)
 //!               FIRST-LAST.parquet rows of 10 s as received, .settled.parquet those of which it is decided which of
 //!               two views counts, .1m.parquet and .1h.parquet their sums of a minute and an hour (see `plan`)

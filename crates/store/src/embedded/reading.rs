@@ -66,7 +66,7 @@ impl StateView for View<'_> {
         let since = span.since.map_or(i64::MIN, |at| at.0);
         let until = span.until.map_or(i64::MAX, |at| at.0);
         // Two reads, so that each uses its end of the index: the open ones, and those that closed late enough.
-        for condition in ["closed IS NULL AND ?1 = ?1", "max(closed, last) >= ?1"] {
+        for condition in ["closed IS NULL AND ?1 = ?1", "closed IS NOT NULL AND max(closed, last) >= ?1"] {
             let sql = format!(
                 "SELECT {TRANSACTION_COLUMNS} FROM transactions
                  WHERE {condition} AND (first < ?2 OR started < ?2)"

@@ -22,6 +22,29 @@ pub(super) const TRANSACTION_COLUMNS: &str = "id, node, boot, instance, cookie, 
     container_id, rtt_at, rtt_us, connect_latency_us, other_peer";
 /// How many those are.
 pub(super) const TRANSACTION_COLUMN_COUNT: usize = 48;
+/// Those of them that an index has, or that are the key and never change.
+pub(super) const INDEXED_TRANSACTION_COLUMNS: [&str; 20] = [
+    "id",
+    "node",
+    "boot",
+    "instance",
+    "cookie",
+    "instance_netns",
+    "instance_pid",
+    "generation",
+    "generation_run",
+    "protocol",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "translated_local_ip",
+    "translated_local_port",
+    "translated_remote_ip",
+    "translated_remote_port",
+    "link",
+    "closed",
+];
 
 /// Every column of `metadata`.
 pub(super) const FACT_COLUMNS: &str = "node, source, kind, id, valid_from, valid_to, said, name, namespace, parent, \

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -193,6 +193,54 @@ CREATE TABLE edges_6 (
 INSERT INTO edges_6 (id, client, server, protocol, port) SELECT id, client, server, protocol, port FROM edges;
 DROP TABLE edges;
 ALTER TABLE edges_6 RENAME TO edges;
+";
+
+/// Readings lie where they came first, not where the hash of their key falls: what one batch told stands together, and
+/// the next batch of the same node writes a few neighbouring pages instead of one for each connection. Of an open
+/// connection that moves, no index changes.
+const SCHEMA_7: &str = "
+CREATE TABLE transactions_7 (
+    number INTEGER PRIMARY KEY,        -- in the order in which they came
+    id BLOB NOT NULL UNIQUE,           -- 16 bytes, ConnectionKey::id
+    node TEXT NOT NULL,
+    boot BLOB NOT NULL,
+    instance INTEGER NOT NULL,
+    cookie INTEGER NOT NULL,
+    instance_netns INTEGER NOT NULL,
+    instance_pid INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    generation_run INTEGER NOT NULL,
+    protocol INTEGER NOT NULL,
+    local_ip BLOB NOT NULL, local_port INTEGER NOT NULL,
+    remote_ip BLOB NOT NULL, remote_port INTEGER NOT NULL,
+    translated_local_ip BLOB, translated_local_port INTEGER,
+    translated_remote_ip BLOB, translated_remote_port INTEGER,
+    netns INTEGER NOT NULL,
+    link INTEGER NOT NULL,
+    sent INTEGER NOT NULL, recv INTEGER NOT NULL, retransmits INTEGER NOT NULL,
+    sent_before INTEGER NOT NULL, recv_before INTEGER NOT NULL,
+    started INTEGER,
+    first INTEGER NOT NULL, seen INTEGER NOT NULL, last INTEGER NOT NULL,
+    closed INTEGER, condition_at INTEGER NOT NULL, state TEXT NOT NULL, close_reason TEXT, errno INTEGER NOT NULL,
+    claim_certainty INTEGER, claim_at INTEGER, claim_direction INTEGER,
+    owner_at INTEGER, pid INTEGER, process_start INTEGER, process TEXT, cgroup_id INTEGER, cgroup_path TEXT,
+    container_id TEXT,
+    rtt_at INTEGER, rtt_us INTEGER,
+    connect_latency_us INTEGER,
+    other_peer INTEGER NOT NULL
+);
+INSERT INTO transactions_7 SELECT NULL, id, node, boot, instance, cookie, instance_netns, instance_pid, generation,
+    generation_run, protocol, local_ip, local_port, remote_ip, remote_port, translated_local_ip, translated_local_port,
+    translated_remote_ip, translated_remote_port, netns, link, sent, recv, retransmits, sent_before, recv_before, started,
+    first, seen, last, closed, condition_at, state, close_reason, errno, claim_certainty, claim_at, claim_direction,
+    owner_at, pid, process_start, process, cgroup_id, cgroup_path, container_id, rtt_at, rtt_us, connect_latency_us,
+    other_peer
+    FROM transactions ORDER BY node, first;
+DROP TABLE transactions;
+ALTER TABLE transactions_7 RENAME TO transactions;
+CREATE INDEX transactions_closed ON transactions (closed);
+CREATE INDEX transactions_end ON transactions (max(closed, last)) WHERE closed IS NOT NULL;
+CREATE INDEX transactions_link ON transactions (link);
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -1,17 +1,21 @@
 //! What the one writer does to the state: merge, and forget.
 
 use super::rows::{
-    FACT_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS, TRANSLATION_COLUMN_COUNT,
-    TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, metadata_text, stream_summary,
-    transaction,
+    FACT_COLUMNS, INDEXED_TRANSACTION_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS,
+    TRANSLATION_COLUMN_COUNT, TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, metadata_text,
+    stream_summary, transaction,
 };
 use super::shared::{TRANSACTION_ROW, fact_row, transaction_row};
 use crate::error::StoreError;
 use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
 use crate::shared::Forgotten;
 use crate::state::{FactsMax, Removed, Retention, StateChanges};
+use crate::transaction::Transaction;
 use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use weir_model::ConnectionId;
 use weir_model::connection::address_bytes;
 
 pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Result<(), StoreError> {
@@ -33,33 +37,55 @@ fn begin(connection: &mut Connection) -> Result<Step<'_>, StoreError> {
 
 fn merge_transactions(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
     let sql = || StoreError::sql("merge a transaction");
-    let mut find =
-        step.prepare_cached(&format!("SELECT {TRANSACTION_COLUMNS} FROM transactions WHERE id = ?1")).map_err(sql())?;
+    let prepare = |text: &str| step.prepare_cached(text).map_err(sql());
+    let mut find = prepare(&format!("SELECT {TRANSACTION_COLUMNS}, number FROM transactions WHERE id = ?1"))?;
     let places = vec!["?"; TRANSACTION_COLUMN_COUNT].join(", ");
-    let mut put = step
-        .prepare_cached(&format!("INSERT OR REPLACE INTO transactions ({TRANSACTION_COLUMNS}) VALUES ({places})"))
-        .map_err(sql())?;
-    // Merged per key first, and by id: one read and one write a key, in the order of the pages.
-    let mut readings = BTreeMap::new();
+    let mut add = prepare(&format!("INSERT INTO transactions ({TRANSACTION_COLUMNS}) VALUES ({places})"))?;
+    let mut change = prepare(&update_transaction(|_| true))?;
+    // SQLite moves the entry of an index where a statement names its column, be the value the same or not.
+    let mut move_on = prepare(&update_transaction(|column| !INDEXED_TRANSACTION_COLUMNS.contains(&column)))?;
+    // Merged per key first: one read and one write a key. In the order in which they came, in which they lie.
+    let mut order: HashMap<ConnectionId, usize> = HashMap::with_capacity(changes.transactions.len());
+    let mut readings: Vec<(ConnectionId, Cow<'_, Transaction>)> = Vec::with_capacity(changes.transactions.len());
     for reading in &changes.transactions {
-        let merged = match readings.remove(&reading.id()) {
-            Some(earlier) => reading.clone().merge(earlier),
-            None => reading.clone(),
-        };
-        readings.insert(reading.id(), merged);
+        match order.entry(reading.id()) {
+            Entry::Occupied(place) => {
+                readings[*place.get()].1.to_mut().absorb(reading);
+            }
+            Entry::Vacant(place) => {
+                readings.push((*place.key(), Cow::Borrowed(reading)));
+                place.insert(readings.len() - 1);
+            }
+        }
     }
     for (id, reading) in readings {
-        let stored = find.query_row(params![id.0], transaction).optional().map_err(sql())?;
-        let merged = match stored.clone() {
-            Some(stored) => reading.merge(stored),
-            None => reading,
+        let stored = find
+            .query_row(params![id.0], |row| Ok((transaction(row)?, row.get::<_, i64>(TRANSACTION_COLUMN_COUNT)?)))
+            .optional()
+            .map_err(sql())?;
+        let Some((mut stored, number)) = stored else {
+            bind_transaction(&mut add, &reading).map_err(sql())?;
+            add.raw_execute().map_err(sql())?;
+            continue;
         };
-        if stored.as_ref() != Some(&merged) {
-            bind_transaction(&mut put, &merged).map_err(sql())?;
+        let indexed = |row: &Transaction| (row.tuple, row.translated, row.closed());
+        let before = indexed(&stored);
+        if stored.absorb(&reading) {
+            let put = if indexed(&stored) == before { &mut move_on } else { &mut change };
+            bind_transaction(put, &stored).map_err(sql())?;
+            put.raw_bind_parameter(TRANSACTION_COLUMN_COUNT + 1, number).map_err(sql())?;
             put.raw_execute().map_err(sql())?;
         }
     }
     Ok(())
+}
+
+/// Sets the wanted columns of the row whose number is the parameter behind them all; parameters as [`bind_transaction`]
+/// numbers them.
+fn update_transaction(wanted: impl Fn(&str) -> bool) -> String {
+    let columns = TRANSACTION_COLUMNS.split(", ").zip(1..).filter(|(column, _)| wanted(column));
+    let set: Vec<String> = columns.map(|(column, parameter)| format!("{column} = ?{parameter}")).collect();
+    format!("UPDATE transactions SET {} WHERE number = ?{}", set.join(", "), TRANSACTION_COLUMN_COUNT + 1)
 }
 
 fn merge_facts(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
