@@ -86,9 +86,10 @@ fn rows(poll: i64) -> Vec<HistoryRow> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).ok_or("name a folder that does not exist yet")?;
     let store = Embedded::open(Path::new(&folder))?;
-    for (six, lsn) in (0..HOURS * 60).zip(1..) {
-        let minute: Vec<HistoryRow> = (six * 6..six * 6 + 6).flat_map(rows).collect();
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, &minute)?;
+    // A segment for ten minutes: each waits several times for the disk.
+    for (ten, lsn) in (0..HOURS * 6).zip(1..) {
+        let ten_minutes: Vec<HistoryRow> = (ten * 60..ten * 60 + 60).flat_map(rows).collect();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, &ten_minutes)?;
     }
     let hour = |hours: i64| UnixNanos(START + hours * 3600 * SECOND);
     let due = Due { settled_before: hour(HOURS - 1), minutes_before: hour(HOURS - 2), hours_before: hour(HOURS / 2) };
