@@ -8,6 +8,7 @@
 //! - [`engines`]: real container engines, each in a folder of its own.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
 //! - [`load`]: the same exchange again and again, counted and timed.
+//! - [`crowd`]: many agents' deliveries to one real server, what they cost it, and whether all of it arrived.
 //! - [`overhead`]: what weir costs those whom it watches.
 //! - [`shop`]: the processes that the demo's cluster runs.
 //! - [`matrix`]: every kind of traffic and every path, played while weir watches.
@@ -19,6 +20,7 @@
 pub mod answers;
 pub mod checker;
 pub mod cluster;
+pub mod crowd;
 pub mod engines;
 pub mod feed;
 pub mod load;
