@@ -37,6 +37,9 @@ pub enum Command {
     /// Shows who talks to whom.
     #[command(after_help = EDGES_HELP)]
     Edges(EdgesArgs),
+    /// Shows who talks to whom as it goes on: sort, filter, go nearer, pause.
+    #[command(after_help = TOP_HELP)]
+    Top(TopArgs),
     /// Shows connections and what moved on them.
     #[command(after_help = CONNECTIONS_HELP)]
     Connections(ConnectionsArgs),
@@ -83,6 +86,11 @@ const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by 
     SENT is what the client sent. SERVICE is what the client asked for; with ? it is inferred from the\n\
     endpoints that hold the server's address. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
+const TOP_HELP: &str = "Examples:\n  weir top\n  weir top --by pod --span 5m\n  \
+    weir top --filter 'namespace=shop and failures>0'\n\n\
+    Keys: Enter goes nearer (workloads, pods, connections), Esc back, / filters, Left and Right sort, b groups, + and -\n\
+    look further or less far back, p pauses, ? explains, q ends.\n\n\
+    Exit codes: 0 ended by a key or a signal, 1 the terminal failed, 2 wrong usage (no terminal, too).";
 const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
     SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -260,6 +268,32 @@ pub struct EdgesArgs {
     /// Which rows.
     #[command(flatten)]
     pub traffic: TrafficArgs,
+}
+
+/// `weir top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// What an end is summed to at first.
+    #[arg(long, value_name = "WHAT", default_value = "workload", value_parser = crate::top::level::GROUPINGS)]
+    pub by: String,
+    /// How far it looks back at first.
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = crate::top::app::SPANS)]
+    pub span: String,
+    /// What it shows at first, in the filter language (docs/queries.md).
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// When to colour.
+    #[arg(long, value_enum, default_value_t, env = "WEIR_COLOR", value_name = "WHEN")]
+    pub color: Colour,
+    /// Shows bytes as exact integers.
+    #[arg(long, env = "WEIR_EXACT")]
+    pub exact: bool,
+    /// A TOML file with settings (table `[cli]`).
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `weir metadata`.

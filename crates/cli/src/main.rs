@@ -7,7 +7,7 @@ use weir_cli::args::{Cli, Command};
 use weir_cli::exit::{Failure, Verdict, conclude};
 use weir_cli::read::query::Query;
 use weir_cli::read::{self, Question};
-use weir_cli::{doctor, settings, store, up};
+use weir_cli::{doctor, settings, store, top, up};
 use weir_wire::api::{ConnectionRow, DnsRow, Edge, MetadataRow, Transaction};
 
 fn main() -> ExitCode {
@@ -76,6 +76,7 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
             Command::Dns(args) => {
                 read::run::<DnsRow>(&args.read, &Question { command: "dns", query: Query::from(&args) }).await
             }
+            Command::Top(args) => top::run(&args).await,
             Command::Doctor(args) => doctor::run(&args).await,
             Command::Up(_) | Command::Server(_) | Command::Store(_) | Command::Completions { .. } => Ok(Verdict::Done),
         }

@@ -35,7 +35,12 @@ fn with_config(mut command: Command, args: &[OsString]) -> Result<Command, Failu
         }
     };
     let Some(found) = command.find_subcommand(name).cloned() else { return Ok(command) };
-    let filled = config::with_file(found, table, &path).map_err(wrong)?;
+    let filled = if table == "cli" {
+        config::with_shared_file(found, table, &path)
+    } else {
+        config::with_file(found, table, &path)
+    };
+    let filled = filled.map_err(wrong)?;
     command = command.mut_subcommand(name, |_| filled);
     Ok(command)
 }
@@ -59,6 +64,17 @@ mod tests {
             let text = format!("{cli:?}");
             assert!(text.contains("http://127.0.0.1:1") && text.contains("exact: true"), "{text}");
         }
+    }
+
+    #[test]
+    fn top_takes_what_it_has_of_the_shared_table() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[cli]\nserver = 'http://127.0.0.1:1'\noutput = 'json'\n").unwrap();
+        let mut args = words("weir top --config");
+        args.push(file.path().into());
+        assert!(format!("{:?}", parse(&args).unwrap()).contains("http://127.0.0.1:1"));
+        std::fs::write(file.path(), "[cli]\nservr = 'x'\n").unwrap();
+        assert!(matches!(parse(&args), Err(Failure::Usage(text)) if text.contains("`servr`")));
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn help_says_what_each_command_does_with_examples_and_exit_codes() {
         "server",
         "status",
         "edges",
+        "top",
         "connections",
         "transactions",
         "metadata",

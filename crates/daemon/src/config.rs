@@ -86,7 +86,26 @@ pub fn config_path(args: &[OsString]) -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`ConfigError`] when the file is wrong.
-pub fn with_file(mut command: Command, table: &str, path: &Path) -> Result<Command, ConfigError> {
+pub fn with_file(command: Command, table: &str, path: &Path) -> Result<Command, ConfigError> {
+    filled(command, table, path, Unknown::Refused)
+}
+
+/// As [`with_file`] for a table that several commands share: a key that this one has no flag for is another's.
+///
+/// # Errors
+/// As [`with_file`], but never [`ConfigError::UnknownKey`].
+pub fn with_shared_file(command: Command, table: &str, path: &Path) -> Result<Command, ConfigError> {
+    filled(command, table, path, Unknown::Anothers)
+}
+
+/// What a key without a flag is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unknown {
+    Refused,
+    Anothers,
+}
+
+fn filled(mut command: Command, table: &str, path: &Path, unknown: Unknown) -> Result<Command, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let document: toml::Table =
         text.parse().map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
@@ -102,6 +121,9 @@ pub fn with_file(mut command: Command, table: &str, path: &Path) -> Result<Comma
         let Some(id) =
             command.get_arguments().find(|arg| arg.get_long() == Some(&name)).map(|arg| arg.get_id().clone())
         else {
+            if unknown == Unknown::Anothers {
+                continue;
+            }
             return Err(ConfigError::UnknownKey {
                 path: path.into(),
                 table: table.into(),

@@ -175,13 +175,13 @@ impl Table {
 
     /// The heading's line.
     pub fn heading(&self, layout: &Layout, surface: &Surface) -> String {
-        let cells: Vec<Cell> = self.columns.iter().map(|column| Cell::new(column.title).painted(Paint::Bold)).collect();
-        self.line(&cells, layout, surface)
+        let pieces = self.heading_pieces(layout);
+        Self::line(&pieces, surface)
     }
 
     /// The rows' lines.
     pub fn lines(&self, layout: &Layout, surface: &Surface) -> Vec<String> {
-        self.rows.iter().map(|row| self.line(row, layout, surface)).collect()
+        self.rows.iter().map(|row| Self::line(&self.pieces(row, layout), surface)).collect()
     }
 
     /// Heading and rows, a line each.
@@ -196,23 +196,38 @@ impl Table {
         text
     }
 
-    fn line(&self, cells: &[Cell], layout: &Layout, surface: &Surface) -> String {
-        let mut line = String::new();
+    /// The heading's pieces: texts that fill their columns, gaps included, with their colours.
+    pub fn heading_pieces(&self, layout: &Layout) -> Vec<(String, Paint)> {
+        let cells: Vec<Cell> = self.columns.iter().map(|column| Cell::new(column.title).painted(Paint::Bold)).collect();
+        self.pieces(&cells, layout)
+    }
+
+    /// A row's pieces, as [`Table::heading_pieces`].
+    pub fn row_pieces(&self, row: usize, layout: &Layout) -> Vec<(String, Paint)> {
+        self.rows.get(row).map_or_else(Vec::new, |cells| self.pieces(cells, layout))
+    }
+
+    fn pieces(&self, cells: &[Cell], layout: &Layout) -> Vec<(String, Paint)> {
+        let mut pieces = Vec::with_capacity(3 * layout.0.len());
         for (place, (index, width)) in layout.0.iter().enumerate() {
             let (column, cell) = (&self.columns[*index], &cells[*index]);
             let text = shorten(&cell.text, *width);
-            let padding = " ".repeat(width.saturating_sub(text.width()));
+            let padding = (" ".repeat(width.saturating_sub(text.width())), Paint::Plain);
             if place > 0 {
-                line.push_str(&" ".repeat(GAP));
+                pieces.push((" ".repeat(GAP), Paint::Plain));
             }
-            let painted = surface.paint(cell.paint, &text);
             let last = place + 1 == layout.0.len();
             match column.align {
-                Align::Right => line.extend([padding.as_str(), painted.as_str()]),
-                Align::Left if last => line.push_str(&painted),
-                Align::Left => line.extend([painted.as_str(), padding.as_str()]),
+                Align::Right => pieces.extend([padding, (text, cell.paint)]),
+                Align::Left if last => pieces.push((text, cell.paint)),
+                Align::Left => pieces.extend([(text, cell.paint), padding]),
             }
         }
+        pieces
+    }
+
+    fn line(pieces: &[(String, Paint)], surface: &Surface) -> String {
+        let mut line: String = pieces.iter().map(|(text, paint)| surface.paint(*paint, text)).collect();
         line.truncate(line.trim_end_matches(' ').len());
         line
     }

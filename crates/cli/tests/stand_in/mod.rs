@@ -28,33 +28,47 @@ impl StandIn {
 
     /// Answers so much later.
     pub(crate) fn answering_after(delay: Duration, body: impl Into<String>) -> Self {
-        Self::start(vec![(200, body.into())], delay)
+        let body = body.into();
+        Self::start(move |_| {
+            std::thread::park_timeout(delay);
+            (200, body.clone())
+        })
     }
 
     /// Answers with each in turn, and with the last from then on.
     pub(crate) fn sequence(answers: Vec<(u16, String)>) -> Self {
-        Self::start(answers, Duration::ZERO)
+        let mut answers = answers.into_iter();
+        let mut current = (404, String::new());
+        Self::start(move |_| {
+            if let Some(next) = answers.next() {
+                current = next;
+            }
+            current.clone()
+        })
     }
 
-    fn start(answers: Vec<(u16, String)>, delay: Duration) -> Self {
+    /// Answers each path with its own body.
+    pub(crate) fn by_path(bodies: Vec<(&'static str, String)>) -> Self {
+        Self::start(move |head| {
+            let path = head.split([' ', '?']).nth(1).unwrap_or_default();
+            let body = bodies.iter().find(|(known, _)| *known == path);
+            body.map_or((404, String::new()), |(_, body)| (200, body.clone()))
+        })
+    }
+
+    fn start(mut answer: impl FnMut(&str) -> (u16, String) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         std::thread::spawn(move || {
-            let mut answers = answers.into_iter().peekable();
-            let mut current = (404, String::new());
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
-                if let Some(next) = answers.next() {
-                    current = next;
-                }
                 let mut head = String::new();
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
                 while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
-                log.lock().unwrap().push(head);
-                let (status, body) = &current;
-                std::thread::park_timeout(delay);
+                log.lock().unwrap().push(head.clone());
+                let (status, body) = answer(&head);
                 let _ = write!(
                     stream,
                     "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

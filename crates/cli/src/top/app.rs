@@ -1,0 +1,672 @@
+//! What `weir top` shows and how keys change it. Pure: no terminal, no server, no clock.
+
+use super::level::{self, Level};
+use crate::read::query::Query;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::cmp::Ordering;
+use weir_wire::api::{Answer, Completeness, ConnectionRow, Edge};
+use weir_wire::filter::{Filter, FilterError, Scope};
+
+/// Spans to look back over.
+pub const SPANS: [&str; 6] = ["30s", "1m", "5m", "15m", "1h", "24h"];
+
+/// Rows that are asked for: enough to scroll through, some hundred kilobytes.
+const LIMIT: u32 = 1000;
+
+/// The rows of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rows {
+    /// Of [`Level::Edges`].
+    Edges(Vec<Edge>),
+    /// Of [`Level::Connections`].
+    Connections(Vec<ConnectionRow>),
+}
+
+impl Rows {
+    /// None yet.
+    fn none(level: Level) -> Self {
+        match level {
+            Level::Edges(_) => Self::Edges(Vec::new()),
+            Level::Connections => Self::Connections(Vec::new()),
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Edges(rows) => rows.len(),
+            Self::Connections(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What a row is about, the same in every answer.
+    fn key(&self, index: usize) -> Option<String> {
+        match self {
+            Self::Edges(rows) => rows.get(index).map(|row| {
+                let end = |end: &weir_wire::api::EdgeEnd| {
+                    format!("{}\0{:?}\0{}\0{:?}\0{:?}", end.kind, end.namespace, end.name, end.node, end.address)
+                };
+                format!("{}\0{}\0{:?}\0{}\0{}", end(&row.client), end(&row.server), row.service, row.port, row.protocol)
+            }),
+            Self::Connections(rows) => rows.get(index).map(|row| {
+                let row = &row.transaction;
+                format!("{}\0{}\0{}\0{}", row.node, row.boot_id, row.instance, row.generation)
+            }),
+        }
+    }
+
+    fn sort(&mut self, sort: Sort, reversed: bool) {
+        let turn = |ordering: Ordering| if reversed { ordering.reverse() } else { ordering };
+        match self {
+            Self::Edges(rows) => rows.sort_by(|a, b| turn(edges(sort, a, b))),
+            Self::Connections(rows) => rows.sort_by(|a, b| turn(connections(sort, a, b))),
+        }
+    }
+}
+
+/// By what rows are sorted: numbers from the largest, names from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Sent and received.
+    Bytes,
+    /// Sent.
+    Sent,
+    /// Received.
+    Recv,
+    /// Connections; a connection by its state.
+    Connections,
+    /// Segments sent again.
+    Retransmits,
+    /// The round-trip time.
+    Rtt,
+    /// Failures; a connection by why it closed.
+    Failures,
+    /// The client's name; a connection by its key.
+    Client,
+    /// The server's name; a connection by its node.
+    Server,
+}
+
+impl Sort {
+    /// In the order of the keys.
+    pub const ALL: [Self; 9] = [
+        Self::Bytes,
+        Self::Sent,
+        Self::Recv,
+        Self::Connections,
+        Self::Retransmits,
+        Self::Rtt,
+        Self::Failures,
+        Self::Client,
+        Self::Server,
+    ];
+
+    /// In the heading.
+    pub fn title(self, level: Level) -> &'static str {
+        let is_edge = matches!(level, Level::Edges(_));
+        match self {
+            Self::Bytes => "bytes",
+            Self::Sent => "bytes sent",
+            Self::Recv => "bytes received",
+            Self::Connections if is_edge => "connections",
+            Self::Connections => "state",
+            Self::Retransmits => "retransmits",
+            Self::Rtt => "round-trip time",
+            Self::Failures if is_edge => "failures",
+            Self::Failures => "close reason",
+            Self::Client if is_edge => "client",
+            Self::Client => "key",
+            Self::Server if is_edge => "server",
+            Self::Server => "node",
+        }
+    }
+
+    fn step(self, forward: bool) -> Self {
+        let place = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
+        Self::ALL[(place + if forward { 1 } else { Self::ALL.len() - 1 }) % Self::ALL.len()]
+    }
+}
+
+fn edges(sort: Sort, a: &Edge, b: &Edge) -> Ordering {
+    let bytes = |edge: &Edge| edge.sent_bytes.saturating_add(edge.recv_bytes);
+    let name = |end: &weir_wire::api::EdgeEnd| (end.namespace.clone(), end.name.clone(), end.address.clone());
+    let by = match sort {
+        Sort::Bytes => Ordering::Equal,
+        Sort::Sent => b.sent_bytes.cmp(&a.sent_bytes),
+        Sort::Recv => b.recv_bytes.cmp(&a.recv_bytes),
+        Sort::Connections => b.connections.cmp(&a.connections),
+        Sort::Retransmits => b.retransmits.cmp(&a.retransmits),
+        // What is not known is last.
+        Sort::Rtt => b.rtt_us.cmp(&a.rtt_us),
+        Sort::Failures => b.failures.cmp(&a.failures),
+        Sort::Client => name(&a.client).cmp(&name(&b.client)),
+        Sort::Server => name(&a.server).cmp(&name(&b.server)),
+    };
+    by.then_with(|| bytes(b).cmp(&bytes(a)))
+        .then_with(|| (&a.client, &a.server, a.port, &a.service).cmp(&(&b.client, &b.server, b.port, &b.service)))
+}
+
+fn connections(sort: Sort, a: &ConnectionRow, b: &ConnectionRow) -> Ordering {
+    let bytes = |row: &ConnectionRow| row.sent_bytes.saturating_add(row.recv_bytes);
+    let (one, two) = (&a.transaction, &b.transaction);
+    let by = match sort {
+        Sort::Bytes => Ordering::Equal,
+        Sort::Sent => b.sent_bytes.cmp(&a.sent_bytes),
+        Sort::Recv => b.recv_bytes.cmp(&a.recv_bytes),
+        Sort::Connections => one.state.cmp(&two.state),
+        Sort::Retransmits => b.retransmits.cmp(&a.retransmits),
+        Sort::Rtt => two.rtt_us.cmp(&one.rtt_us),
+        Sort::Failures => two.close_reason.cmp(&one.close_reason),
+        Sort::Client => one.key.cmp(&two.key),
+        Sort::Server => one.node.cmp(&two.node),
+    };
+    by.then_with(|| bytes(b).cmp(&bytes(a)))
+        .then_with(|| (&one.key, &one.node, &one.instance).cmp(&(&two.key, &two.node, &two.instance)))
+}
+
+/// One question and what came of it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// How near.
+    pub level: Level,
+    /// What it was entered with, in the filter language; empty: everything.
+    pub within: String,
+    /// What is typed on top.
+    pub filter: String,
+    /// Into [`SPANS`].
+    span: usize,
+    /// By what it is sorted.
+    pub sort: Sort,
+    /// Whether from the other end.
+    pub reversed: bool,
+    /// The rows, sorted.
+    pub rows: Rows,
+    /// What the last answer says of itself; `None`: none came yet.
+    pub completeness: Option<Completeness>,
+    /// The selected row.
+    pub selected: usize,
+}
+
+impl View {
+    fn new(level: Level, span: usize) -> Self {
+        Self {
+            level,
+            within: String::new(),
+            filter: String::new(),
+            span,
+            sort: Sort::Bytes,
+            reversed: false,
+            rows: Rows::none(level),
+            completeness: None,
+            selected: 0,
+        }
+    }
+
+    /// How far it looks back.
+    pub fn span(&self) -> &'static str {
+        SPANS[self.span]
+    }
+
+    /// Both filters as one.
+    pub fn whole_filter(&self) -> String {
+        both(&self.within, &self.filter)
+    }
+
+    /// The API's parameters.
+    pub fn query(&self) -> Query {
+        let filter = Some(self.whole_filter()).filter(|filter| !filter.is_empty());
+        let by = match self.level {
+            Level::Edges(by) => Some(by),
+            Level::Connections => None,
+        };
+        Query::new().with("by", by).with("since", Some(self.span())).with("filter", filter).with("limit", Some(LIMIT))
+    }
+
+    /// What was asked does not fit what is there any more.
+    fn start_anew(&mut self) {
+        self.rows = Rows::none(self.level);
+        self.completeness = None;
+        self.selected = 0;
+    }
+
+    fn resort(&mut self) {
+        let key = self.rows.key(self.selected);
+        self.rows.sort(self.sort, self.reversed);
+        self.follow(key.as_deref());
+    }
+
+    fn follow(&mut self, key: Option<&str>) {
+        let place = key.and_then(|key| (0..self.rows.len()).find(|row| self.rows.key(*row).as_deref() == Some(key)));
+        self.selected = place.unwrap_or(self.selected).min(self.rows.len().saturating_sub(1));
+    }
+
+    fn scope(&self) -> Scope {
+        match self.level {
+            Level::Edges(_) => Scope::Edges,
+            Level::Connections => Scope::Connections,
+        }
+    }
+}
+
+fn both(one: &str, two: &str) -> String {
+    match (one.is_empty(), two.is_empty()) {
+        (false, false) => format!("({one}) and ({two})"),
+        (true, _) => two.to_owned(),
+        (false, true) => one.to_owned(),
+    }
+}
+
+/// The line in which a filter is typed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Input {
+    /// The text.
+    pub text: String,
+    /// Characters before the cursor.
+    pub cursor: usize,
+    /// Why the text is none, since it was last tried.
+    pub error: Option<FilterError>,
+}
+
+impl Input {
+    fn place(&self) -> usize {
+        self.text.char_indices().nth(self.cursor).map_or(self.text.len(), |(place, _)| place)
+    }
+
+    fn insert(&mut self, character: char) {
+        if self.text.chars().count() < weir_wire::filter::TEXT_MAX {
+            self.text.insert(self.place(), character);
+            self.cursor += 1;
+        }
+    }
+
+    fn remove_before(&mut self) {
+        if self.cursor > 0 {
+            self.cursor -= 1;
+            self.text.remove(self.place());
+        }
+    }
+
+    fn remove_at(&mut self) {
+        let place = self.place();
+        if place < self.text.len() {
+            self.text.remove(place);
+        }
+    }
+}
+
+/// What keys mean.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Mode {
+    /// They move and choose.
+    #[default]
+    Browse,
+    /// They type a filter.
+    Type(Input),
+    /// The keys are explained; the next one ends that.
+    Help,
+}
+
+/// What a key asks of whoever runs the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing but to be drawn again.
+    Draw,
+    /// The question is another one: ask at once.
+    Ask,
+    /// To end.
+    Quit,
+}
+
+/// The application.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Whom it asks.
+    pub target: String,
+    /// What was entered, one after the other; the last is shown. Never empty.
+    views: Vec<View>,
+    /// What keys mean.
+    pub mode: Mode,
+    /// Whether answers are not asked for.
+    pub paused: bool,
+    /// Why the last answer did not come.
+    pub failure: Option<String>,
+    /// Rows that the last drawing had room for.
+    pub room: usize,
+}
+
+impl App {
+    /// At `level`, with a filter (which has been read) and a span.
+    pub fn new(target: String, level: Level, filter: String, span: usize) -> Self {
+        let view = View { filter, ..View::new(level, span) };
+        Self { target, views: vec![view], mode: Mode::Browse, paused: false, failure: None, room: 1 }
+    }
+
+    /// What is shown.
+    pub fn view(&self) -> &View {
+        &self.views[self.views.len() - 1]
+    }
+
+    fn view_mut(&mut self) -> &mut View {
+        let last = self.views.len() - 1;
+        &mut self.views[last]
+    }
+
+    /// How many views lie below the one that is shown.
+    pub fn depth(&self) -> usize {
+        self.views.len() - 1
+    }
+
+    /// Takes an answer to the question of [`App::view`].
+    pub fn take_edges(&mut self, answer: Answer<Edge>) {
+        self.take(Rows::Edges(answer.items), answer.completeness);
+    }
+
+    /// As [`App::take_edges`].
+    pub fn take_connections(&mut self, answer: Answer<ConnectionRow>) {
+        self.take(Rows::Connections(answer.items), answer.completeness);
+    }
+
+    fn take(&mut self, rows: Rows, completeness: Completeness) {
+        self.failure = None;
+        let view = self.view_mut();
+        // Whoever has moved from the top follows the row, whoever has not wants the top.
+        let key = (view.selected > 0).then(|| view.rows.key(view.selected)).flatten();
+        view.rows = rows;
+        view.completeness = Some(completeness);
+        view.rows.sort(view.sort, view.reversed);
+        view.follow(key.as_deref());
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent) -> Wish {
+        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
+            return Wish::Quit;
+        }
+        match std::mem::take(&mut self.mode) {
+            Mode::Help => Wish::Draw,
+            Mode::Type(input) => self.type_key(input, key),
+            Mode::Browse => self.browse_key(key),
+        }
+    }
+
+    fn type_key(&mut self, mut input: Input, key: KeyEvent) -> Wish {
+        let characters = input.text.chars().count();
+        match key.code {
+            KeyCode::Esc => return Wish::Draw,
+            KeyCode::Enter => {
+                let text = input.text.trim().to_owned();
+                let view = self.view_mut();
+                let read = if text.is_empty() { Ok(()) } else { Filter::parse(view.scope(), &input.text).map(drop) };
+                match read {
+                    Ok(()) => {
+                        if view.filter == text {
+                            return Wish::Draw;
+                        }
+                        view.filter = text;
+                        view.start_anew();
+                        return Wish::Ask;
+                    }
+                    Err(error) => input.error = Some(error),
+                }
+            }
+            KeyCode::Backspace => input.remove_before(),
+            KeyCode::Delete => input.remove_at(),
+            KeyCode::Left => input.cursor = input.cursor.saturating_sub(1),
+            KeyCode::Right => input.cursor = (input.cursor + 1).min(characters),
+            KeyCode::Home => input.cursor = 0,
+            KeyCode::End => input.cursor = characters,
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => input = Input::default(),
+            KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                input.insert(character);
+            }
+            _ => {}
+        }
+        if key.code != KeyCode::Enter {
+            input.error = None;
+        }
+        self.mode = Mode::Type(input);
+        Wish::Draw
+    }
+
+    fn browse_key(&mut self, key: KeyEvent) -> Wish {
+        let (room, rows) = (self.room.max(1), self.view().rows.len());
+        let last = rows.saturating_sub(1);
+        let selected = self.view().selected;
+        let mut select = |to: usize| {
+            self.view_mut().selected = to.min(last);
+            Wish::Draw
+        };
+        match key.code {
+            KeyCode::Up | KeyCode::Char('k') => select(selected.saturating_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => select(selected + 1),
+            KeyCode::PageUp => select(selected.saturating_sub(room)),
+            KeyCode::PageDown => select(selected + room),
+            KeyCode::Home | KeyCode::Char('g') => select(0),
+            KeyCode::End | KeyCode::Char('G') => select(last),
+            KeyCode::Char('q') => Wish::Quit,
+            KeyCode::Char('?' | 'h') => {
+                self.mode = Mode::Help;
+                Wish::Draw
+            }
+            KeyCode::Char('p' | ' ') => {
+                self.paused = !self.paused;
+                if self.paused { Wish::Draw } else { Wish::Ask }
+            }
+            KeyCode::Char('/') => {
+                let text = self.view().filter.clone();
+                let cursor = text.chars().count();
+                self.mode = Mode::Type(Input { text, cursor, error: None });
+                Wish::Draw
+            }
+            KeyCode::Left | KeyCode::Char('<') => self.sorted(|view| view.sort = view.sort.step(false)),
+            KeyCode::Right | KeyCode::Char('>') => self.sorted(|view| view.sort = view.sort.step(true)),
+            KeyCode::Char('r') => self.sorted(|view| view.reversed = !view.reversed),
+            KeyCode::Char('+' | '=') => self.look_back(true),
+            KeyCode::Char('-') => self.look_back(false),
+            KeyCode::Char('b') => {
+                let view = self.view_mut();
+                let next = view.level.next_grouping();
+                if next == view.level {
+                    return Wish::Draw;
+                }
+                view.level = next;
+                view.start_anew();
+                Wish::Ask
+            }
+            KeyCode::Enter => self.enter(),
+            KeyCode::Esc | KeyCode::Backspace if self.views.len() > 1 => {
+                self.views.pop();
+                Wish::Ask
+            }
+            _ => Wish::Draw,
+        }
+    }
+
+    fn sorted(&mut self, change: impl FnOnce(&mut View)) -> Wish {
+        let view = self.view_mut();
+        change(view);
+        view.resort();
+        Wish::Draw
+    }
+
+    fn look_back(&mut self, further: bool) -> Wish {
+        let view = self.view_mut();
+        let span = if further { (view.span + 1).min(SPANS.len() - 1) } else { view.span.saturating_sub(1) };
+        if span == view.span {
+            return Wish::Draw;
+        }
+        view.span = span;
+        Wish::Ask
+    }
+
+    fn enter(&mut self) -> Wish {
+        let view = self.view();
+        let (Some(nearer), Rows::Edges(rows)) = (view.level.nearer(), &view.rows) else { return Wish::Draw };
+        let Some(edge) = rows.get(view.selected) else { return Wish::Draw };
+        let mut next = View { sort: view.sort, reversed: view.reversed, ..View::new(nearer, view.span) };
+        // What asks of sums may mean nothing of what they are made of.
+        let kept = if Filter::parse(next.scope(), &view.filter).is_ok() { view.filter.as_str() } else { "" };
+        next.within = both(&both(&view.within, kept), &level::only(edge));
+        self.views.push(next);
+        Wish::Ask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_wire::api::EdgeEnd;
+
+    pub(crate) fn edge(client: &str, server: &str, sent: u64, failures: u64) -> Edge {
+        let end = |name: &str| EdgeEnd {
+            kind: "deployment".into(),
+            namespace: Some("shop".into()),
+            name: name.into(),
+            certainty: "known".into(),
+            ..EdgeEnd::default()
+        };
+        Edge {
+            client: end(client),
+            server: end(server),
+            port: 80,
+            protocol: "tcp".into(),
+            sent_bytes: sent,
+            failures,
+            connections: 1,
+            certainty: "known".into(),
+            ..Edge::default()
+        }
+    }
+
+    fn app(edges: Vec<Edge>) -> App {
+        let mut app = App::new("http://x".into(), Level::Edges("workload"), String::new(), 1);
+        app.take_edges(Answer { items: edges, completeness: Completeness::default() });
+        app
+    }
+
+    fn press(app: &mut App, code: KeyCode) -> Wish {
+        app.key(KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    fn typed(app: &mut App, text: &str) {
+        for character in text.chars() {
+            press(app, KeyCode::Char(character));
+        }
+    }
+
+    fn clients(app: &App) -> Vec<String> {
+        let Rows::Edges(rows) = &app.view().rows else { panic!() };
+        rows.iter().map(|row| row.client.name.clone()).collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_as_asked_and_the_selection_stays_with_its_row() {
+        let mut app = app(vec![edge("a", "x", 10, 0), edge("b", "x", 30, 0), edge("c", "x", 20, 5)]);
+        assert_eq!(clients(&app), ["b", "c", "a"]);
+        press(&mut app, KeyCode::Down);
+        for _ in 0..6 {
+            press(&mut app, KeyCode::Right);
+        }
+        assert_eq!((app.view().sort, app.view().selected), (Sort::Failures, 0));
+        assert_eq!(clients(&app), ["c", "b", "a"]);
+        press(&mut app, KeyCode::Char('r'));
+        assert_eq!((clients(&app), app.view().selected), (vec!["a".into(), "b".into(), "c".into()], 2));
+        // The next answer has it elsewhere.
+        let answer = vec![edge("c", "x", 1, 0), edge("z", "x", 2, 7), edge("a", "x", 2, 9)];
+        app.take_edges(Answer { items: answer, completeness: Completeness::default() });
+        assert_eq!((clients(&app), app.view().selected), (vec!["c".into(), "z".into(), "a".into()], 0));
+        // It is gone: the place stays, within the rows.
+        press(&mut app, KeyCode::End);
+        app.take_edges(Answer { items: vec![edge("q", "x", 1, 0)], completeness: Completeness::default() });
+        assert_eq!(app.view().selected, 0);
+        app.take_edges(Answer::default());
+        assert_eq!((press(&mut app, KeyCode::Down), app.view().selected), (Wish::Draw, 0));
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Draw);
+    }
+
+    #[test]
+    fn a_filter_is_read_before_it_is_asked_and_a_wrong_one_stays_in_the_line_with_its_place() {
+        let mut app = app(vec![edge("a", "x", 10, 0)]);
+        press(&mut app, KeyCode::Char('/'));
+        typed(&mut app, "prt=80");
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Draw);
+        let Mode::Type(input) = &app.mode else { panic!() };
+        assert_eq!(input.error.as_ref().map(|error| error.column), Some(1));
+        press(&mut app, KeyCode::Home);
+        press(&mut app, KeyCode::Right);
+        typed(&mut app, "o");
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Ask);
+        assert_eq!((app.view().filter.as_str(), app.view().rows.len()), ("port=80", 0));
+        assert!(app.view().query().pairs().contains(&("filter", "port=80".to_owned())));
+        // Escape leaves it as it was.
+        press(&mut app, KeyCode::Char('/'));
+        typed(&mut app, " and");
+        assert_eq!((press(&mut app, KeyCode::Esc), app.view().filter.as_str()), (Wish::Draw, "port=80"));
+        // Emptied.
+        press(&mut app, KeyCode::Char('/'));
+        app.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Ask);
+        assert!(!app.view().query().pairs().iter().any(|(key, _)| *key == "filter"));
+    }
+
+    #[test]
+    fn text_is_edited_by_characters_not_by_bytes() {
+        let mut app = app(vec![]);
+        press(&mut app, KeyCode::Char('/'));
+        typed(&mut app, "name=ä日b");
+        press(&mut app, KeyCode::Left);
+        press(&mut app, KeyCode::Backspace);
+        press(&mut app, KeyCode::Left);
+        press(&mut app, KeyCode::Delete);
+        let Mode::Type(input) = &app.mode else { panic!() };
+        assert_eq!((input.text.as_str(), input.cursor), ("name=b", 5));
+    }
+
+    #[test]
+    fn an_edge_is_entered_step_by_step_and_left_again() {
+        let mut app = app(vec![edge("a", "x", 10, 1), edge("b", "x", 3, 0)]);
+        press(&mut app, KeyCode::Char('/'));
+        typed(&mut app, "failures>0");
+        press(&mut app, KeyCode::Enter);
+        app.take_edges(Answer { items: vec![edge("a", "x", 10, 1)], completeness: Completeness::default() });
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Ask);
+        assert_eq!((app.view().level, app.depth()), (Level::Edges("pod"), 1));
+        let within = app.view().within.clone();
+        assert!(within.starts_with("(failures>0) and (client.workload=\"shop/a\" and server.workload"), "{within}");
+        app.take_edges(Answer { items: vec![edge("a", "x", 10, 1)], completeness: Completeness::default() });
+        press(&mut app, KeyCode::Enter);
+        assert_eq!((app.view().level, app.depth()), (Level::Connections, 2));
+        app.take_connections(Answer { items: vec![ConnectionRow::default()], completeness: Completeness::default() });
+        assert_eq!(press(&mut app, KeyCode::Enter), Wish::Draw, "nothing is nearer");
+        assert_eq!((press(&mut app, KeyCode::Esc), press(&mut app, KeyCode::Esc)), (Wish::Ask, Wish::Ask));
+        assert_eq!((app.view().level, app.view().filter.as_str()), (Level::Edges("workload"), "failures>0"));
+        assert_eq!((press(&mut app, KeyCode::Esc), app.depth()), (Wish::Draw, 0), "the first is not left");
+    }
+
+    #[test]
+    fn spans_pause_grouping_and_the_end() {
+        let mut app = app(vec![]);
+        assert_eq!(app.view().span(), "1m");
+        assert_eq!((press(&mut app, KeyCode::Char('+')), app.view().span()), (Wish::Ask, "5m"));
+        for _ in 0..9 {
+            press(&mut app, KeyCode::Char('-'));
+        }
+        assert_eq!((press(&mut app, KeyCode::Char('-')), app.view().span()), (Wish::Draw, "30s"));
+        assert_eq!((press(&mut app, KeyCode::Char(' ')), app.paused), (Wish::Draw, true));
+        assert_eq!((press(&mut app, KeyCode::Char('p')), app.paused), (Wish::Ask, false));
+        assert_eq!((press(&mut app, KeyCode::Char('b')), app.view().level), (Wish::Ask, Level::Edges("pod")));
+        press(&mut app, KeyCode::Char('?'));
+        assert_eq!(
+            (app.mode.clone(), press(&mut app, KeyCode::Char('q')), app.mode.clone()),
+            (Mode::Help, Wish::Draw, Mode::Browse)
+        );
+        assert_eq!(press(&mut app, KeyCode::Char('q')), Wish::Quit);
+        press(&mut app, KeyCode::Char('/'));
+        assert_eq!(app.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Wish::Quit);
+    }
+}
