@@ -9,12 +9,17 @@ use nix::sys::signal::Signal;
 use stand_in::{StandIn, body, complete, connection, edges, stderr, weir};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Long enough for a debug build on a busy machine; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn cells(number: u16) -> NonZero<u16> {
+    NonZero::new(number).unwrap()
+}
 
 /// A terminal with `weir top` on it.
 struct Terminal {
@@ -30,7 +35,7 @@ impl Terminal {
         let slave = File::from(pty.slave);
         // A session of its own, whose terminal this is: as a login has it, so that changes of size are told.
         let child = Command::new("setsid")
-            .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_weir"), "top"])
+            .args(["--ctty", env!("CARGO_BIN_EXE_weir"), "top"])
             .args(words)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
@@ -42,7 +47,8 @@ impl Terminal {
             .spawn()
             .unwrap();
         let master = File::from(pty.master);
-        let screen = Arc::new((Mutex::new((vt100::Parser::new(rows, columns, 0), false)), Condvar::new()));
+        let screen =
+            Arc::new((Mutex::new((vt100::Parser::new(cells(rows), cells(columns), 0), false)), Condvar::new()));
         let (mut reader, seen) = (master.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -62,7 +68,7 @@ impl Terminal {
     }
 
     fn resize(&mut self, columns: u16, rows: u16) {
-        self.screen.0.lock().unwrap().0.screen_mut().set_size(rows, columns);
+        self.screen.0.lock().unwrap().0.screen_mut().set_size(cells(rows), cells(columns));
         let status = Command::new("stty")
             .args(["cols", &columns.to_string(), "rows", &rows.to_string()])
             .stdin(Stdio::from(self.master.try_clone().unwrap()))
@@ -120,7 +126,7 @@ fn edges_are_shown_sorted_filtered_entered_and_left_at_80_by_24() {
     let mut terminal = Terminal::start(&["--server", &server.url()], 80, 24);
     let screen = terminal.shows("complete: ");
     let lines: Vec<&str> = screen.lines().collect();
-    assert!(lines[0].starts_with(&format!("{}: workloads, what moved in 1m until ", server.url())), "{screen}");
+    assert!(lines[0].starts_with(&format!("{}  workloads  1m until ", server.url())), "{screen}");
     assert!(lines[2].starts_with("CLIENT") && lines[2].contains("SENT") && lines[2].contains("FAIL"), "{screen}");
     assert!(lines[23].starts_with("? help"), "{screen}");
     assert!(lines.len() == 24 && lines.iter().all(|line| line.chars().count() <= 80), "{screen}");
@@ -128,22 +134,26 @@ fn edges_are_shown_sorted_filtered_entered_and_left_at_80_by_24() {
     terminal.press("\x1b[C");
     terminal.shows("by bytes sent");
     terminal.press("r");
-    terminal.shows("by bytes sent, reversed");
+    terminal.shows("by bytes sent reversed");
     terminal.press("/prt=80\r");
     let screen = terminal.shows("edges have no field `prt`");
-    assert_eq!(screen.lines().nth(1), Some("filter: prt=80"));
-    assert_eq!(screen.lines().nth(2), Some("        ^"));
+    assert_eq!(screen.lines().map(str::trim_end).skip(1).take(2).collect::<Vec<_>>(), ["filter: prt=80", "        ^"]);
     terminal.press("\x15port=80\r");
-    terminal.shows("only port=80");
+    terminal.until("rows under the filter", |screen| {
+        let text = screen.contents();
+        text.contains("only port=80") && text.contains("of 2 edges")
+    });
     assert!(server.asked().iter().any(|asked| asked.contains("filter=port%3D80")), "{:?}", server.asked());
     terminal.press("\r");
-    terminal.shows("pods, what moved");
+    terminal.until("its pods", |screen| {
+        screen.contents().contains("  pods  1m") && screen.contents().contains("of 2 edges")
+    });
     terminal.press("\r");
-    terminal.shows("connections, what moved");
+    terminal.shows("  connections  1m");
     terminal.shows("of 1 connection");
     assert!(server.asked().iter().any(|asked| asked.starts_with("GET /api/v1/connections?since=1m&filter=")));
     terminal.press("\x7f");
-    terminal.shows("pods, what moved");
+    terminal.shows("  pods  1m");
     terminal.press("p");
     terminal.shows("PAUSED");
     terminal.press("?");
@@ -170,8 +180,8 @@ fn a_server_that_is_away_is_told_and_asked_again_and_a_signal_puts_the_terminal_
     let mut terminal = Terminal::start(&["--server", &server.url(), "--by", "pod"], 80, 24);
     terminal.shows("the store is being opened");
     terminal.shows("complete: ");
-    let weir = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", terminal.child.id())).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(weir.trim().parse().unwrap()), Signal::SIGTERM).unwrap();
+    // setsid has become weir: it leads no group, so that it need not fork.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();
     let (status, screen) = terminal.ended();
     assert_eq!(status.code(), Some(0));
     assert!(!screen.alternate_screen() && !screen.hide_cursor());

@@ -121,6 +121,15 @@ impl Table {
         self
     }
 
+    /// The same, its texts shortened to `width` columns at most: other columns go first.
+    #[must_use]
+    pub fn with_texts_of_at_least(mut self, width: usize) -> Self {
+        for column in &mut self.columns {
+            column.shortest = column.shortest.max(width);
+        }
+        self
+    }
+
     /// Which columns fit and how wide they are.
     pub fn layout(&self, surface: &Surface) -> Layout {
         let natural: Vec<usize> = self

@@ -27,31 +27,36 @@ pub struct Look {
     pub zone: TimeZone,
 }
 
-const KEYS: &str = "? help  Enter nearer  Esc back  / filter  ←→ sort  b group by  +- span  p pause  q quit";
+const KEYS: &str = "? help  Enter nearer  Esc back  / filter  ←→ sort  b group  +- span  p pause  q";
+
+/// Names are shortened to a quarter of the screen before a column goes.
+const NAME_SHARE: u16 = 4;
 
 const HELP: &str = "\
 Up Down PgUp PgDn Home End   choose a row (also k j g G)
-Enter                        what the row is made of: workloads, pods, connections
+Enter                        nearer: its workloads, pods, connections
 Esc, Backspace               back
-/                            filter, for example  namespace=shop and failures>0
-                             (docs/queries.md has the fields; Ctrl-U empties the line)
-Left Right                   sort by the column before or after (also < >)
+/                            filter, for example namespace=shop and failures>0
+                             docs/queries.md has the fields, Ctrl-U empties it
+Left Right                   sort by another column (also < >)
 r                            the other way round
-b                            group by: workload, pod, service, namespace, process, node
+b                            group by the next: workload, pod, service,
+                             namespace, process, node
 + -                          look back further, or less far
 p, Space                     pause, and go on
 q, Ctrl-C                    end
 
-Bytes are what moved in the span, each counted once. SENT is what the client sent.
-The line below the rows says how complete they are; its colour warns if they are not.
+Bytes are what moved in the span, each counted once; SENT is by the client.
+Below the rows stands how complete they are, in a warning colour if they
+are not.
 
 Any key goes back.";
 
 /// Draws; tells the application how many rows it had room for.
 pub fn frame(frame: &mut Frame<'_>, app: &mut App, look: &Look) {
     let area = frame.area();
-    let said = said(app, look);
-    // What is said may take what it needs, up to a third of a high screen.
+    let said = said(app, look, usize::from(area.width));
+    // What is said may take what it needs, up to a third of the screen.
     let lines = said.len().clamp(1, usize::from(area.height / 3).max(1)) as u16;
     let rooms = Layout::vertical([
         Constraint::Length(1),
@@ -93,14 +98,9 @@ fn head(app: &App, look: &Look, width: u16) -> Line<'static> {
     let until = view.completeness.as_ref().map_or_else(String::new, |completeness| {
         format!(" until {}", units::instant(&completeness.to, &completeness.to, &look.zone))
     });
-    let order = if view.reversed { ", reversed" } else { "" };
-    let text = format!(
-        "{}: {}, what moved in {}{until}, by {}{order}",
-        app.target,
-        view.level.title(),
-        view.span(),
-        view.sort.title(view.level)
-    );
+    let order = if view.reversed { " reversed" } else { "" };
+    let (level, sort) = (view.level.title(), view.sort.title(view.level));
+    let text = format!("{}  {level}  {}{until}  by {sort}{order}", app.target, view.span());
     let mark = if app.paused { " PAUSED " } else { "" };
     let room = usize::from(width).saturating_sub(mark.width() + usize::from(!mark.is_empty()));
     let text = shorten(&escape(&text), room);
@@ -130,7 +130,14 @@ fn typed(frame: &mut Frame<'_>, input: &Input, look: &Look, area: Rect) {
     let width = usize::from(area.width).saturating_sub(PROMPT.len() + 1).max(1);
     // Scrolled so that the place of the mistake, else the cursor, can be seen.
     let focus = input.error.as_ref().map_or(input.cursor, |error| error.column.saturating_sub(1));
-    let skipped = focus.saturating_sub(width.saturating_sub(1));
+    let before: Vec<usize> = input.text.chars().map(|one| escape(one.encode_utf8(&mut [0; 4])).width()).collect();
+    let mut skipped = 0;
+    while before.get(skipped..=focus).is_some_and(|seen| seen.iter().sum::<usize>() > width)
+        || skipped < focus
+            && before.get(skipped..focus.min(before.len())).is_some_and(|seen| seen.iter().sum::<usize>() >= width)
+    {
+        skipped += 1;
+    }
     let shown = |characters: usize| -> String { input.text.chars().skip(skipped).take(characters).collect() };
     let column = |character: usize| escape(&shown(character.saturating_sub(skipped))).width().min(width);
     let mut lines = vec![Line::from(format!("{PROMPT}{}", shorten(&escape(&shown(width)), width + 1)))];
@@ -162,7 +169,8 @@ fn content(frame: &mut Frame<'_>, app: &App, look: &Look, heading: Rect, area: R
     let first = view.selected.saturating_sub(room.saturating_sub(1));
     let reference = view.completeness.as_ref().map(|completeness| completeness.to.clone()).unwrap_or_default();
     let numbers = Numbers { exact: look.exact, reference, zone: look.zone.clone() };
-    let table = on_screen(&view.rows, first, room, &numbers);
+    let table =
+        on_screen(&view.rows, first, room, &numbers).with_texts_of_at_least(usize::from(area.width / NAME_SHARE));
     let surface = Surface { width: Some(usize::from(area.width)), ..Surface::plain() };
     let layout = table.layout(&surface);
     let line = |pieces: Vec<(String, Paint)>| -> Line<'static> {
@@ -210,28 +218,40 @@ fn nothing(app: &App, view: &View) -> (String, Paint) {
 }
 
 /// How complete the answer is, or why there is none.
-fn said(app: &App, look: &Look) -> Vec<Line<'static>> {
+fn said(app: &App, look: &Look, width: usize) -> Vec<Line<'static>> {
     let view = app.view();
     if let Some(failure) = &app.failure {
         let since = if view.completeness.is_some() { "; what is shown is older" } else { "" };
-        let text = format!("{failure}{since}");
-        return escape_lines(&text)
-            .lines()
-            .map(|line| Line::from(Span::styled(line.to_owned(), paint(Paint::Bad, look))))
-            .collect();
+        return wrapped(&escape_lines(&format!("{failure}{since}")), width, paint(Paint::Bad, look));
     }
     let Some(completeness) = &view.completeness else { return vec![Line::default()] };
     let colour = if completeness.complete { Paint::Dim } else { Paint::Warn };
     let place = if view.rows.is_empty() {
         String::new()
     } else {
-        let row = matches!(view.level, Level::Connections).then_some("connection").unwrap_or("edge");
+        let row = if view.level == Level::Connections { "connection" } else { "edge" };
         format!("{} of {}. ", view.selected + 1, units::of(view.rows.len() as u64, row))
     };
-    vec![Line::from(Span::styled(
-        format!("{place}{}", complete::in_words(completeness, &look.zone)),
-        paint(colour, look),
-    ))]
+    wrapped(&format!("{place}{}", complete::in_words(completeness, &look.zone)), width, paint(colour, look))
+}
+
+/// The text in lines of at most `width` columns, broken between words where there are some.
+fn wrapped(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for part in text.lines() {
+        let mut line = String::new();
+        for word in part.split(' ') {
+            if !line.is_empty() && line.width() + 1 + word.width() > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines.into_iter().map(|line| Line::from(Span::styled(line, style))).collect()
 }
 
 #[cfg(test)]
@@ -399,10 +419,10 @@ mod tests {
         press(&mut app, &[KeyCode::End]);
         let text = drawn(&mut app, 80, 12);
         assert!(
-            text.contains("client-099") && text.contains("client-093") && text.contains("100 of 100 edges"),
+            text.contains("client-099") && text.contains("client-094") && text.contains("100 of 100 edges"),
             "{text}"
         );
         press(&mut app, &[KeyCode::PageUp]);
-        assert_eq!(app.view().selected, 92, "a screenful");
+        assert_eq!((app.room, app.view().selected), (6, 93), "a screenful");
     }
 }
