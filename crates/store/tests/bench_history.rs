@@ -15,7 +15,7 @@ const UNTIL: i64 = 1_767_225_600_000_000_000;
 const NEVER: UnixNanos = UnixNanos(i64::MIN);
 
 fn sums(store: &Embedded) -> Result<Sums, StoreError> {
-    let totals = store.history(Lsn(u64::MAX >> 1))?.edge_totals(NEVER, UnixNanos(i64::MAX))?;
+    let totals = store.history(Lsn(u64::MAX >> 1))?.edge_totals(NEVER, UnixNanos(i64::MAX), None)?;
     assert_eq!(totals.unsettled_rows, 0);
     let counted = totals.edges.into_iter().filter(|edge| edge.fate == Fate::Counted);
     let mut sums = Sums::new();
