@@ -4,10 +4,12 @@
 //! - [`HistoryStore`]: rows of what moved, in immutable segments that are named by their range of the log.
 //! - [`embedded`]: the backend in one folder, with the log that makes acknowledged batches durable (R8).
 //! - [`etcd`]: a shared state in etcd.
+//! - [`configmap`]: a shared state in ConfigMaps.
 //! - [`shared`]: transactions and metadata where several machines reach them, joined with one server's folder.
 //!
 //! One contract suite (`tests/contract`) holds every backend to the same promises.
 
+pub mod configmap;
 mod dns;
 pub mod embedded;
 mod error;

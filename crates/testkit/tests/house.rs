@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("inventory", &["model"]),
     ("model", &[]),
     ("server", &["daemon", "discovery", "inventory", "model", "store", "wire"]),
-    ("store", &["daemon", "model"]),
+    ("store", &["daemon", "discovery", "model"]),
     ("testkit", &["wire"]),
     ("tracer", &["daemon", "model", "wire"]),
     ("wire", &["model"]),

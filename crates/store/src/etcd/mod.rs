@@ -19,7 +19,7 @@ mod value;
 
 use crate::error::StoreError;
 use crate::shared::rows::FORMAT;
-use crate::shared::{Forgotten, SharedChanges, SharedRow, SharedState};
+use crate::shared::{Forgotten, SharedChanges, SharedRow, SharedState, Value};
 use client::{Client, Failure, pause};
 use messages::{
     CompactionRequest, Nothing, RangeRequest, RangeResponse, TxnRequest, TxnResponse, changed_at, created_at, delete,
@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use value::{Row, Value};
+use value::Row;
 
 /// Keys of one transaction: etcd takes 128 operations unless told otherwise, and the owner's key is one of them.
 const BATCH_ROWS: usize = 100;
@@ -342,7 +342,7 @@ impl Inner {
                     current.insert(key, (0, value));
                     continue;
                 };
-                let there = Value::decode(&self.prefix, &stored)?;
+                let there = value::decode(&self.prefix, &stored)?;
                 let merged = value.merge(there.clone());
                 if merged == there {
                     self.known().insert(key, (stored.mod_revision, there));
@@ -432,7 +432,7 @@ impl Inner {
             let mut rows = Vec::with_capacity(page.kvs.len());
             for stored in &page.kvs {
                 if value::is_row(&self.prefix, &stored.key) {
-                    rows.push(Value::decode(&self.prefix, stored)?.into_row(&self.prefix, &stored.key)?);
+                    rows.push(value::row(&self.prefix, stored)?);
                 }
             }
             return Ok((rows, page.more));

@@ -3,23 +3,12 @@
 use super::ROW_BYTES_MAX;
 use super::messages::KeyValue;
 use crate::error::StoreError;
-use crate::shared::rows::{decode_fact, decode_transaction, encode_fact, encode_transaction};
-use crate::shared::{FactRow, Forgotten, SharedChanges, SharedRow, TransactionRow};
-use crate::transaction::Transaction;
+use crate::shared::{FactRow, Forgotten, Kind, SharedChanges, SharedRow, TransactionRow, Value};
 use std::collections::BTreeMap;
-use weir_model::Fact;
 
 const TRANSACTIONS: &str = "/transactions/";
 const METADATA: &str = "/metadata/";
 const COUNTERS: &str = "/counters/";
-
-/// What lies under a key.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    Transaction(Box<Transaction>),
-    Fact(Box<Fact>),
-    Counter(u64),
-}
 
 /// A row that is to be written.
 pub(super) struct Row {
@@ -29,54 +18,28 @@ pub(super) struct Row {
     pub(super) bytes: usize,
 }
 
-impl Value {
-    /// Two versions of one row. Of two kinds, which one key never has, the first.
-    pub(super) fn merge(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Transaction(a), Self::Transaction(b)) => Self::Transaction(Box::new(a.merge(*b))),
-            (Self::Fact(a), Self::Fact(b)) => Self::Fact(Box::new(a.merge(*b))),
-            (Self::Counter(a), Self::Counter(b)) => Self::Counter(a.max(b)),
-            (value, _) => value,
-        }
-    }
+/// What lies under a key.
+pub(super) fn decode(prefix: &str, stored: &KeyValue) -> Result<Value, StoreError> {
+    let part = stored.key.strip_prefix(prefix.as_bytes()).unwrap_or_default();
+    let kind = if part.starts_with(TRANSACTIONS.as_bytes()) {
+        Kind::Transactions
+    } else if part.starts_with(METADATA.as_bytes()) {
+        Kind::Metadata
+    } else {
+        Kind::Counters
+    };
+    Value::decode(kind, &stored.value)
+}
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        match self {
-            Self::Transaction(row) => encode_transaction(row),
-            Self::Fact(fact) => encode_fact(fact),
-            Self::Counter(value) => Ok(value.to_string().into_bytes()),
-        }
-    }
-
-    pub(super) fn decode(prefix: &str, stored: &KeyValue) -> Result<Self, StoreError> {
-        let part = stored.key.strip_prefix(prefix.as_bytes()).unwrap_or_default();
-        if part.starts_with(TRANSACTIONS.as_bytes()) {
-            return decode_transaction(&stored.value).map(|row| Self::Transaction(Box::new(row)));
-        }
-        if part.starts_with(METADATA.as_bytes()) {
-            return decode_fact(&stored.value).map(|fact| Self::Fact(Box::new(fact)));
-        }
-        let text = String::from_utf8_lossy(&stored.value);
-        text.parse().map(Self::Counter).map_err(|error| StoreError::Corrupt {
-            what: "a counter of the shared state",
-            text: format!("`{text}`: {error}"),
-        })
-    }
-
-    pub(super) fn into_row(self, prefix: &str, key: &[u8]) -> Result<SharedRow, StoreError> {
-        Ok(match self {
-            Self::Transaction(row) => SharedRow::Transaction(row),
-            Self::Fact(fact) => SharedRow::Fact(fact),
-            Self::Counter(value) => {
-                let name = key.get(prefix.len() + COUNTERS.len()..).unwrap_or_default();
-                let name = std::str::from_utf8(name).map_err(|error| StoreError::Corrupt {
-                    what: "a counter's name in the shared state",
-                    text: error.to_string(),
-                })?;
-                SharedRow::Counter(name.to_owned(), value)
-            }
-        })
-    }
+/// The row under a key.
+pub(super) fn row(prefix: &str, stored: &KeyValue) -> Result<SharedRow, StoreError> {
+    let value = decode(prefix, stored)?;
+    let name = stored.key.get(prefix.len() + COUNTERS.len()..).filter(|_| matches!(value, Value::Counter(_)));
+    let name = std::str::from_utf8(name.unwrap_or_default()).map_err(|error| StoreError::Corrupt {
+        what: "a counter's name in the shared state",
+        text: error.to_string(),
+    })?;
+    Ok(value.into_row(name))
 }
 
 /// Whether a key is a row's, and not the store's own.

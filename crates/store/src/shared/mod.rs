@@ -6,11 +6,13 @@
 
 mod joined;
 pub mod rows;
+mod value;
 
 use crate::error::StoreError;
 use crate::transaction::Transaction;
 pub use joined::{Joined, TOO_LARGE};
 use std::collections::BTreeMap;
+pub(crate) use value::{Kind, Value};
 use weir_model::{ConnectionId, Fact, NodeName, Tuple, UnixNanos};
 
 /// What is merged into a shared state in one call.

@@ -137,7 +137,7 @@ fn corrupt(what: &'static str, text: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { what, text: text.to_string() }
 }
 
-/// A transaction as JSON; about 600 bytes.
+/// A transaction as JSON; 600 to 850 bytes.
 ///
 /// # Errors
 /// Never for a value that can be; JSON's writer says so.
