@@ -108,6 +108,24 @@ fn up_refuses_exposure_a_taken_port_and_a_feed_that_is_none() {
 }
 
 #[test]
+fn a_server_refuses_settings_of_a_state_that_is_not_asked_for_as_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for (words, fix) in [
+        (&["--etcd-endpoints", "http://127.0.0.1:1"][..], "without --state etcd does nothing; give both or neither"),
+        (&["--configmap-namespace", "weir"], "without --state configmap does nothing; give both or neither"),
+        (&["--state", "etcd"], "give --etcd-endpoints"),
+        (&["--state", "configmap", "--configmap-namespace", "weir"], "give --kubernetes URL"),
+    ] {
+        let start = ["server", "--data", data.to_str().unwrap(), "--kubernetes", "off"];
+        let refused = weir(&[&start[..], words].concat());
+        assert_eq!(refused.status.code(), Some(2), "{words:?}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(fix), "{}", stderr(&refused));
+        assert!(!data.exists(), "it is refused before the folder is made");
+    }
+}
+
+#[test]
 fn a_data_folder_is_compacted_whatever_the_environment_sets_for_a_server() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();

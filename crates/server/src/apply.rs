@@ -133,7 +133,17 @@ impl Applier {
         let mut group = Group::default();
         let Entry { lsn, entry } = entry;
         self.add(&mut group, Durable { lsn, entry, batch: None, clock_offset_ns: None });
-        self.state.share(&group.changes)?;
+        match self.state.share(&group.changes) {
+            Ok(()) => {}
+            Err(lost @ StoreError::Lost { .. }) => return Err(lost),
+            Err(error) => {
+                // A state that is full may have room once what is past its time has left it. Otherwise the next start
+                // tries again: a server that cannot merge what it acknowledged shall not look as if it could.
+                tracing::warn!(%error, "failed to merge; trying again without what is past its time");
+                self.retain_when_due()?;
+                self.state.share(&group.changes)?;
+            }
+        }
         self.live.apply(&*self.store, &group.changes, &Arc::new(group.rows), group.last)?;
         self.pending_since = Some(0);
         // A log that grew while segments could not be written does not have to fit into memory.
@@ -266,6 +276,10 @@ impl Applier {
                     if shutdown.is_cancelled() {
                         return Ok(false);
                     }
+                    // What waits behind this one goes on: above all, a state that is full takes nothing until something
+                    // has left it.
+                    self.flush_when_due(false);
+                    self.retain_when_due()?;
                     std::thread::park_timeout(RETRY);
                 }
             }

@@ -25,7 +25,7 @@ use crate::ingest::writer::{self, APPENDS_MAX, DURABLE_MAX};
 use crate::live::Live;
 use crate::names::Names;
 use crate::query::Sources;
-use crate::state::StateArgs;
+use crate::state::Place;
 use crate::tiers::Tiers;
 use anyhow::Context as _;
 use std::collections::HashMap;
@@ -90,11 +90,12 @@ impl Server {
         }
         let gate = gate(&args, token.clone(), access.as_ref(), &clock)?;
         let tiers = Tiers::of(&args)?;
+        let place = args.state.place(&args.data, access.as_ref(), &clock)?;
         let counts = Arc::new(Counts::default());
         let opening = {
-            let (data, networks, state) = (args.data.clone(), args.network.clone(), args.state.clone());
+            let (data, networks) = (args.data.clone(), args.network.clone());
             let (clock, counts) = (Arc::clone(&clock), Arc::clone(&counts));
-            tokio::task::spawn_blocking(move || open(&data, &networks, Some(&state), tiers, clock, counts))
+            tokio::task::spawn_blocking(move || open(&data, &networks, &place, tiers, clock, counts))
         };
         let Opened { applier, sources } = opening.await.context("failed to open the data folder")??;
         let http = bind("listen", args.listen).await?;
@@ -201,14 +202,14 @@ pub(crate) struct Opened {
 pub(crate) fn open(
     data: &Path,
     networks: &[NamedNetwork],
-    state: Option<&StateArgs>,
+    place: &Place,
     tiers: Tiers,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
 ) -> anyhow::Result<Opened> {
     let failed = |error: StoreError| anyhow::anyhow!("failed to {error}");
     let store = Arc::new(Embedded::open(data).map_err(failed)?);
-    let state = match state.map_or(Ok(None), |state| state.open(data))? {
+    let state = match place.open().map_err(failed)? {
         Some(shared) => Joined::open(Arc::clone(&store), shared).map_err(failed)?,
         None => Joined::alone(Arc::clone(&store)).map_err(failed)?,
     };

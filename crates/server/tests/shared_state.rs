@@ -6,97 +6,25 @@
 #[path = "../../store/tests/etcd_servers/mod.rs"]
 #[allow(dead_code, reason = "this file needs a part of it")]
 mod etcd_servers;
+mod server_process;
 mod support;
 
-use clap::Parser as _;
-use etcd_servers::{Servers, until};
+use etcd_servers::Servers;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use server_process::ServerProcess;
 use support::*;
-
-/// The arguments of the server that a child is. Without them the child's test has nothing to do.
-const ARGUMENTS: &str = "WEIR_TEST_SERVER_ARGUMENTS";
 
 /// Not a promise of its own: the server process of the tests below.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_the_tests_below() {
-    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
-    let args = weir_server::Args::parse_from(std::iter::once("weir-server").chain(arguments.split('\n')));
-    if let Err(error) = weir_server::run(args, tokio_util::sync::CancellationToken::new()).await {
-        eprintln!("server: {error:#}");
-        std::process::exit(1);
-    }
+    server_process::run_if_asked().await;
 }
 
-struct ServerProcess {
-    child: Child,
-    folder: Arc<tempfile::TempDir>,
-}
-
-impl ServerProcess {
-    fn spawn(etcd: &Servers) -> Self {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        let data = folder.path().to_str().unwrap();
-        let endpoint = &etcd.endpoints()[0];
-        let arguments = [
-            "--data",
-            data,
-            "--listen",
-            "127.0.0.1:0",
-            "--agents-listen",
-            "127.0.0.1:0",
-            "--kubernetes",
-            "off",
-            "--state",
-            "etcd",
-            "--etcd-endpoints",
-            endpoint,
-            "--etcd-lease",
-            "3s",
-        ];
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "a_server_of_the_tests_below", "--nocapture"])
-            .env(ARGUMENTS, arguments.join("\n"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child, folder }
-    }
-
-    /// Waits until it listens.
-    fn listening(&self) -> TestServer {
-        let path = self.folder.path().join("server.json");
-        until("the server listens", || path.exists());
-        let addresses: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
-        TestServer::elsewhere(Arc::clone(&self.folder), address("http"), address("agents"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    /// Waits for its end; what it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        until("the server ends", || self.child.try_wait().unwrap().is_some());
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn spawn(etcd: &Servers) -> ServerProcess {
+    let endpoint = &etcd.endpoints()[0];
+    let state = ["--state", "etcd", "--etcd-endpoints", endpoint, "--etcd-lease", "3s"];
+    ServerProcess::spawn(&[&["--kubernetes", "off"][..], &state].concat())
 }
 
 fn sorted(mut items: Vec<Value>) -> Vec<Value> {
@@ -110,8 +38,8 @@ const METADATA: &str = "/api/v1/metadata?kind=node";
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_folder_goes_on_from_etcd_and_a_second_server_is_told_who_the_first_is() {
     let etcd = Servers::start(1);
-    let first = ServerProcess::spawn(&etcd);
-    let server = first.listening();
+    let first = spawn(&etcd);
+    let server = first.listening().await;
     let mut agent = TestAgent::new("a", 1);
     let mut session = agent.connect(&server).await;
     let mut batch = agent.batch(both_views(1, 40000, 100, 7, START + POLL));
@@ -121,17 +49,17 @@ async fn an_empty_folder_goes_on_from_etcd_and_a_second_server_is_told_who_the_f
     let told = (sorted(server.items(TRANSACTIONS).await), sorted(server.items(METADATA).await));
     assert_eq!((told.0.len(), told.1.len()), (2, 1), "{told:?}");
     first.signal(Signal::SIGKILL);
-    first.end();
+    first.end().await;
     // Its lease still runs: the second waits for its end, and has nothing but etcd.
-    let second = ServerProcess::spawn(&etcd);
-    let server = second.listening();
+    let second = spawn(&etcd);
+    let server = second.listening().await;
     assert_eq!((sorted(server.items(TRANSACTIONS).await), sorted(server.items(METADATA).await)), told);
     assert_eq!(told.0[0]["key"].as_str().unwrap().split('-').count(), 4);
     // A third one while that lives.
-    let third = ServerProcess::spawn(&etcd);
-    let (code, said) = third.end();
+    let third = spawn(&etcd);
+    let (code, said) = third.end().await;
     assert_eq!(code, Some(1), "{said}");
-    let holder = format!("process {} on ", second.child.id());
+    let holder = format!("process {} on ", second.id());
     assert!(said.contains(&holder) && said.contains("owns it; stop that server"), "{said}");
     assert_eq!(server.items(TRANSACTIONS).await.len(), 2);
 }
@@ -139,25 +67,25 @@ async fn an_empty_folder_goes_on_from_etcd_and_a_second_server_is_told_who_the_f
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_server_ends_when_it_wakes_and_has_written_nothing_over_its_successor() {
     let etcd = Servers::start(1);
-    let first = ServerProcess::spawn(&etcd);
-    let server = first.listening();
+    let first = spawn(&etcd);
+    let server = first.listening().await;
     let mut agent = TestAgent::new("a", 1);
     let mut session = agent.connect(&server).await;
     session.deliver(&agent.batch(both_views(1, 40000, 100, 7, START + POLL))).await;
     server.applied(1).await;
-    first.signal(Signal::SIGSTOP);
+    first.pause();
     // It lies in the paused server's socket.
     session.send_ahead(frame(&agent.batch(both_views(3, 40001, 100, 7, START + 2 * POLL)))).await;
-    let second = ServerProcess::spawn(&etcd);
-    let server = second.listening();
+    let second = spawn(&etcd);
+    let server = second.listening().await;
     let mut other = TestAgent::new("b", 2);
     other.connect(&server).await.deliver(&other.batch(both_views(5, 40002, 1, 1, START + POLL))).await;
     server.applied(1).await;
     let before = etcd.ctl(&["get", "--prefix", "/weir/transactions/"]);
     first.signal(Signal::SIGCONT);
-    let (code, said) = first.end();
+    let (code, said) = first.end().await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(&format!("process {} on ", second.child.id())) && said.contains("owns it now"), "{said}");
+    assert!(said.contains(&format!("process {} on ", second.id())) && said.contains("owns it now"), "{said}");
     assert_eq!(etcd.ctl(&["get", "--prefix", "/weir/transactions/"]), before);
     assert_eq!(server.items(TRANSACTIONS).await.len(), 4, "two of the first, two of the second");
 }
@@ -165,8 +93,8 @@ async fn a_paused_server_ends_when_it_wakes_and_has_written_nothing_over_its_suc
 #[tokio::test(flavor = "multi_thread")]
 async fn while_etcd_is_away_batches_are_acknowledged_readers_answered_and_afterwards_nothing_is_missing() {
     let mut etcd = Servers::start(1);
-    let process = ServerProcess::spawn(&etcd);
-    let server = process.listening();
+    let process = spawn(&etcd);
+    let server = process.listening().await;
     let mut agent = TestAgent::new("a", 1);
     let mut session = agent.connect(&server).await;
     session.deliver(&agent.batch(both_views(1, 40000, 100, 7, START + POLL))).await;

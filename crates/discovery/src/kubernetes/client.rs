@@ -123,6 +123,12 @@ impl Access {
     }
 }
 
+/// The namespace of the pod that this process runs in; `None` outside of one.
+pub fn own_namespace() -> Option<String> {
+    let text = std::fs::read_to_string(Path::new(SERVICE_ACCOUNT).join("namespace")).ok()?;
+    Some(text.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// Where a call's resource lies.
 pub fn path(call: &Call) -> String {
     let Call { group, version, resource, .. } = call;
