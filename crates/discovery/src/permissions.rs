@@ -103,11 +103,21 @@ pub const REPLICA_SETS: Call = call(Caller::Server, Need::Base, "apps", "replica
 pub const JOBS: Call = call(Caller::Server, Need::Base, "batch", "jobs", &["list", "watch"]);
 /// Whose token an agent shows.
 pub const TOKEN_REVIEWS: Call = call(Caller::Server, Need::Base, "authentication.k8s.io", "tokenreviews", &["create"]);
-/// The state in ConfigMaps (docs/decisions/0017-configmaps.md). Not in [`CALLS`], so that nobody is granted it, until a
-/// backend uses it.
+/// The state in ConfigMaps (docs/decisions/0017-configmaps.md), in the namespace that it is kept in.
 pub const CONFIG_MAPS: Call =
     call(Caller::Server, Need::ConfigMapState, "", "configmaps", &["get", "list", "create", "update", "delete"]);
 
 /// Every call.
-pub const CALLS: &[Call] =
-    &[NODES_PODS, NODES_PROXY, PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES, REPLICA_SETS, JOBS, TOKEN_REVIEWS];
+pub const CALLS: &[Call] = &[
+    NODES_PODS,
+    NODES_PROXY,
+    PODS,
+    SERVICES,
+    ENDPOINT_SLICES,
+    NODES,
+    NAMESPACES,
+    REPLICA_SETS,
+    JOBS,
+    TOKEN_REVIEWS,
+    CONFIG_MAPS,
+];

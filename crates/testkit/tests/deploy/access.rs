@@ -7,8 +7,11 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use weir_discovery::permissions::{CALLS, Call, Caller, NODES_PODS, Need};
 
-/// (group, resource, verb).
-type Grant = (String, String, String);
+/// (the namespace or `` for the whole cluster, group, resource, verb).
+type Grant = (String, String, String, String);
+
+/// Where weir is installed.
+const NAMESPACE: &str = "weir";
 
 fn wanted(caller: Caller, variant: &Variant) -> Result<BTreeSet<Grant>> {
     let has = |component: &str| variant.components.contains(component);
@@ -22,11 +25,13 @@ fn wanted(caller: Caller, variant: &Variant) -> Result<BTreeSet<Grant>> {
                 Need::ConfigMapState => has("state-configmap"),
             }
     };
-    Ok(CALLS
-        .iter()
-        .filter(is_made)
-        .flat_map(|call| call.verbs.iter().map(|verb| (call.group.into(), call.resource.into(), (*verb).into())))
-        .collect())
+    let grants = |call: &Call| {
+        let namespace = if call.need == Need::ConfigMapState { NAMESPACE } else { "" };
+        let (group, resource) = (call.group, call.resource);
+        let grant = move |verb: &&str| (namespace.into(), group.into(), resource.into(), (*verb).into());
+        call.verbs.iter().map(grant).collect::<Vec<Grant>>()
+    };
+    Ok(CALLS.iter().filter(is_made).flat_map(grants).collect())
 }
 
 fn is_off(pod: &Value, variable: &str) -> bool {
@@ -37,26 +42,32 @@ fn is_off(pod: &Value, variable: &str) -> bool {
 
 fn granted(account: &str, variant: &Variant) -> Result<BTreeSet<Grant>> {
     let mut grants = BTreeSet::new();
-    for binding in variant.of_kind("ClusterRoleBinding") {
-        let is_meant = list(&binding["subjects"]).iter().any(|subject| {
-            subject["kind"] == "ServiceAccount" && subject["name"] == account && subject["namespace"] == "weir"
-        });
-        if !is_meant {
-            continue;
-        }
-        ensure!(binding["roleRef"]["kind"] == "ClusterRole");
-        let role = variant.get("ClusterRole", text(&binding["roleRef"]["name"])?)?;
-        for rule in list(&role["rules"]) {
-            let narrow = rule.as_object().context("a rule")?.keys().all(|key| {
-                // A rule with names, or about URLs, would need its own thought.
-                matches!(key.as_str(), "apiGroups" | "resources" | "verbs")
+    for kind in ["ClusterRole", "Role"] {
+        for binding in variant.of_kind(&format!("{kind}Binding")) {
+            let is_meant = list(&binding["subjects"]).iter().any(|subject| {
+                subject["kind"] == "ServiceAccount" && subject["name"] == account && subject["namespace"] == NAMESPACE
             });
-            ensure!(narrow, "{rule}");
-            for group in list(&rule["apiGroups"]) {
-                for resource in list(&rule["resources"]) {
-                    for verb in list(&rule["verbs"]) {
-                        let grant = (text(group)?.into(), text(resource)?.into(), text(verb)?.into());
-                        ensure!(grants.insert(grant), "granted twice: {rule}");
+            if !is_meant {
+                continue;
+            }
+            ensure!(binding["roleRef"]["kind"] == kind);
+            let role = variant.get(kind, text(&binding["roleRef"]["name"])?)?;
+            // Of a ClusterRole both are null.
+            ensure!(role["metadata"]["namespace"] == binding["metadata"]["namespace"], "{role}");
+            let namespace = role["metadata"]["namespace"].as_str().unwrap_or_default();
+            for rule in list(&role["rules"]) {
+                let narrow = rule.as_object().context("a rule")?.keys().all(|key| {
+                    // A rule with names, or about URLs, would need its own thought.
+                    matches!(key.as_str(), "apiGroups" | "resources" | "verbs")
+                });
+                ensure!(narrow, "{rule}");
+                for group in list(&rule["apiGroups"]) {
+                    for resource in list(&rule["resources"]) {
+                        for verb in list(&rule["verbs"]) {
+                            let (group, resource, verb) = (text(group)?, text(resource)?, text(verb)?);
+                            let grant = (namespace.into(), group.into(), resource.into(), verb.into());
+                            ensure!(grants.insert(grant), "granted twice: {rule}");
+                        }
                     }
                 }
             }
@@ -78,15 +89,15 @@ fn rbac_grants_what_the_code_calls_and_nothing_else_in_every_overlay() -> Result
                 variant.name
             );
         }
-        // No other way to a right, and none without a holder.
-        for kind in ["Role", "RoleBinding"] {
-            ensure!(variant.of_kind(kind).next().is_none(), "{}: a {kind} is not looked at here", variant.name);
+        // No right without a holder, and no holder of nothing.
+        for kind in ["ClusterRole", "Role"] {
+            let names = |kind: &str, name: fn(&Value) -> &Value| -> BTreeSet<String> {
+                variant.of_kind(kind).map(|object| name(object).to_string()).collect()
+            };
+            let bound = names(&format!("{kind}Binding"), |binding| &binding["roleRef"]["name"]);
+            let roles = names(kind, |role| &role["metadata"]["name"]);
+            ensure!(bound == roles, "{}: {bound:?}, {roles:?}", variant.name);
         }
-        let bound: BTreeSet<_> =
-            variant.of_kind("ClusterRoleBinding").map(|binding| binding["roleRef"]["name"].to_string()).collect();
-        let roles: BTreeSet<_> =
-            variant.of_kind("ClusterRole").map(|role| role["metadata"]["name"].to_string()).collect();
-        ensure!(bound == roles, "{}: {bound:?}, {roles:?}", variant.name);
     }
     Ok(())
 }
@@ -100,6 +111,7 @@ fn only_the_overlay_that_says_so_opens_nodes_proxy_and_it_says_what_that_means()
     let folder = crate::rendered::root().join("deploy/kubernetes/components");
     let said = |name: &str| std::fs::read_to_string(folder.join(name).join("kustomization.yaml"));
     ensure!(said("kubelet-proxy")?.contains("running commands in\n# any pod"));
+    ensure!(said("state-configmap")?.contains("read, write and delete every ConfigMap of the namespace weir"));
     for runtime in ["containerd", "crio", "docker"] {
         ensure!(said(&format!("runtime-sockets-{runtime}"))?.contains("MEANS ROOT ON THE NODE"), "{runtime}");
     }

@@ -51,8 +51,8 @@ fn what_an_object_names_is_there() -> Result<()> {
                 Some("NetworkPolicy") if object["metadata"]["name"] != "nobody" => {
                     ensure!(selects_something(&spec["podSelector"]["matchLabels"], variant), "{}", about(object));
                 }
-                Some("ClusterRoleBinding") => {
-                    variant.get("ClusterRole", text(&object["roleRef"]["name"])?)?;
+                Some("ClusterRoleBinding" | "RoleBinding") => {
+                    variant.get(text(&object["roleRef"]["kind"])?, text(&object["roleRef"]["name"])?)?;
                     for subject in list(&object["subjects"]) {
                         variant.get("ServiceAccount", text(&subject["name"])?)?;
                     }

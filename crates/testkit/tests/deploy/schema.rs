@@ -26,6 +26,8 @@ fn as_kubernetes_has_it(object: &Value) -> Result<Value> {
         ("apps/v1", "Deployment") => again::<apps::Deployment>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => again::<rbac::ClusterRole>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => again::<rbac::ClusterRoleBinding>(object),
+        ("rbac.authorization.k8s.io/v1", "Role") => again::<rbac::Role>(object),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => again::<rbac::RoleBinding>(object),
         ("networking.k8s.io/v1", "NetworkPolicy") => again::<net::NetworkPolicy>(object),
         ("scheduling.k8s.io/v1", "PriorityClass") => again::<v1::PriorityClass>(object),
         ("monitoring.coreos.com/v1", "PodMonitor" | "ServiceMonitor") => again::<Monitor>(object),
@@ -118,7 +120,7 @@ const WORDS: &[(&str, &[&str])] = &[
     (".fsGroupChangePolicy", &["OnRootMismatch", "Always"]),
     (".fieldPath", &["spec.nodeName", "status.hostIPs", "metadata.namespace"]),
     (".tolerations[].operator", &["Exists", "Equal"]),
-    (".verbs[]", &["get", "list", "watch", "create"]),
+    (".verbs[]", &["get", "list", "watch", "create", "update", "delete"]),
 ];
 
 fn words(value: &Value, at: &str) -> Result<()> {
