@@ -546,10 +546,11 @@ impl Committer {
     fn make_room(&mut self) -> Result<(), SpoolError> {
         let now = self.clock.wall().0;
         while let Some(due) = { lock(&self.spool).due_drop(now) } {
-            let tombstone = due.tombstone;
+            let (losses, first_sequence) = self.losses_within(&due);
+            let tombstone = Tombstone { first_sequence, ..due.tombstone };
             tracing::warn!(
                 reason = due.reason.word,
-                first = tombstone.first_sequence,
+                batches = due.now.count,
                 last = tombstone.last_sequence,
                 "the spool had to drop batches that the server has not acknowledged"
             );
@@ -559,41 +560,47 @@ impl Committer {
             batch.metadata.clear();
             batch.covered = false;
             batch.gap_reason = due.reason.word.into();
-            batch.losses = self.losses_within(&due);
-            batch.tombstone = Some(Tombstone { ..tombstone });
+            batch.losses = losses;
+            batch.tombstone = Some(tombstone);
             let bytes = batch.to_bytes().map_err(SpoolError::Compress)?;
             lock(&self.spool).append_tombstone(bytes, self.position.clone(), &due)?;
-            self.metrics.lose(due.reason.place, due.reason.word, dropped(&tombstone));
+            self.metrics.lose(due.reason.place, due.reason.word, due.now.count);
             self.metrics.batches.inc();
         }
         Ok(())
     }
 
-    /// The drop itself, and what the batches in it told as lost: nobody else tells it any more.
-    fn losses_within(&self, due: &Drop) -> Vec<Loss> {
-        let Drop { tombstone, reason } = due;
+    /// The drop itself, what the batches in it told as lost, earlier drops among it, since nobody else tells that any
+    /// more; and the first sequence that all of that is about.
+    fn losses_within(&self, due: &Drop) -> (Vec<Loss>, u64) {
+        let Drop { tombstone, reason, mut now, earlier } = due.clone();
+        let (mut within, mut first) = (Vec::new(), tombstone.first_sequence);
+        let spool = lock(&self.spool);
+        for sequence in tombstone.first_sequence..=tombstone.last_sequence {
+            let bytes = spool.read(sequence).ok().flatten();
+            let batch = bytes.and_then(|bytes| Batch::from_bytes(&bytes, BATCH_BYTES_MAX).ok());
+            let summary = earlier.iter().find(|(of, _)| *of == sequence).map(|(_, summary)| summary);
+            match (batch, summary) {
+                (Some(batch), _) => {
+                    Losses::merge(&mut within, &batch.losses);
+                    first = batch.tombstone.map_or(first, |earlier| first.min(earlier.first_sequence));
+                }
+                // What cannot be read any more is part of the drop.
+                (None, Some(summary)) => now.add(summary),
+                (None, None) => {}
+            }
+        }
         let mut losses = vec![Loss {
             place: reason.place.into(),
             reason: reason.word.into(),
-            count: dropped(tombstone),
-            bytes: tombstone.sent_bytes.saturating_add(tombstone.recv_bytes),
-            connections: tombstone.connections,
+            count: now.count,
+            bytes: now.bytes,
+            connections: now.connections,
             intended: reason.intended,
         }];
-        let spool = lock(&self.spool);
-        for sequence in tombstone.first_sequence..=tombstone.last_sequence {
-            // What cannot be read any more is part of the drop.
-            let Ok(Some(bytes)) = spool.read(sequence) else { continue };
-            if let Ok(batch) = Batch::from_bytes(&bytes, BATCH_BYTES_MAX) {
-                Losses::merge(&mut losses, &batch.losses);
-            }
-        }
-        losses
+        Losses::merge(&mut losses, &within);
+        (losses, first)
     }
-}
-
-fn dropped(tombstone: &Tombstone) -> u64 {
-    1 + tombstone.last_sequence.saturating_sub(tombstone.first_sequence)
 }
 
 fn source(polled: &Polled, run: u64) -> Source {

@@ -4,6 +4,7 @@
 //! agent's metrics count a loss when the batch that tells it is durable, so that both say the same.
 
 use crate::metrics::Metrics;
+use crate::spool::format::Summary;
 use std::collections::BTreeMap;
 use weir_wire::agent::Loss;
 use weir_wire::losses::{self, Reason};
@@ -39,6 +40,12 @@ impl Lost {
     /// So many connections.
     pub fn connections(count: u64) -> Self {
         Self { count, connections: count, ..Self::default() }
+    }
+
+    /// Also what a batch holds, whose number the reason counts otherwise.
+    pub fn add(&mut self, batch: &Summary) {
+        self.bytes = self.bytes.saturating_add(batch.sent_bytes).saturating_add(batch.recv_bytes);
+        self.connections = self.connections.saturating_add(batch.connections);
     }
 }
 

@@ -15,8 +15,8 @@ pub const AGENT: &[&str] = &["spool-appended", "spool-segment-begun", "frame-sen
 /// A server's, on the way from the log to the state.
 pub const SERVER: &[&str] = &["log-appended", "batch-acknowledged", "state-begun", "batch-applied"];
 
-/// A history's: in the order in which a segment passes them, then compaction's.
-pub const HISTORY: &[&str] = &[
+/// A history's, in the order in which a segment passes them.
+pub const SEGMENT: &[&str] = &[
     "segment-created",
     "segment-half-written",
     "segment-synced",
@@ -24,6 +24,10 @@ pub const HISTORY: &[&str] = &[
     "segment-durable",
     "catalogue-begun",
     "catalogue-committed",
+];
+
+/// A compaction's, in the order in which it passes them.
+pub const COMPACTION: &[&str] = &[
     "compaction-half-read",
     "compaction-durable",
     "compaction-catalogue-begun",
@@ -51,8 +55,12 @@ pub fn reach(step: &str) {
 fn parse(text: &str) -> Option<Wanted> {
     let (step, count) = text.split_once(':').unwrap_or((text, "1"));
     let left = count.parse::<u64>().ok().filter(|count| *count > 0);
-    let (true, Some(left)) = ([AGENT, SERVER, HISTORY].iter().any(|steps| steps.contains(&step)), left) else {
-        tracing::error!(%text, variable = VARIABLE, agent = ?AGENT, server = ?SERVER, history = ?HISTORY, "no such fail point");
+    let is_known = [AGENT, SERVER, SEGMENT, COMPACTION].iter().any(|steps| steps.contains(&step));
+    let (true, Some(left)) = (is_known, left) else {
+        tracing::error!(
+            %text, variable = VARIABLE, agent = ?AGENT, server = ?SERVER, segment = ?SEGMENT, compaction = ?COMPACTION,
+            "no such fail point"
+        );
         return None;
     };
     Some(Wanted { step: step.to_owned(), left: AtomicU64::new(left) })

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("server", &["daemon", "discovery", "inventory", "model", "store", "wire"]),
     ("store", &["daemon", "discovery", "model"]),
-    ("testkit", &["wire"]),
+    ("testkit", &["daemon", "wire"]),
     ("tracer", &["daemon", "model", "wire"]),
     ("wire", &["model"]),
 ];

@@ -14,6 +14,7 @@ pub mod prepare;
 mod segment;
 
 use crate::attribute::saved::SavedPart;
+use crate::losses::Lost;
 use folder::{Lock, at};
 pub use folder::{SpoolError, Stream};
 use format::{BatchRecord, Position, Summary};
@@ -81,6 +82,7 @@ struct Waiting {
     offset: u64,
     length: u64,
     summary: Summary,
+    is_tombstone: bool,
 }
 
 /// The open spool.
@@ -107,6 +109,10 @@ pub struct Drop {
     pub tombstone: Tombstone,
     /// Why: `spool_full` or `spool_old`.
     pub reason: &'static Reason,
+    /// What goes now. Beside it the tombstone stands for what earlier ones, which go with it, told.
+    pub now: Lost,
+    /// Those earlier tombstones, each with what it stands for.
+    pub earlier: Vec<(u64, Summary)>,
 }
 
 impl Spool {
@@ -261,7 +267,12 @@ impl Spool {
     /// What has to go so that another segment fits and nothing is too old at `now` (wall time, nanoseconds).
     pub fn due_drop(&self, now: i64) -> Option<Drop> {
         let too_old = now.saturating_sub(self.limits.age);
-        let by_age = self.waiting.iter().take_while(|waiting| waiting.summary.to_unix_ns < too_old).last();
+        // A tombstone is as old as what it stands for and goes with the next batch that does: by itself it would only
+        // make place for another.
+        let by_age = (self.waiting.iter())
+            .take_while(|waiting| waiting.is_tombstone || waiting.summary.to_unix_ns < too_old)
+            .filter(|waiting| !waiting.is_tombstone)
+            .last();
         let by_bytes = (self.bytes() + self.limits.segment_bytes() > self.limits.bytes && self.segments.len() > 1)
             .then(|| {
                 let oldest = self.segments.front().map(Segment::number);
@@ -280,8 +291,15 @@ impl Spool {
             from_unix_ns: i64::MAX,
             ..Tombstone::default()
         };
+        let (mut now, mut earlier) = (Lost::default(), Vec::new());
         for waiting in self.waiting.iter().take_while(|waiting| waiting.sequence <= last.sequence) {
             let summary = &waiting.summary;
+            if waiting.is_tombstone {
+                earlier.push((waiting.sequence, *summary));
+            } else {
+                now.count += 1;
+                now.add(summary);
+            }
             if summary.from_unix_ns > 0 {
                 tombstone.from_unix_ns = tombstone.from_unix_ns.min(summary.from_unix_ns);
             }
@@ -292,7 +310,7 @@ impl Spool {
             tombstone.records = tombstone.records.saturating_add(summary.records);
         }
         tombstone.from_unix_ns = tombstone.from_unix_ns.min(tombstone.to_unix_ns);
-        Some(Drop { tombstone, reason })
+        Some(Drop { tombstone, reason, now, earlier })
     }
 
     /// A waiting batch's bytes; `None` when it is not in the spool (any more).
@@ -343,7 +361,8 @@ impl Spool {
         let summary = record.summary.unwrap_or_default();
         let Some(segment) = self.segments.back_mut() else { return Ok(sequence) };
         let (offset, length) = segment.append(format::Kind::Batch, record)?;
-        self.waiting.push_back(Waiting { sequence, segment: segment.number(), offset, length, summary });
+        let is_tombstone = record.dropped_to > 0;
+        self.waiting.push_back(Waiting { sequence, segment: segment.number(), offset, length, summary, is_tombstone });
         self.next_sequence = sequence + 1;
         Ok(sequence)
     }
@@ -397,6 +416,7 @@ impl Spool {
                     offset: batch.offset,
                     length: batch.length,
                     summary: batch.summary,
+                    is_tombstone: batch.dropped_to > 0,
                 });
             }
             self.segments.push_back(loaded.segment);

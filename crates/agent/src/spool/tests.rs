@@ -214,6 +214,32 @@ fn batches_that_are_too_old_are_dropped() {
 }
 
 #[test]
+fn a_tombstone_goes_with_the_next_batch_that_is_too_old_and_never_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(folder.path());
+    for number in 1..=3 {
+        spool.append(batch(1, 10), &part(&[]), position(1), summary(number * 1_000)).unwrap();
+    }
+    let late = LIMITS.age + 5_000;
+    let first = spool.due_drop(late).unwrap();
+    assert_eq!((first.tombstone.last_sequence, first.now.count, first.now.bytes), (3, 3, 33));
+    assert_eq!(first.earlier, []);
+    spool.append_tombstone(batch(0, 10), position(1), &first).unwrap();
+    assert_eq!(spool.due_drop(late), None, "all that waits is the tombstone");
+    drop(spool);
+    let (mut spool, _) = open(folder.path());
+    assert_eq!(spool.due_drop(late), None, "a restart knows it for what it is");
+    spool.append(batch(1, 10), &part(&[]), position(1), summary(4_000)).unwrap();
+    let second = spool.due_drop(late).unwrap();
+    assert_eq!((second.tombstone.first_sequence, second.tombstone.last_sequence), (4, 5));
+    assert_eq!((second.now.count, second.now.bytes, second.now.connections), (1, 11, 1));
+    let earlier: Vec<_> =
+        second.earlier.iter().map(|(sequence, of)| (*sequence, of.sent_bytes + of.recv_bytes)).collect();
+    assert_eq!(earlier, [(4, 33)]);
+    assert_eq!(second.tombstone.sent_bytes + second.tombstone.recv_bytes, 44, "it stands for all of it");
+}
+
+#[test]
 fn a_failed_append_leaves_the_spool_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(folder.path());

@@ -3,7 +3,7 @@
 use crate::contract::compaction::{ById, found_sums, put_all, some_rows};
 use std::path::Path;
 use std::process::Command;
-use weir_daemon::failpoint::{HISTORY, VARIABLE};
+use weir_daemon::failpoint::{COMPACTION, SEGMENT, VARIABLE};
 use weir_model::UnixNanos;
 use weir_store::embedded::Embedded;
 use weir_store::{Due, HistoryStore as _};
@@ -46,7 +46,7 @@ fn child(folder: &Path, fail_point: &str) -> bool {
 
 #[test]
 fn a_crash_at_every_fail_point_leaves_the_old_or_the_new() {
-    for step in HISTORY {
+    for step in SEGMENT.iter().chain(COMPACTION) {
         let folder = tempfile::tempdir().unwrap();
         let mut crashes = 0;
         let mut time = 1;

@@ -5,8 +5,11 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use weir_testkit::torture::report;
-use weir_testkit::torture::run::{Outcome, Plan, play};
+use std::time::Instant;
+use weir_testkit::overhead::machine;
+use weir_testkit::torture::plan::{Outcome, Plan, State};
+use weir_testkit::torture::report::{self, Place};
+use weir_testkit::torture::run::play;
 
 /// Plays runs of real agents and a real server under every fault that can be made, and checks each against its truth.
 #[derive(Debug, Parser)]
@@ -24,7 +27,10 @@ struct Args {
     /// How many at the same time.
     #[arg(long, default_value_t = 2)]
     parallel: u64,
-    /// Where the table goes; only what failed and how many passed is told otherwise.
+    /// Where every run keeps current state [default: as its seed says].
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// Where the page goes; only what failed and how many passed is told otherwise.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -36,8 +42,10 @@ fn main() -> Result<()> {
         // Five digits are easy to type again.
         None => (args.from.map_or_else(random, Ok)?, args.runs),
     };
+    let commit = machine::commit();
+    let start = now();
     let next = AtomicU64::new(from);
-    let failed = Mutex::new(Vec::new());
+    let failed: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
     let done: Mutex<Vec<Outcome>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..args.parallel.max(1) {
@@ -47,14 +55,17 @@ fn main() -> Result<()> {
                     if seed >= from + runs {
                         return;
                     }
-                    match play(&Plan::of(seed)) {
+                    let plan = Plan::of(seed);
+                    let plan = args.state.map_or(plan.clone(), |state| plan.with_state(state));
+                    match play(&plan) {
                         Ok(outcome) => {
                             println!("seed {seed}: ok {}", told(&outcome));
                             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(outcome);
                         }
                         Err(error) => {
                             println!("seed {seed}: FAILED {error:#}");
-                            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(seed);
+                            let told = (seed, error.root_cause().to_string());
+                            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(told);
                         }
                     }
                 }
@@ -62,13 +73,30 @@ fn main() -> Result<()> {
         }
     });
     let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|outcome| outcome.seed);
     if let Some(out) = &args.out {
-        std::fs::write(out, report::page(from, from + runs - 1, &done, &failed))?;
+        let minutes = start.elapsed().as_secs() / 60;
+        let place = Place {
+            commit,
+            machine: format!("{} processors, {}", machine::processors()?.len(), kernel()?),
+            time: format!("{minutes} minutes, {} at the same time, beside other work", args.parallel),
+        };
+        std::fs::write(out, report::page(&place, (from, from + runs - 1), &done, &failed))?;
     }
-    ensure!(failed.is_empty(), "{} of {runs} runs failed, with the seeds {failed:?}", failed.len());
+    let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+    ensure!(failed.is_empty(), "{} of {runs} runs failed, with the seeds {seeds:?}", failed.len());
     println!("{runs} runs, none failed");
     Ok(())
+}
+
+fn kernel() -> Result<String> {
+    Ok(format!("Linux {}", nix::sys::utsname::uname()?.release().to_string_lossy()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a campaign takes real time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn random() -> Result<u64> {
@@ -79,14 +107,16 @@ fn random() -> Result<u64> {
 
 fn told(outcome: &Outcome) -> String {
     format!(
-        "{} agents, {} flows, {} kills, {} fail points, {} frames, {} message faults, {} feed faults, {} reads {}",
+        "{} agents, {} flows, {} kills, {} fail points, {} frames, {} message faults, {} feed faults, {} bytes told as lost, \
+         {} reads; {}",
         outcome.writers,
         outcome.flows,
-        outcome.kills,
-        outcome.aborts,
+        outcome.killed(),
+        outcome.aborted(),
         outcome.messages.frames,
         outcome.messages.faults(),
         outcome.feed_faults,
+        outcome.lost.dropped_bytes + outcome.lost.late_bytes,
         outcome.reads,
         outcome.conditions.join(", ")
     )

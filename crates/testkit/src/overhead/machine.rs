@@ -49,7 +49,8 @@ impl Machine {
     }
 }
 
-fn commit() -> String {
+/// The commit of the folder that this runs in, with a mark when files are changed.
+pub fn commit() -> String {
     let git = |words: &[&str]| {
         let output = Command::new("git").args(words).output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())

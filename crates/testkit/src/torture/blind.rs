@@ -4,7 +4,7 @@
 
 use super::check::{self, Totals};
 use super::random::Random;
-use super::world::{Tuples, World, name};
+use super::world::{Kinds, World, name};
 use crate::feed::Behaviour;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +48,7 @@ struct Record {
 /// Plays so many writers against one record.
 pub fn play(seed: u64, writers: usize, manner: Manner) -> Verdict {
     let mut random = Random::new(seed);
-    let world = Arc::new(World::new(writers, Tuples::Again, random.fork()));
+    let world = Arc::new(World::new(writers, Kinds::default(), random.fork()));
     world.begin();
     let record = Arc::new(Mutex::new(Record::default()));
     // At last nothing moves any more, and every writer sees and writes once more what still lives.
@@ -65,7 +65,7 @@ pub fn play(seed: u64, writers: usize, manner: Manner) -> Verdict {
     let record = record.lock().unwrap_or_else(PoisonError::into_inner);
     let rows: Vec<Transaction> = record.rows.values().cloned().collect();
     Verdict {
-        transactions: check::transactions(&world.flows(), &rows),
+        transactions: check::transactions(&world.flows(), &rows, &BTreeMap::new()),
         acknowledged: check::acknowledged(&record.acknowledged, &rows),
         went_back: record.went_back.clone(),
     }
@@ -119,9 +119,13 @@ fn transaction(node: usize, connection: &Connection) -> Transaction {
     let (source, dest) = (connection.source.clone(), connection.dest.clone());
     Transaction {
         key: format!("{source}-{dest}-{}-{}", connection.sport, connection.dport),
-        protocol: "tcp".into(),
+        protocol: if connection.kind == 0 { "tcp" } else { "udp" }.into(),
         node: name(node),
-        instance: format!("socket:{}", connection.cookie.unwrap_or(0)),
+        instance: format!(
+            "{}:{}",
+            if connection.kind == 0 { "socket" } else { "peer" },
+            connection.cookie.unwrap_or(0)
+        ),
         source,
         dest,
         source_port: connection.sport,

@@ -1,39 +1,17 @@
-//! The real processes of a run: a server and its agents, each killed, ended at a fail point, stopped or started again.
+//! The real processes of a run, each killed, ended at a fail point, stopped or started again: server, agents, and where
+//! the run has them etcd and a tracer.
 
 use crate::process::{Process, binary, die_with_parent};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-
-/// As [`weir_daemon::failpoint`](../../../weir_daemon/failpoint/index.html) lists them; a test holds both lists together.
-pub const AGENT_STEPS: &[&str] = &["spool-appended", "spool-segment-begun", "frame-sent", "acknowledgement-taken"];
-/// The server's own, and those of a segment.
-pub const SERVER_STEPS: &[&str] = &[
-    "log-appended",
-    "batch-acknowledged",
-    "state-begun",
-    "batch-applied",
-    "segment-created",
-    "segment-half-written",
-    "segment-synced",
-    "segment-renamed",
-    "segment-durable",
-    "catalogue-begun",
-    "catalogue-committed",
-];
-/// Those of compaction.
-pub const COMPACTION_STEPS: &[&str] = &[
-    "compaction-half-read",
-    "compaction-durable",
-    "compaction-catalogue-begun",
-    "compaction-catalogue-committed",
-    "compaction-one-removed",
-];
+use weir_daemon::failpoint;
 
 /// Debian's package `libfaketime`: gives a process another wall clock, and leaves it its monotonic one.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -47,8 +25,11 @@ pub struct Part {
     process: Option<Process>,
     /// How often it was killed.
     pub kills: u64,
-    /// How often a fail point ended it.
-    pub aborts: u64,
+    /// Which fail points ended it, and how often.
+    pub steps: BTreeMap<String, u64>,
+    /// The exit code with which it may end by itself: that of one that says what it needs and does not find.
+    pub forgiven: Option<i32>,
+    fail_point: Option<String>,
     stopped: bool,
 }
 
@@ -56,7 +37,7 @@ pub struct Part {
 #[derive(Clone, Debug)]
 pub struct PartCommand {
     /// The program.
-    pub program: &'static str,
+    pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
 }
@@ -70,7 +51,9 @@ impl Part {
             name: name.to_owned(),
             process: None,
             kills: 0,
-            aborts: 0,
+            steps: BTreeMap::new(),
+            forgiven: None,
+            fail_point: None,
             stopped: false,
         }
     }
@@ -96,11 +79,12 @@ impl Part {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self, fail_point: Option<&str>) -> Result<()> {
-        let mut command = Command::new(binary(self.command.program)?);
-        command.args(&self.command.arguments).env_remove("WEIR_FAILPOINT");
+        let mut command = Command::new(&self.command.program);
+        command.args(&self.command.arguments).env_remove(failpoint::VARIABLE);
         if let Some(fail_point) = fail_point {
-            command.env("WEIR_FAILPOINT", fail_point);
+            command.env(failpoint::VARIABLE, fail_point);
         }
+        self.fail_point = fail_point.map(str::to_owned);
         under_clock(&mut command, &self.clock());
         let log = File::options().create(true).append(true).open(self.folder.join(format!("{}.log", self.name)))?;
         command.stderr(log);
@@ -109,7 +93,8 @@ impl Part {
         Ok(())
     }
 
-    /// Whether it runs now. An end that nobody asked for is a fault, unless a fail point made it.
+    /// Whether it runs now. An end that nobody asked for is a fault, unless a fail point made it or it is
+    /// [forgiven](Part::forgiven).
     ///
     /// # Errors
     /// When it has ended otherwise.
@@ -117,9 +102,13 @@ impl Part {
         let Some(process) = &mut self.process else { return Ok(false) };
         let Some(status) = process.ended()? else { return Ok(true) };
         self.process = None;
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        ensure!(signal == Some(Signal::SIGABRT as i32), "{} ended by itself: {status}", self.name);
-        self.aborts += 1;
+        let is_aborted = std::os::unix::process::ExitStatusExt::signal(&status) == Some(Signal::SIGABRT as i32);
+        if let Some(fail_point) = self.fail_point.take().filter(|_| is_aborted) {
+            *self.steps.entry(name_of(&fail_point)).or_default() += 1;
+            return Ok(false);
+        }
+        let is_forgiven = self.forgiven.is_some() && status.code() == self.forgiven;
+        ensure!(is_forgiven, "{} ended by itself: {status}", self.name);
         Ok(false)
     }
 
@@ -141,18 +130,15 @@ impl Part {
         Ok(())
     }
 
-    /// Stops it in its tracks, or lets it go on.
+    /// Stops it in its tracks, or lets it go on; whether that changed anything.
     ///
     /// # Errors
     /// When it is gone.
-    pub fn freeze(&mut self, freeze: bool) -> Result<()> {
-        if self.stopped != freeze
-            && let Some(process) = &self.process
-        {
-            process.signal(if freeze { Signal::SIGSTOP } else { Signal::SIGCONT })?;
-            self.stopped = freeze;
-        }
-        Ok(())
+    pub fn freeze(&mut self, freeze: bool) -> Result<bool> {
+        let Some(process) = self.process.as_ref().filter(|_| self.stopped != freeze) else { return Ok(false) };
+        process.signal(if freeze { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        self.stopped = freeze;
+        Ok(true)
     }
 
     /// Ends it in the orderly way.
@@ -168,6 +154,11 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// The name in `NAME:N`.
+pub fn name_of(fail_point: &str) -> String {
+    fail_point.split(':').next().unwrap_or_default().to_owned()
 }
 
 /// Gives a command the wall clock that the file describes; a command without such a file has the true one.
@@ -205,9 +196,9 @@ pub fn addresses(data: &Path, pid: i32) -> Option<(SocketAddr, SocketAddr)> {
 pub fn store(arguments: &[&str], seconds: i64, fail_point: Option<&str>, clock: &Path) -> Result<Output> {
     std::fs::write(clock, format!("{seconds:+}\n"))?;
     let mut command = Command::new(binary("weir")?);
-    command.arg("store").args(arguments).env_remove("WEIR_FAILPOINT").stdin(Stdio::null());
+    command.arg("store").args(arguments).env_remove(failpoint::VARIABLE).stdin(Stdio::null());
     if let Some(fail_point) = fail_point {
-        command.env("WEIR_FAILPOINT", fail_point);
+        command.env(failpoint::VARIABLE, fail_point);
     }
     under_clock(&mut command, clock);
     die_with_parent(command).output().context("failed to run weir store")

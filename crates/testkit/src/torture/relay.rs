@@ -7,8 +7,7 @@ use super::check::{Counter, Totals};
 use super::random::Random;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -93,6 +92,43 @@ struct Stream {
     hello: Option<Hello>,
     batches: BTreeMap<u64, Sent>,
     acknowledged: u64,
+    /// What the server said last that it has.
+    welcomed: u64,
+    /// Sequences that the agent went on without: an acknowledgement of a later one says nothing of them.
+    skipped: BTreeSet<u64>,
+    /// Bytes of each batch that went on to the server, those that it tells as lost included; whether it arrived is another
+    /// question.
+    under_way: BTreeMap<u64, u64>,
+    /// The newest batch that the agent sent.
+    newest: u64,
+    /// Those of which the agent was told that the server has them, each with the newest then.
+    confirmed: BTreeMap<u64, u64>,
+    /// Those that a tombstone stands for, each with the first such tombstone.
+    dropped: BTreeMap<u64, u64>,
+}
+
+/// So many batches may wait in an agent that has dropped something and does not know yet what was acknowledged meanwhile.
+const BACKLOG: u64 = 40;
+
+impl Stream {
+    fn skip(&mut self, from: u64, to: u64) {
+        self.skipped.extend(from..to);
+    }
+
+    fn confirm(&mut self, to: u64) {
+        for sequence in self.under_way.range(..=to).map(|(sequence, _)| *sequence) {
+            if !self.skipped.contains(&sequence) {
+                self.confirmed.entry(sequence).or_insert(self.newest);
+            }
+        }
+    }
+
+    /// Whether the agent may have dropped a batch before it could learn that it had arrived.
+    fn is_dropped_under_way(&self, sequence: u64) -> bool {
+        let confirmed = self.confirmed.get(&sequence);
+        let dropped = self.dropped.get(&sequence);
+        dropped.is_some_and(|by| confirmed.is_none_or(|newest| *by <= newest + BACKLOG))
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +146,6 @@ struct Shared {
 #[derive(Debug)]
 pub struct Relay {
     shared: Arc<Mutex<Shared>>,
-    quiet: Arc<AtomicBool>,
     runtime: Option<tokio::runtime::Runtime>,
     /// Where agents deliver.
     pub address: SocketAddr,
@@ -119,7 +154,6 @@ pub struct Relay {
 #[derive(Clone, Debug)]
 struct Service {
     shared: Arc<Mutex<Shared>>,
-    quiet: Arc<AtomicBool>,
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -127,13 +161,13 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 impl Relay {
-    /// Listens on a free port.
+    /// Listens on a free port of `ip`.
     ///
     /// # Errors
     /// When there is none.
-    pub fn start(random: Random, rates: Rates) -> Result<Self> {
+    pub fn start(ip: IpAddr, random: Random, rates: Rates) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind((ip, 0)))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Mutex::new(Shared {
             server: None,
@@ -144,15 +178,14 @@ impl Relay {
             rates,
             random,
         }));
-        let quiet = Arc::new(AtomicBool::new(false));
-        let service = Service { shared: Arc::clone(&shared), quiet: Arc::clone(&quiet) };
+        let service = Service { shared: Arc::clone(&shared) };
         let ingest = IngestServer::new(service).max_decoding_message_size(BATCH_BYTES_MAX);
         runtime.spawn(
             tonic::transport::Server::builder()
                 .add_service(ingest)
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
-        Ok(Self { shared, quiet, runtime: Some(runtime), address })
+        Ok(Self { shared, runtime: Some(runtime), address })
     }
 
     /// Where the server listens now; `None` while it does not.
@@ -160,14 +193,11 @@ impl Relay {
         lock(&self.shared).server = address;
     }
 
-    /// Keeps a node from the server, or lets it through again. Calls that are under way stand still.
-    pub fn apart(&self, node: &str, apart: bool) {
+    /// Keeps a node from the server, or lets it through again; whether that changed anything. Calls that are under way
+    /// stand still.
+    pub fn apart(&self, node: &str, apart: bool) -> bool {
         let mut shared = lock(&self.shared);
-        if apart {
-            shared.apart.insert(node.to_owned());
-        } else {
-            shared.apart.remove(node);
-        }
+        if apart { shared.apart.insert(node.to_owned()) } else { shared.apart.remove(node) }
     }
 
     /// From now on nothing goes wrong any more.
@@ -177,14 +207,28 @@ impl Relay {
         shared.apart.clear();
     }
 
-    /// Lets nothing through in either direction, or everything again.
-    pub fn silence(&self, quiet: bool) {
-        self.quiet.store(quiet, Ordering::SeqCst);
-    }
-
     /// What the server has acknowledged so far: each counter with the largest totals.
     pub fn acknowledged(&self) -> BTreeMap<Counter, Totals> {
         lock(&self.shared).acknowledged.clone()
+    }
+
+    /// Bytes by node of batches that went on to the server, and of which the agent never learned that they arrived before
+    /// it had to drop them.
+    pub fn dropped_under_way(&self) -> BTreeMap<String, u64> {
+        let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
+        for stream in lock(&self.shared).streams.values() {
+            let Some(hello) = &stream.hello else { continue };
+            let dropped = stream.under_way.iter().filter(|(sequence, _)| stream.is_dropped_under_way(**sequence));
+            *bytes.entry(hello.node.clone()).or_default() += dropped.map(|(_, bytes)| bytes).sum::<u64>();
+        }
+        bytes
+    }
+
+    /// How many batches of a node came so far and are still kept.
+    pub fn batches(&self, node: &str) -> usize {
+        let shared = lock(&self.shared);
+        let of_node = |stream: &&Stream| stream.hello.as_ref().is_some_and(|hello| hello.node == node);
+        shared.streams.values().filter(of_node).map(|stream| stream.batches.len()).sum()
     }
 
     /// See [`Happened`].
@@ -239,22 +283,49 @@ async fn client(server: SocketAddr) -> Result<IngestClient<Channel>, tonic::tran
 
 /// The counter of a record, as answers name it.
 fn counter(node: &str, record: &Record) -> Option<(Counter, Totals)> {
-    if record.instance_kind() != InstanceKind::Socket {
-        return None;
-    }
+    let kind = match record.instance_kind() {
+        InstanceKind::Socket => "socket",
+        InstanceKind::Peer => "peer",
+        _ => return None,
+    };
     let (local, remote) = (record.local.as_ref()?.end()?, record.remote.as_ref()?.end()?);
     let key = format!("{}-{}-{}-{}", local.ip(), remote.ip(), local.port(), remote.port());
-    let counter = (node.to_owned(), format!("socket:{}", record.cookie), record.generation, key);
+    let counter = (node.to_owned(), format!("{kind}:{}", record.cookie), record.generation, key);
     Some((counter, (record.sent_total, record.recv_total)))
 }
 
 impl Shared {
-    fn note_frame(&mut self, stream: &[u8], frame: &Frame) {
+    fn note_hello(&mut self, hello: &Hello) {
+        let entry = self.streams.entry(hello.stream_id.to_vec()).or_default();
+        entry.skip(entry.acknowledged + 1, hello.oldest_sequence);
+        entry.hello = Some(hello.clone());
+    }
+
+    /// `last` is the sequence before it in this call.
+    fn note_frame(&mut self, stream: &[u8], frame: &Frame, last: &mut Option<u64>) {
         self.happened.frames += 1;
         let Ok(batch) = frame.open(BATCH_BYTES_MAX) else { return };
         let records = batch.records.iter().filter_map(|record| counter(&batch.node, record)).collect();
         let entry = self.streams.entry(stream.to_vec()).or_default();
+        let oldest = entry.hello.as_ref().map_or(0, |hello| hello.oldest_sequence);
+        let before = last.unwrap_or_else(|| entry.welcomed.max(oldest.saturating_sub(1)));
+        entry.skip(before + 1, frame.sequence);
+        *last = Some(frame.sequence.max(before));
+        entry.newest = entry.newest.max(frame.sequence);
+        if let Some(tombstone) = &batch.tombstone {
+            for sequence in tombstone.first_sequence..=tombstone.last_sequence {
+                let by = entry.dropped.entry(sequence).or_insert(frame.sequence);
+                *by = frame.sequence.min(*by);
+            }
+        }
         entry.batches.insert(frame.sequence, Sent { frame: frame.clone(), records });
+    }
+
+    fn note_under_way(&mut self, stream: &[u8], frame: &Frame) {
+        let Ok(batch) = frame.open(BATCH_BYTES_MAX) else { return };
+        let moved: u64 = batch.records.iter().map(|record| record.sent_delta + record.recv_delta).sum();
+        let bytes = moved + batch.losses.iter().map(|loss| loss.bytes).sum::<u64>();
+        self.streams.entry(stream.to_vec()).or_default().under_way.insert(frame.sequence, bytes);
     }
 
     fn note_acknowledged(&mut self, stream: &[u8], sequence: u64) {
@@ -263,7 +334,10 @@ impl Shared {
         if sequence <= entry.acknowledged {
             return;
         }
-        for (_, sent) in entry.batches.range(entry.acknowledged + 1..=sequence) {
+        for (number, sent) in entry.batches.range(entry.acknowledged + 1..=sequence) {
+            if entry.skipped.contains(number) {
+                continue;
+            }
             for (counter, totals) in &sent.records {
                 let held = self.acknowledged.entry(counter.clone()).or_default();
                 *held = (held.0.max(totals.0), held.1.max(totals.1));
@@ -330,7 +404,7 @@ impl Shared {
 
 impl Service {
     async fn gate(&self, node: &str) {
-        while self.quiet.load(Ordering::SeqCst) || lock(&self.shared).apart.contains(node) {
+        while lock(&self.shared).apart.contains(node) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -342,14 +416,15 @@ impl Service {
         to: mpsc::Sender<AgentMessage>,
     ) -> Option<()> {
         let stream = hello.stream_id.to_vec();
-        let mut held = None;
+        let (mut held, mut last) = (None, None);
         while let Ok(Some(AgentMessage { message: Some(FromAgent::Frame(frame)) })) = from.message().await {
-            lock(&self.shared).note_frame(&stream, &frame);
+            lock(&self.shared).note_frame(&stream, &frame, &mut last);
             self.gate(&hello.node).await;
             let (frames, is_cut) = lock(&self.shared).mangle(&stream, frame, &mut held);
             for frame in frames {
                 let delay = lock(&self.shared).delay();
                 tokio::time::sleep(delay).await;
+                lock(&self.shared).note_under_way(&stream, &frame);
                 to.send(AgentMessage { message: Some(FromAgent::Frame(frame)) }).await.ok()?;
             }
             if is_cut {
@@ -383,6 +458,18 @@ impl Service {
             self.gate(&hello.node).await;
             let delay = lock(&self.shared).delay();
             tokio::time::sleep(delay).await;
+            if times > 0 {
+                let mut shared = lock(&self.shared);
+                let entry = shared.streams.entry(stream.clone()).or_default();
+                match &message.message {
+                    Some(ToAgent::Ack(ack)) => entry.confirm(ack.sequence),
+                    Some(ToAgent::Welcome(welcome)) => {
+                        entry.welcomed = welcome.next_sequence.saturating_sub(1);
+                        entry.confirm(entry.welcomed);
+                    }
+                    _ => {}
+                }
+            }
             for _ in 0..times {
                 to.send(Ok(message.clone())).await.ok()?;
             }
@@ -410,7 +497,7 @@ impl Ingest for Service {
         let greeting = AgentMessage { message: Some(FromAgent::Hello(hello.clone())) };
         to_server.send(greeting).await.map_err(|_closed| Status::unavailable("the call is over"))?;
         let from_server = client.deliver(ReceiverStream::new(frames)).await?.into_inner();
-        lock(&self.shared).streams.entry(hello.stream_id.to_vec()).or_default().hello = Some(hello.clone());
+        lock(&self.shared).note_hello(&hello);
         let (to_agent, answers) = mpsc::channel(QUEUE);
         let (up, down) = (self.clone(), self.clone());
         #[expect(clippy::disallowed_methods, reason = "ends with the call, or with the relay's runtime")]

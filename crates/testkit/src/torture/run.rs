@@ -1,28 +1,37 @@
 //! One run: drawn from its seed, played, and held against the truth.
 //!
 //! ```text
-//! world ◀─poll─ weir-agent ─▶ relay ─▶ weir server ◀─ reader
-//!   │           (killed, ended, frozen)  (the same)      │
-//!   └────────────────────── check ──────────────────────┘
+//! world ◀─poll─ weir-agent ─(cable)─▶ relay ─▶ weir server ─(etcd)  ◀─ reader
+//!   │           (killed, ended, frozen)       (the same, etcd too)       │
+//!   └─────────────────────────────── check ──────────────────────────────┘
 //! ```
 
+use super::cables::{self, Cables};
 use super::care;
-use super::check;
+use super::check::{self, Told};
 use super::disk::Disk;
-use super::parts::{self, AGENT_STEPS, Part, PartCommand, SERVER_STEPS, can_set_clocks};
+use super::etcd;
+use super::parts::{self, Part, PartCommand};
+use super::plan::{Done, Outcome, Plan, Silence, Spools, State, ToldLost};
 use super::random::Random;
 use super::reader::{self, Reader};
-use super::relay::{Happened, Rates, Relay};
-use super::world::{Tuples, World, address, name};
+use super::real::Real;
+use super::relay::Relay;
+use super::world::{Kinds, World, address, name};
+use crate::checker::{edges_differ, transactions_differ};
 use crate::feed::{Behaviour, StandIn};
-use crate::process::until;
+use crate::process::{binary, until};
+use crate::traffic::Truth;
 use anyhow::{Context, Result, ensure};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use weir_wire::api::Transaction;
+use weir_daemon::failpoint;
+use weir_wire::api::{Edge, Transaction};
+use weir_wire::losses::{LATE, Reason, SPOOL_FULL, SPOOL_OLD};
 
 /// How long a part may take to do what it must; machines are busy.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -32,76 +41,13 @@ const TICK: Duration = Duration::from_millis(25);
 const DEAD_MS: u64 = 600;
 /// How far a wall clock is set wrong at most, seconds.
 const CLOCK_MAX_S: u64 = 1500;
-
-/// What a run is made of, all of it from the seed.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The seed.
-    pub seed: u64,
-    /// Agents, each with a node of its own.
-    pub writers: usize,
-    /// How long things go wrong.
-    pub chaos: Duration,
-    /// What the relay does to messages.
-    pub rates: Rates,
-    /// Whether agents' wall clocks are wrong and jump.
-    pub clocks: bool,
-    /// Whether the server's disk is full for a while.
-    pub full_disk: bool,
-    /// Whether a node falls silent early on, and comes back when all is over.
-    pub silence: bool,
-    random: Random,
-}
-
-impl Plan {
-    /// The plan of a seed.
-    pub fn of(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let mut rate = |most: u64| if random.permille(250) { 0 } else { random.below(most) };
-        let rates = Rates {
-            drop: rate(60),
-            repeat: rate(120),
-            reorder: rate(80),
-            delay: rate(250),
-            damage: rate(40),
-            old: rate(120),
-            cut: rate(60),
-        };
-        Self {
-            seed,
-            writers: 3 + random.below(6) as usize,
-            chaos: Duration::from_millis(4000 + random.below(4000)),
-            rates,
-            clocks: can_set_clocks() && random.permille(300),
-            silence: random.permille(300),
-            full_disk: nix::unistd::geteuid().is_root() && random.permille(200),
-            random,
-        }
-    }
-}
-
-/// What a run showed.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// The seed.
-    pub seed: u64,
-    /// Agents.
-    pub writers: usize,
-    /// Processes that were killed.
-    pub kills: u64,
-    /// Processes that a fail point ended.
-    pub aborts: u64,
-    /// What happened to messages.
-    pub messages: Happened,
-    /// Polls that a feed failed.
-    pub feed_faults: u64,
-    /// Flows that were played.
-    pub flows: usize,
-    /// How often the reader was answered.
-    pub reads: u64,
-    /// What else was in it: clocks, silence.
-    pub conditions: Vec<&'static str>,
-}
+/// How far the server's clock is set ahead when a silent node comes back beyond the horizon (1 h), seconds: less than the
+/// two hours after which a closed connection leaves the state.
+const BEYOND_S: i64 = 5000;
+/// How much longer a run with etcd is: a killed server's successor waits for the lease.
+const LEASES: Duration = Duration::from_secs(8);
+/// The exit code of a server that does not find what it needs, a disk with room or etcd.
+const FAILED: i32 = 1;
 
 /// Plays a run; its folder is kept when it fails.
 ///
@@ -109,14 +55,19 @@ pub struct Outcome {
 /// With what is wrong.
 pub fn play(plan: &Plan) -> Result<Outcome> {
     let folder = tempfile::Builder::new().prefix(&format!("weir-torture-{}-", plan.seed)).tempdir()?;
-    let mut run = Run::prepare(plan, folder.path())?;
-    match run.play() {
-        Ok(outcome) => Ok(outcome),
-        Err(error) => {
-            drop(run);
-            Err(error.context(format!("seed {}, logs and data in {}, {plan:?}", plan.seed, folder.keep().display())))
-        }
-    }
+    let played = Run::prepare(plan, folder.path()).and_then(|mut run| run.play());
+    played.map_err(|error| {
+        error.context(format!("seed {}, logs and data in {}, {plan:?}", plan.seed, folder.keep().display()))
+    })
+}
+
+/// One of the processes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Etcd,
+    Server,
+    Tracer,
+    Agent(usize),
 }
 
 struct Run {
@@ -127,193 +78,359 @@ struct Run {
     world: Arc<World>,
     relay: Relay,
     reader: Reader,
-    server: Part,
-    agents: Vec<Part>,
+    /// In the order of [`Role`].
+    parts: BTreeMap<Role, Part>,
     feeds: Vec<StandIn>,
     feed_faults: Arc<AtomicU64>,
     /// Of a thousand polls so many get half a reply or an error.
     feed_rate: Arc<AtomicU64>,
     disk: Option<Disk>,
-    /// When each part is started again: the server, then the agents.
-    due: Vec<Option<Instant>>,
+    etcd: Option<SocketAddr>,
+    real: Option<Real>,
+    /// What really happened on the node with a real tracer.
+    truth: Vec<Truth>,
+    /// When a dead part is started again.
+    due: BTreeMap<Role, Instant>,
+    /// The agents were stopped for good.
+    is_over: bool,
     server_is_known: bool,
+    done: Done,
+    /// The thread leaves the run's namespace when all else is gone.
+    cables: Option<Cables>,
+}
+
+/// What the server answers, once it is the truth.
+struct Answers {
+    rows: Vec<Transaction>,
+    edges: Vec<Edge>,
+    dropped: BTreeMap<String, Told>,
+    lost: ToldLost,
 }
 
 impl Run {
     fn prepare(plan: &Plan, folder: &Path) -> Result<Self> {
         let mut random = plan.random.clone();
-        let world =
-            Arc::new(World::new(plan.writers, if plan.clocks { Tuples::Once } else { Tuples::Again }, random.fork()));
-        let relay = Relay::start(random.fork(), plan.rates)?;
-        let data = folder.join("server");
-        let disk = if plan.full_disk {
-            std::fs::create_dir(&data)?;
-            Some(Disk::mount(&data)?)
-        } else {
-            None
+        let cables = plan.cables.then(|| Cables::lay(plan.writers)).transpose()?;
+        let usual = Kinds::default();
+        let kinds = Kinds {
+            tuples_again: !plan.clocks,
+            two_views: !plan.loses(),
+            open_max: if plan.spools == Spools::Bytes { 600 } else { usual.open_max },
+            opened_max: if plan.spools == Spools::Bytes { 80 } else { usual.opened_max },
         };
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let arguments: Vec<String> =
-            ["server", "--data", &text(&data), "--listen", "127.0.0.1:0", "--agents-listen", "127.0.0.1:0"]
-                .map(str::to_owned)
-                .into();
-        let server = Part::new("server", folder, PartCommand { program: "weir", arguments });
-        let (feed_faults, feed_rate) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (mut feeds, mut agents) = (Vec::new(), Vec::new());
-        for node in 0..plan.writers {
-            let socket = folder.join(format!("feed-{node}.sock"));
-            let (told, faults, rate, mut dice) =
-                (Arc::clone(&world), Arc::clone(&feed_faults), Arc::clone(&feed_rate), random.fork());
-            feeds.push(StandIn::serve(&socket, move |target| {
-                let behaviour = told.answer(node, target);
-                let Behaviour::Body(body) = behaviour else { return behaviour };
-                if !dice.permille(rate.load(Ordering::Relaxed)) {
-                    return Behaviour::Body(body);
-                }
-                faults.fetch_add(1, Ordering::Relaxed);
-                if dice.permille(500) { Behaviour::Half(body) } else { Behaviour::Status(500) }
-            })?);
-            let arguments = vec![
-                "--feed".into(),
-                format!("unix:{}", text(&socket)),
-                "--spool".into(),
-                text(&folder.join(format!("spool-{node}"))),
-                "--spool-max-bytes".into(),
-                // Small segments, so that they are changed in the middle of a run; far from full.
-                "1MiB".into(),
-                "--server".into(),
-                format!("http://{}", relay.address),
-                "--interval".into(),
-                "120ms".into(),
-                "--metrics-listen".into(),
-                "127.0.0.1:0".into(),
-                "--node".into(),
-                name(node),
-                "--node-ip".into(),
-                address(node).to_string(),
-            ];
-            let part = Part::new(&format!("agent-{node}"), folder, PartCommand { program: "weir-agent", arguments });
-            if plan.clocks {
-                part.set_clock(random.below(2 * CLOCK_MAX_S) as i64 - CLOCK_MAX_S as i64)?;
-            }
-            agents.push(part);
-        }
-        Ok(Self {
-            due: vec![None; plan.writers + 1],
-            disk,
+        let world = Arc::new(World::new(plan.writers, kinds, random.fork()));
+        let ip = if plan.cables { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let mut run = Self {
+            due: BTreeMap::new(),
+            disk: None,
+            etcd: None,
+            real: None,
+            truth: Vec::new(),
             plan: plan.clone(),
-            random,
-            data,
+            data: folder.join("server"),
             folder: folder.to_owned(),
             world,
-            relay,
+            relay: Relay::start(IpAddr::V4(ip), random.fork(), plan.rates)?,
             reader: Reader::start(),
-            server,
-            agents,
-            feeds,
-            feed_faults,
-            feed_rate,
+            parts: BTreeMap::new(),
+            feeds: Vec::new(),
+            feed_faults: Arc::new(AtomicU64::new(0)),
+            feed_rate: Arc::new(AtomicU64::new(0)),
+            is_over: false,
             server_is_known: false,
-        })
+            done: Done::default(),
+            random,
+            cables,
+        };
+        if plan.full_disk {
+            std::fs::create_dir(&run.data)?;
+            run.disk = Some(Disk::mount(&run.data)?);
+        }
+        if plan.state == State::Etcd {
+            let addresses = etcd::addresses();
+            run.parts.insert(Role::Etcd, Part::new("etcd", folder, etcd::command(folder, addresses)));
+            run.etcd = Some(addresses.0);
+        }
+        let mut server = Part::new("server", folder, run.server_command(&run.data)?);
+        server.forgiven = (run.disk.is_some() || run.etcd.is_some()).then_some(FAILED);
+        if plan.silence == Silence::Beyond {
+            server.set_clock(0)?;
+        }
+        run.parts.insert(Role::Server, server);
+        for node in 0..plan.writers {
+            let socket = run.serve_feed(node)?;
+            let agent = run.agent(node, &socket, &address(node).to_string())?;
+            run.parts.insert(Role::Agent(node), agent);
+        }
+        if plan.tracer {
+            run.prepare_tracer()?;
+        }
+        Ok(run)
+    }
+
+    fn server_command(&self, data: &Path) -> Result<PartCommand> {
+        let mut arguments: Vec<String> =
+            ["server", "--data", &text(data), "--listen", "127.0.0.1:0", "--agents-listen", "127.0.0.1:0"]
+                .map(str::to_owned)
+                .into();
+        if let Some(etcd) = self.etcd {
+            let etcd = format!("http://{etcd}");
+            arguments
+                .extend(["--state", "etcd", "--etcd-endpoints", &etcd, "--etcd-lease", etcd::LEASE].map(str::to_owned));
+        }
+        Ok(PartCommand { program: binary("weir")?, arguments })
+    }
+
+    /// A node's tracer, played.
+    fn serve_feed(&mut self, node: usize) -> Result<PathBuf> {
+        let socket = self.folder.join(format!("feed-{node}.sock"));
+        let (told, faults, rate, mut dice) =
+            (Arc::clone(&self.world), Arc::clone(&self.feed_faults), Arc::clone(&self.feed_rate), self.random.fork());
+        self.feeds.push(StandIn::serve(&socket, move |target| {
+            let behaviour = told.answer(node, target);
+            let Behaviour::Body(body) = behaviour else { return behaviour };
+            if !dice.permille(rate.load(Ordering::Relaxed)) {
+                return Behaviour::Body(body);
+            }
+            faults.fetch_add(1, Ordering::Relaxed);
+            if dice.permille(500) { Behaviour::Half(body) } else { Behaviour::Status(500) }
+        })?);
+        Ok(socket)
+    }
+
+    fn agent(&mut self, node: usize, socket: &Path, ip: &str) -> Result<Part> {
+        let hub = match &self.cables {
+            Some(_) if node < self.plan.writers => cables::hub_address(node),
+            _ => Ipv4Addr::LOCALHOST,
+        };
+        let server = format!("http://{hub}:{}", self.relay.address.port());
+        let (feed, spool) = (format!("unix:{}", text(socket)), text(&self.folder.join(format!("spool-{node}"))));
+        let mut arguments: Vec<String> = [
+            "--feed",
+            &feed,
+            "--spool",
+            &spool,
+            // Small segments, so that they are changed in the middle of a run; far from full where nothing shall be.
+            "--spool-max-bytes",
+            "1MiB",
+            "--server",
+            &server,
+            "--interval",
+            "120ms",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--node",
+            &name(node),
+            "--node-ip",
+            ip,
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Spools::Age(age) = self.plan.spools {
+            arguments.extend(["--spool-max-age".to_owned(), format!("{age}ms")]);
+        }
+        let command = PartCommand { program: binary("weir-agent")?, arguments };
+        let part = Part::new(&format!("agent-{node}"), &self.folder, command);
+        if self.plan.clocks {
+            part.set_clock(self.random.below(2 * CLOCK_MAX_S) as i64 - CLOCK_MAX_S as i64)?;
+        }
+        Ok(part)
+    }
+
+    /// One node more, the last, with a real tracer.
+    fn prepare_tracer(&mut self) -> Result<()> {
+        let folder = self.folder.join("tracer");
+        let real = Real::open(&folder)?;
+        let socket = folder.join("tracer.sock");
+        let arguments = [
+            "--socket",
+            &text(&socket),
+            "--state-dir",
+            &text(&folder.join("state")),
+            "--cgroup",
+            &text(&real.traced()),
+        ]
+        .map(str::to_owned);
+        let tracer = Part::new("tracer", &self.folder, real.beside(&binary("weir-tracer")?, &arguments)?);
+        self.parts.insert(Role::Tracer, tracer);
+        self.real = Some(real);
+        let node = self.plan.writers;
+        let agent = self.agent(node, &socket, "127.0.0.1")?;
+        self.parts.insert(Role::Agent(node), agent);
+        Ok(())
     }
 
     fn play(&mut self) -> Result<Outcome> {
-        self.start_server(None)?;
-        for agent in &mut self.agents {
-            agent.start(None)?;
+        if let Some(clients) = self.etcd {
+            self.start(Role::Etcd, None)?;
+            etcd::wait(clients)?;
+        }
+        for role in self.roles() {
+            self.start(role, None)?;
         }
         let nodes = 0..self.plan.writers;
         // An agent that has polled twice has the first poll in its spool.
-        self.keep_up(PATIENCE, "every agent polls", |run| Ok(nodes.clone().all(|node| run.world.answers(node) > 2)))?;
+        self.keep_up("every agent polls", |run| Ok(nodes.clone().all(|node| run.world.answers(node) > 2)))?;
+        if self.real.is_some() {
+            let node = name(self.plan.writers);
+            self.keep_up("the real tracer is read", |run| Ok(run.relay.batches(&node) > 1))?;
+        }
         self.world.begin();
+        if let Some(real) = &mut self.real {
+            real.begin()?;
+        }
         self.feed_rate.store(self.random.below(120), Ordering::Relaxed);
-        let silent = self.plan.silence.then(|| self.random.below(self.plan.writers as u64) as usize);
-        let mut silent_since = None;
-        let end = now() + self.plan.chaos;
+        let silent = (self.plan.silence != Silence::None).then(|| self.random.below(self.plan.writers as u64) as usize);
+        let mut is_silent = false;
+        let chaos = self.plan.chaos + if self.etcd.is_some() { LEASES } else { Duration::ZERO };
+        let end = now() + chaos;
         while now() < end {
             if let Some(node) = silent
-                && silent_since.is_none()
-                && now() + self.plan.chaos * 3 / 4 > end
+                && !is_silent
+                && now() + chaos * 3 / 4 > end
             {
                 self.relay.apart(&name(node), true);
-                silent_since = Some(node);
+                is_silent = true;
             }
             self.disturb(silent)?;
             self.restart_due(true)?;
             pause(TICK);
         }
         self.calm(silent)?;
+        if let (Some(node), Silence::Beyond) = (silent, self.plan.silence) {
+            self.outlast(node)?;
+        }
         self.relay.behave();
         self.settle()?;
         // Once more from the disk.
-        self.server.kill()?;
-        self.start_server(None)?;
+        self.kill(Role::Server)?;
+        self.start(Role::Server, None)?;
         self.settle()?;
-        for agent in &mut self.agents {
-            agent.stop()?;
+        self.is_over = true;
+        for (role, part) in &mut self.parts {
+            if matches!(role, Role::Agent(_) | Role::Tracer) {
+                part.stop()?;
+            }
         }
-        self.settle()?;
-        let before = self.read()?;
+        let last = self.settle()?;
         self.forget_server();
-        self.server.stop()?;
+        self.part(Role::Server)?.stop()?;
         let faults = self.reader.faults();
         ensure!(faults.is_empty(), "{faults}");
-        let expected = care::Expected { flows: self.world.flows(), rows: before };
-        care::check(&self.data, &self.folder, &expected, &mut self.random)?;
-        Ok(self.outcome())
+        if self.etcd.is_some() {
+            self.go_on_from_etcd(&last).context("a server with an empty folder, from etcd")?;
+        }
+        let edges = check::told_edges(&last.edges).into_iter();
+        let mut edges: care::Sums = edges.map(|(key, (sent, recv, _))| (key, (sent, recv))).collect();
+        edges.retain(|_, sum| *sum != (0, 0));
+        let steps = care::check(&self.data, &self.folder, &edges, &mut self.random)?;
+        Ok(self.outcome(last.lost, steps))
     }
 
-    fn outcome(&self) -> Outcome {
-        let parts = || std::iter::once(&self.server).chain(&self.agents);
-        let mut conditions = Vec::new();
-        if self.plan.clocks {
-            conditions.push("clocks");
-        }
-        if self.plan.full_disk {
-            conditions.push("a full disk");
-        }
-        if self.plan.silence {
-            conditions.push("silence");
+    fn outcome(&self, lost: ToldLost, mut steps: care::Steps) -> Outcome {
+        let mut kills: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (role, part) in &self.parts {
+            *kills.entry(title(*role)).or_default() += part.kills;
+            for (step, times) in &part.steps {
+                *steps.entry(step.clone()).or_default() += times;
+            }
         }
         Outcome {
             seed: self.plan.seed,
-            writers: self.plan.writers,
-            kills: parts().map(|part| part.kills).sum(),
-            aborts: parts().map(|part| part.aborts).sum(),
+            writers: self.plan.writers + usize::from(self.plan.tracer),
+            kills,
+            steps,
+            done: self.done,
             messages: self.relay.happened(),
             feed_faults: self.feed_faults.load(Ordering::Relaxed),
-            flows: self.world.flows().len(),
+            flows: self.world.flows().len() + self.truth.len() / 2,
             reads: self.reader.reads(),
-            conditions,
+            lost,
+            conditions: self.plan.conditions(),
         }
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        self.parts.keys().copied().filter(|role| *role != Role::Etcd).collect()
+    }
+
+    fn part(&mut self, role: Role) -> Result<&mut Part> {
+        self.parts.get_mut(&role).with_context(|| format!("there is no {role:?} in this run"))
+    }
+
+    fn start(&mut self, role: Role, fail_point: Option<&str>) -> Result<()> {
+        if role == Role::Server {
+            self.forget_server();
+        }
+        let part = self.parts.get_mut(&role).with_context(|| format!("there is no {role:?} in this run"))?;
+        match (role, &self.cables) {
+            (Role::Agent(node), Some(cables)) if node < self.plan.writers => {
+                cables.inside(node, || part.start(fail_point))
+            }
+            _ => part.start(fail_point),
+        }
+    }
+
+    fn kill(&mut self, role: Role) -> Result<()> {
+        if role == Role::Server {
+            self.forget_server();
+        }
+        match self.parts.get_mut(&role) {
+            Some(part) => part.kill(),
+            None => Ok(()),
+        }
+    }
+
+    fn freeze(&mut self, role: Role, freeze: bool) -> Result<()> {
+        let Some(part) = self.parts.get_mut(&role) else { return Ok(()) };
+        let changed = part.freeze(freeze)?;
+        self.done.frozen += u64::from(changed && freeze);
+        Ok(())
     }
 
     /// Does one thing at random, or none.
     fn disturb(&mut self, silent: Option<usize>) -> Result<()> {
-        let node = self.random.below(self.plan.writers as u64) as usize;
+        let agents = self.plan.writers + usize::from(self.plan.tracer);
+        let node = self.random.below(agents as u64) as usize;
         match self.random.below(240) {
-            0..=3 => {
-                self.forget_server();
-                self.server.kill()?;
-            }
-            4..=11 => self.agents[node].kill()?,
+            0..=3 => self.kill(Role::Server)?,
+            4..=11 => self.kill(Role::Agent(node))?,
             12..=14 => {
-                self.agents[node].kill()?;
+                self.kill(Role::Agent(node))?;
                 self.relay.ghost(&name(node));
             }
-            15..=17 => self.agents[node].freeze(true)?,
-            18..=23 => self.agents[node].freeze(false)?,
-            24 => self.server.freeze(true)?,
-            25..=32 => self.server.freeze(false)?,
-            33..=35 if silent != Some(node) => self.relay.apart(&name(node), true),
-            36..=45 if silent != Some(node) => self.relay.apart(&name(node), false),
+            15..=17 => self.freeze(Role::Agent(node), true)?,
+            18..=23 => self.freeze(Role::Agent(node), false)?,
+            24 => self.freeze(Role::Server, true)?,
+            25..=32 => self.freeze(Role::Server, false)?,
+            33..=35 if silent != Some(node) => {
+                self.done.apart += u64::from(self.relay.apart(&name(node), true));
+            }
+            36..=45 if silent != Some(node) => {
+                self.relay.apart(&name(node), false);
+            }
             46..=48 if self.plan.clocks => {
                 let seconds = self.random.below(2 * CLOCK_MAX_S) as i64 - CLOCK_MAX_S as i64;
-                self.agents[node].set_clock(seconds)?;
+                self.part(Role::Agent(node))?.set_clock(seconds)?;
+                self.done.clocks += 1;
             }
             49..=52 => self.fill_disk(true)?,
             53..=57 => self.fill_disk(false)?,
+            58..=62 => self.pull(node, true)?,
+            63..=76 => self.pull(node, false)?,
+            77..=79 => self.kill(Role::Etcd)?,
+            80 => self.freeze(Role::Etcd, true)?,
+            81..=90 => self.freeze(Role::Etcd, false)?,
+            91..=95 => self.kill(Role::Tracer)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn pull(&mut self, node: usize, pull: bool) -> Result<()> {
+        if let Some(cables) = &mut self.cables {
+            let changed = cables.pull(node, pull)?;
+            self.done.pulled += u64::from(changed && pull);
         }
         Ok(())
     }
@@ -322,54 +439,41 @@ impl Run {
         if let Some(disk) = &self.disk {
             let but = self.random.below(200_000);
             disk.fill(full.then_some(but))?;
+            self.done.filled += u64::from(full);
         }
         Ok(())
     }
 
     /// Starts what is dead and has been for long enough, and lets the server be found once it has been looked at.
     fn restart_due(&mut self, with_fail_points: bool) -> Result<()> {
-        // A server that finds no room says so and ends.
-        let server_is_dead = match self.server.is_running() {
-            Ok(runs) => !runs,
-            Err(_) if self.disk.is_some() => true,
-            Err(error) => return Err(error),
-        };
-        let mut is_dead = vec![server_is_dead];
-        for agent in &mut self.agents {
-            is_dead.push(!agent.is_running()?);
-        }
-        for (index, is_dead) in is_dead.into_iter().enumerate() {
-            if !is_dead {
-                continue;
+        let mut dead = Vec::new();
+        for (role, part) in &mut self.parts {
+            if !part.is_running()? && !(self.is_over && matches!(role, Role::Agent(_) | Role::Tracer)) {
+                dead.push(*role);
             }
-            if index == 0 {
+        }
+        for role in dead {
+            if role == Role::Server {
                 self.forget_server();
             }
             let longest = if with_fail_points { DEAD_MS } else { 1 };
-            let due = *self.due[index].get_or_insert_with(|| now() + Duration::from_millis(self.random.below(longest)));
-            if now() < due {
+            let wait = Duration::from_millis(self.random.below(longest));
+            if now() < *self.due.entry(role).or_insert_with(|| now() + wait) {
                 continue;
             }
-            self.due[index] = None;
-            let steps = if index == 0 { SERVER_STEPS } else { AGENT_STEPS };
+            self.due.remove(&role);
+            let (steps, times): (Vec<&[&str]>, u64) = match role {
+                Role::Server => (vec![failpoint::SERVER, failpoint::SEGMENT], 4),
+                Role::Agent(_) => (vec![failpoint::AGENT], 20),
+                Role::Etcd | Role::Tracer => (Vec::new(), 0),
+            };
+            let steps = steps.concat();
             let fail_point = (with_fail_points && self.random.permille(500))
-                .then(|| {
-                    let step = self.random.pick(steps)?;
-                    Some(format!("{step}:{}", 1 + self.random.below(if index == 0 { 4 } else { 20 })))
-                })
+                .then(|| Some(format!("{}:{}", self.random.pick(&steps)?, 1 + self.random.below(times))))
                 .flatten();
-            if index == 0 {
-                self.start_server(fail_point.as_deref())?;
-            } else {
-                self.agents[index - 1].start(fail_point.as_deref())?;
-            }
+            self.start(role, fail_point.as_deref())?;
         }
         self.look_for_server()
-    }
-
-    fn start_server(&mut self, fail_point: Option<&str>) -> Result<()> {
-        self.forget_server();
-        self.server.start(fail_point)
     }
 
     /// Nobody finds the server until it has been looked at again.
@@ -384,7 +488,8 @@ impl Run {
         if self.server_is_known {
             return Ok(());
         }
-        let Some((http, agents)) = parts::addresses(&self.data, self.server.pid()) else { return Ok(()) };
+        let pid = self.part(Role::Server)?.pid();
+        let Some((http, agents)) = parts::addresses(&self.data, pid) else { return Ok(()) };
         let (acknowledged, read) = (self.relay.acknowledged(), self.reader.last());
         // It may be ended while it answers.
         if let Ok(rows) = reader::transactions(http) {
@@ -398,96 +503,180 @@ impl Run {
         Ok(())
     }
 
-    fn http(&self) -> Result<SocketAddr> {
-        let (http, _) = parts::addresses(&self.data, self.server.pid()).context("the server does not listen")?;
+    fn http(&mut self) -> Result<SocketAddr> {
+        let pid = self.part(Role::Server)?.pid();
+        let (http, _) = parts::addresses(&self.data, pid).context("the server does not listen")?;
         Ok(http)
-    }
-
-    fn read(&self) -> Result<Vec<Transaction>> {
-        reader::transactions(self.http()?)
     }
 
     /// Everything runs again, and nothing is disturbed any more.
     fn calm(&mut self, silent: Option<usize>) -> Result<()> {
         self.feed_rate.store(0, Ordering::Relaxed);
         self.fill_disk(false)?;
-        self.server.freeze(false)?;
-        for (node, agent) in self.agents.iter_mut().enumerate() {
-            agent.freeze(false)?;
+        for node in 0..=self.plan.writers {
+            self.pull(node, false)?;
             if silent != Some(node) {
                 self.relay.apart(&name(node), false);
             }
         }
+        self.freeze(Role::Etcd, false)?;
         // Whoever still waits for a fail point would die of it later: all are started anew.
-        self.forget_server();
-        self.server.kill()?;
-        for agent in &mut self.agents {
-            agent.kill()?;
+        for role in self.roles() {
+            self.freeze(role, false)?;
+            self.kill(role)?;
         }
-        self.restart_due(false)?;
-        self.keep_up(PATIENCE, "everything runs again", |run| {
-            run.restart_due(false)?;
-            let is_up = run.agents.iter_mut().map(Part::is_running).collect::<Result<Vec<bool>>>()?;
-            Ok(run.server_is_known && is_up.into_iter().all(|is_up| is_up))
+        self.keep_up("everything runs again", |run| {
+            let parts = run.parts.values_mut().map(Part::is_running).collect::<Result<Vec<bool>>>()?;
+            Ok(run.server_is_known && parts.into_iter().all(|is_up| is_up))
         })?;
         self.world.freeze();
+        if let Some(real) = &mut self.real {
+            self.truth = real.end()?;
+        }
         let nodes: Vec<u64> = (0..self.plan.writers).map(|node| self.world.answers(node)).collect();
-        self.keep_up(PATIENCE, "every agent has polled all that is", |run| {
+        self.keep_up("every agent has polled all that is", |run| {
             let done =
                 |(node, before): (usize, &u64)| run.world.answers(node) > before + 2 && run.world.is_drained(node);
             Ok(nodes.iter().enumerate().all(done))
         })
     }
 
-    /// Waits until the answers are the truth, and says what they are not if they do not become it.
-    fn settle(&mut self) -> Result<()> {
-        let flows = self.world.flows();
-        self.keep_up(PATIENCE, "the answers are the truth", |run| {
-            run.look_for_server()?;
+    /// Lets everybody but the silent node tell all that there is, and sets the server's clock beyond the horizon of what
+    /// that node has to tell.
+    fn outlast(&mut self, silent: usize) -> Result<()> {
+        let silent = name(silent);
+        let (flows, world) = (self.world.flows(), Arc::clone(&self.world));
+        self.keep_up("all but the silent node are through", |run| {
             let http = run.http()?;
-            let rows = reader::transactions(http)?;
-            let mut faults = check::transactions(&flows, &rows);
-            faults.push_str(&check::acknowledged(&run.relay.acknowledged(), &rows));
-            let edges = reader::edges(http)?;
-            faults.push_str(&check::edges(&flows, &rows, &edges.items));
+            let mut rows = reader::transactions(http)?;
+            rows.retain(|row| row.node != silent && !run.is_real(&row.node));
+            let dropped = check::told(&reader::edges(http)?.completeness.losses, &[SPOOL_FULL, SPOOL_OLD]);
+            let others: Vec<_> = flows.iter().filter(|flow| name(flow.client) != silent).cloned().collect();
+            let faults = check::transactions(&others, &rows, &dropped);
             ensure!(faults.is_empty(), "{faults}");
+            ensure!((0..run.plan.writers).all(|node| world.is_drained(node)), "a tracer has more to tell");
             Ok(true)
-        })
+        })?;
+        self.kill(Role::Server)?;
+        self.part(Role::Server)?.set_clock(BEYOND_S)?;
+        self.start(Role::Server, None)
     }
 
-    /// Asks until it is so, while every part has to run.
-    fn keep_up(
-        &mut self,
-        patience: Duration,
-        what: &str,
-        mut done: impl FnMut(&mut Self) -> Result<bool>,
-    ) -> Result<()> {
+    /// Whether a node is the one with a real tracer.
+    fn is_real(&self, node: &str) -> bool {
+        self.plan.tracer && node == name(self.plan.writers)
+    }
+
+    /// Waits until the answers are the truth, and says what they are not if they do not become it.
+    fn settle(&mut self) -> Result<Answers> {
+        let mut answers = None;
+        self.keep_up("the answers are the truth", |run| {
+            answers = Some(run.read()?);
+            Ok(true)
+        })?;
+        answers.context("nothing was read")
+    }
+
+    fn read(&mut self) -> Result<Answers> {
+        let flows = self.world.flows();
+        let http = self.http()?;
+        let rows = reader::transactions(http)?;
+        let mut faults = check::acknowledged(&self.relay.acknowledged(), &rows);
+        let (real, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.is_real(&row.node));
+        let answer = reader::edges(http)?;
+        let (real_edges, edges): (Vec<_>, Vec<_>) = answer.items.into_iter().partition(is_on_loopback);
+        let mut allowed: Vec<&Reason> = Vec::new();
+        if self.plan.spools != Spools::Large {
+            allowed.extend([SPOOL_FULL, SPOOL_OLD]);
+        }
+        if self.plan.silence == Silence::Beyond {
+            allowed.push(LATE);
+        }
+        let losses = &answer.completeness.losses;
+        let dropped = check::told(losses, &[SPOOL_FULL, SPOOL_OLD]);
+        faults.push_str(&check::unexplained(losses, &allowed));
+        faults.push_str(&check::transactions(&flows, &rows, &dropped));
+        let (lost, under_way) = (check::told(losses, &allowed), self.relay.dropped_under_way());
+        faults.push_str(&check::edges(&flows, &rows, &edges, &lost, &under_way));
+        if self.plan.tracer {
+            faults.push_str(&transactions_differ(&self.truth, &real));
+            faults.push_str(&edges_differ(&self.truth, &real_edges));
+        }
+        ensure!(faults.is_empty(), "{faults}");
+        let bytes = |told: &BTreeMap<String, Told>| told.values().map(|told| told.bytes).sum::<u64>();
+        let moved = |sums: &BTreeMap<_, (u64, u64, u64)>| sums.values().map(|sum| sum.0 + sum.1).sum::<u64>();
+        let truth = moved(&check::expected_edges(&flows, &rows));
+        let missing = truth.saturating_sub(moved(&check::told_edges(&edges)));
+        let lost = ToldLost {
+            dropped_bytes: bytes(&dropped),
+            late_bytes: bytes(&check::told(losses, &[LATE])),
+            arrived_bytes: bytes(&lost).saturating_sub(missing),
+        };
+        let edges = edges.into_iter().chain(real_edges).collect();
+        Ok(Answers { rows: rows.into_iter().chain(real).collect(), edges, dropped, lost })
+    }
+
+    /// What etcd has is all that a server with nothing else needs to know of transactions.
+    fn go_on_from_etcd(&self, last: &Answers) -> Result<()> {
+        let data = self.folder.join("server-anew");
+        let mut server = Part::new("server-anew", &self.folder, self.server_command(&data)?);
+        server.start(None)?;
+        let mut rows = Vec::new();
+        until(PATIENCE, || {
+            ensure!(server.is_running()?, "it does not run");
+            let (http, _) = parts::addresses(&data, server.pid()).context("it does not listen")?;
+            rows = reader::transactions(http)?;
+            Ok(true)
+        })?;
+        let mut faults = check::acknowledged(&self.relay.acknowledged(), &rows);
+        faults.push_str(&check::never_back(&check::totals(&last.rows), &check::totals(&rows)));
+        rows.retain(|row| !self.is_real(&row.node));
+        faults.push_str(&check::transactions(&self.world.flows(), &rows, &last.dropped));
+        ensure!(faults.is_empty(), "{faults}");
+        server.stop()
+    }
+
+    /// Asks until it is so, while whatever ends is started again.
+    fn keep_up(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let mut ended = None;
-        until(patience, || {
-            if let Err(error) = self.server.is_running() {
+        until(PATIENCE, || {
+            if let Err(error) = self.restart_due(false) {
                 ended = Some(error);
                 return Ok(true);
             }
-            self.look_for_server()?;
             done(self)
         })
         .with_context(|| format!("waited until {what}"))?;
-        match ended {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        ended.map_or(Ok(()), Err)
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         // A stopped process does not take SIGTERM.
-        for part in std::iter::once(&mut self.server).chain(&mut self.agents) {
+        for part in self.parts.values_mut() {
             let _ = part.kill();
         }
         self.disk = None;
         self.feeds.clear();
     }
+}
+
+fn title(role: Role) -> &'static str {
+    match role {
+        Role::Etcd => "etcd",
+        Role::Server => "server",
+        Role::Tracer => "tracer",
+        Role::Agent(_) => "agents",
+    }
+}
+
+fn is_on_loopback(edge: &Edge) -> bool {
+    edge.client.address.as_ref().unwrap_or(&edge.client.name).starts_with("127.")
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 #[expect(clippy::disallowed_methods, reason = "faults come at random times; nothing is assumed after the pause")]

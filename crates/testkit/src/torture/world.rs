@@ -1,4 +1,5 @@
-//! What really happens in a run: flows between nodes and to the outside, drawn from the seed, and each node's tracer.
+//! What really happens in a run: streams and datagrams between nodes and to the outside, drawn from the seed, and each
+//! node's tracer.
 //!
 //! A node's tracer answers as `weir-tracer` does (R3): totals of what lives, ended connections again and again until
 //! their cursor is acknowledged, sometimes in pages. Each answer moves the node's flows on first, so that no two replies
@@ -10,8 +11,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use weir_wire::feed::{Connection, Processes, Reply, Status};
 
-/// Flows that one node has open at most.
-const OPEN_MAX: usize = 24;
+/// Of a thousand new flows so many are datagrams.
+const DATAGRAMS: u64 = 200;
+/// Of a thousand new flows of datagrams so many come from a socket that has other peers.
+const SOCKET_AGAIN: u64 = 400;
 /// Of a thousand new flows so many go to another node, whose tracer then has a view of its own.
 const BETWEEN_NODES: u64 = 500;
 /// So many take the four-tuple of one that has ended.
@@ -19,9 +22,30 @@ const TUPLE_AGAIN: u64 = 80;
 /// So many take the socket of one that was disconnected (AF_UNSPEC keeps the cookie).
 const COOKIE_AGAIN: u64 = 150;
 
+/// The transport protocol, as the feed numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp = 0,
+    /// UDP: a socket has many peers, each with a counter of its own.
+    Udp = 1,
+}
+
+impl Protocol {
+    /// As answers name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// One exchange. Node `client` opened it.
 #[derive(Clone, Debug)]
 pub struct Flow {
+    /// Its protocol.
+    pub protocol: Protocol,
     /// The node of the client.
     pub client: usize,
     /// The node of the server; `None` beyond the watched nodes.
@@ -62,9 +86,13 @@ impl Flow {
         }
     }
 
-    /// The end's cookie.
-    pub fn cookie(&self, end: End) -> u64 {
-        self.cookies[end as usize]
+    /// The end's instance, as answers name it.
+    pub fn instance(&self, end: End) -> String {
+        let kind = match self.protocol {
+            Protocol::Tcp => "socket",
+            Protocol::Udp => "peer",
+        };
+        format!("{kind}:{}", self.cookies[end as usize])
     }
 
     /// Local and remote address of an end.
@@ -87,8 +115,13 @@ impl Flow {
         let (local, remote) = self.tuple(end);
         let (sent, recv) = self.moved(end);
         let is_closed = self.close != 0;
+        let open = match self.protocol {
+            Protocol::Tcp => "established",
+            Protocol::Udp => "active",
+        };
         Connection {
             pid: 1000,
+            kind: self.protocol as u8,
             source: local.ip().to_string(),
             dest: remote.ip().to_string(),
             sport: local.port(),
@@ -98,11 +131,12 @@ impl Flow {
             direction_certainty: Some("known".into()),
             monotonic_sent_bytes: Some(sent),
             monotonic_recv_bytes: Some(recv),
-            cookie: Some(self.cookie(end)),
+            cookie: Some(self.cookies[end as usize]),
             start_epoch: Some(self.start),
-            state: Some(if is_closed { "closed" } else { "established" }.into()),
+            state: Some(if is_closed { "closed" } else { open }.into()),
             close_epoch: is_closed.then_some(self.close),
-            close_reason: is_closed.then(|| if self.disconnected { "disconnected" } else { "closed" }.into()),
+            close_reason: (is_closed && self.protocol == Protocol::Tcp)
+                .then(|| if self.disconnected { "disconnected" } else { "closed" }.into()),
             last_update_epoch: monotonic(),
             ..Connection::default()
         }
@@ -128,8 +162,7 @@ struct Inner {
     next_port: u16,
     began: bool,
     frozen: bool,
-    /// See [`World::new`].
-    reuses_tuples: bool,
+    kinds: Kinds,
 }
 
 /// Everything that happens.
@@ -138,13 +171,25 @@ pub struct World {
     inner: Mutex<Inner>,
 }
 
-/// Whether a four-tuple is used again after its end.
+/// Which flows there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tuples {
-    /// Now and then.
-    Again,
-    /// Never.
-    Once,
+pub struct Kinds {
+    /// Whether a four-tuple is used again after its end. Where the nodes' clocks are apart, nobody can tell which two
+    /// views of one that is soon used again belong together.
+    pub tuples_again: bool,
+    /// Whether flows have a view on two nodes, and some are older than weir. Without either, each byte is in an edge or
+    /// in a told loss, and in one of them only.
+    pub two_views: bool,
+    /// Flows that one node has open at most.
+    pub open_max: usize,
+    /// New flows with each reply at most.
+    pub opened_max: u64,
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self { tuples_again: true, two_views: true, open_max: 24, opened_max: 3 }
+    }
 }
 
 /// Where a node's own sockets are.
@@ -165,9 +210,8 @@ pub fn monotonic() -> u64 {
 }
 
 impl World {
-    /// So many nodes, each with some connections that are older than weir. Where the nodes' clocks are apart, nobody can
-    /// tell which two views of a four-tuple that is soon used again belong together: then it is not.
-    pub fn new(nodes: usize, tuples: Tuples, random: Random) -> Self {
+    /// So many nodes.
+    pub fn new(nodes: usize, kinds: Kinds, random: Random) -> Self {
         let mut inner = Inner {
             random,
             flows: Vec::new(),
@@ -176,10 +220,10 @@ impl World {
             next_port: 1024,
             began: false,
             frozen: false,
-            reuses_tuples: tuples == Tuples::Again,
+            kinds,
         };
         for node in 0..nodes {
-            for _ in 0..inner.random.below(4) {
+            for _ in 0..if kinds.two_views { inner.random.below(4) } else { 0 } {
                 inner.open(node, true);
             }
         }
@@ -276,10 +320,9 @@ impl Inner {
     /// Moves the flows that this node opened.
     fn step(&mut self, node: usize) {
         if self.began {
-            for _ in 0..self.random.below(4) {
-                if self.open_of(node).len() < OPEN_MAX {
-                    self.open(node, false);
-                }
+            let room = self.kinds.open_max.saturating_sub(self.open_of(node).len());
+            for _ in 0..self.random.below(self.kinds.opened_max + 1).min(room as u64) {
+                self.open(node, false);
             }
         }
         for index in self.open_of(node) {
@@ -312,43 +355,47 @@ impl Inner {
 
     fn open(&mut self, client: usize, is_old: bool) {
         let others = self.nodes.len() as u64 - 1;
-        let server = (!is_old && others > 0 && self.random.permille(BETWEEN_NODES))
+        let may_meet = self.kinds.two_views && !is_old && others > 0;
+        let server = (may_meet && self.random.permille(BETWEEN_NODES))
             .then(|| (client + 1 + self.random.below(others) as usize) % self.nodes.len());
         let port = [80, 443, 5432, 8080][self.random.below(4) as usize];
         let remote = match server {
             Some(server) => address(server),
             None => Ipv4Addr::new(198, 51, 100, 1 + self.random.below(6) as u8),
         };
+        let protocol = if !is_old && self.random.permille(DATAGRAMS) { Protocol::Udp } else { Protocol::Tcp };
         self.next_port = if self.next_port >= 64_000 { 1024 } else { self.next_port + 1 };
         let mut client_end = SocketAddr::from((address(client), self.next_port));
         let mut server_end = SocketAddr::from((remote, port));
-        if self.reuses_tuples && !is_old && self.random.permille(TUPLE_AGAIN) {
-            let ended = |flow: &&Flow| flow.client == client && flow.server == server && flow.close != 0;
-            let is_open =
-                |ends| self.flows.iter().any(|flow| (flow.client_end, flow.server_end) == ends && flow.close == 0);
-            let again = self.flows.iter().rfind(ended).map(|flow| (flow.client_end, flow.server_end));
-            if let Some(ends) = again.filter(|ends| !is_open(*ends)) {
-                (client_end, server_end) = ends;
+        let mut cookies = [self.cookie(), self.cookie()];
+        match protocol {
+            Protocol::Tcp if !is_old => {
+                if self.kinds.tuples_again && self.random.permille(TUPLE_AGAIN) {
+                    (client_end, server_end) = self.ended_tuple(client, server).unwrap_or((client_end, server_end));
+                }
+                if self.random.permille(COOKIE_AGAIN) {
+                    cookies[0] = self.disconnected_socket(client, client_end).unwrap_or(cookies[0]);
+                }
+            }
+            Protocol::Tcp => {}
+            Protocol::Udp => {
+                if self.random.permille(SOCKET_AGAIN) {
+                    (client_end, cookies[0]) = self.open_socket(client, server_end).unwrap_or((client_end, cookies[0]));
+                }
+                // All who send to a port send to one socket.
+                let known = self.flows.iter().find(|flow| flow.protocol == protocol && flow.server_end == server_end);
+                cookies[1] = known.map_or(cookies[1], |flow| flow.cookies[1]);
             }
         }
-        let mut cookie = self.cookie();
-        if !is_old && self.random.permille(COOKIE_AGAIN) {
-            // The socket that was disconnected last: the tuple has to be another, or nothing could tell them apart.
-            let reused = self.nodes[client].reusable.pop();
-            let is_same = |cookie: u64, flow: &Flow| flow.cookies[0] == cookie && flow.client_end == client_end;
-            if let Some(reused) = reused.filter(|&cookie| !self.flows.iter().any(|flow| is_same(cookie, flow))) {
-                cookie = reused;
-            }
-        }
-        let accepted = self.cookie();
         let start = if is_old { monotonic().saturating_sub(3_600_000_000_000) } else { monotonic() };
         let (sent, recv) = (self.random.below(3000), self.random.below(9000));
         self.flows.push(Flow {
+            protocol,
             client,
             server,
             client_end,
             server_end,
-            cookies: [cookie, accepted],
+            cookies,
             sent,
             recv,
             is_old,
@@ -358,8 +405,34 @@ impl Inner {
         });
     }
 
+    /// The ends of a stream that is over.
+    fn ended_tuple(&self, client: usize, server: Option<usize>) -> Option<(SocketAddr, SocketAddr)> {
+        let ended = |flow: &&Flow| {
+            (flow.protocol, flow.client, flow.server) == (Protocol::Tcp, client, server) && flow.close != 0
+        };
+        let is_open =
+            |ends| self.flows.iter().any(|flow| (flow.client_end, flow.server_end) == ends && flow.close == 0);
+        let again = self.flows.iter().rfind(ended).map(|flow| (flow.client_end, flow.server_end));
+        again.filter(|ends| !is_open(*ends))
+    }
+
+    /// The socket that was disconnected last: the tuple has to be another, or nothing could tell them apart.
+    fn disconnected_socket(&mut self, client: usize, client_end: SocketAddr) -> Option<u64> {
+        let reused = self.nodes[client].reusable.pop()?;
+        let is_same = |flow: &Flow| flow.cookies[0] == reused && flow.client_end == client_end;
+        (!self.flows.iter().any(is_same)).then_some(reused)
+    }
+
+    /// A socket with datagrams under way that has never had this peer.
+    fn open_socket(&self, client: usize, server_end: SocketAddr) -> Option<(SocketAddr, u64)> {
+        let is_datagram = |flow: &&Flow| flow.protocol == Protocol::Udp && flow.client == client;
+        let open = self.flows.iter().rfind(|flow| is_datagram(flow) && flow.close == 0)?;
+        let is_peer = |flow: &Flow| flow.cookies[0] == open.cookies[0] && flow.server_end == server_end;
+        (!self.flows.iter().any(is_peer)).then_some((open.client_end, open.cookies[0]))
+    }
+
     fn close(&mut self, index: usize) {
-        let disconnected = self.random.permille(200);
+        let disconnected = self.random.permille(200) && self.flows[index].protocol == Protocol::Tcp;
         let flow = &mut self.flows[index];
         flow.close = monotonic();
         flow.disconnected = disconnected;
@@ -371,13 +444,9 @@ impl Inner {
             let Some(node) = flow.node(end) else { continue };
             let entry = &mut self.nodes[node];
             entry.cursor += 1;
-            let row = Connection {
-                // Only the end that called connect(AF_UNSPEC) is disconnected.
-                close_reason: Some(
-                    if flow.disconnected && end == End::Client { "disconnected" } else { "closed" }.into(),
-                ),
-                ..flow.row(end)
-            };
+            // Only the end that called connect(AF_UNSPEC) is disconnected.
+            let is_disconnected = flow.disconnected && end == End::Client;
+            let row = Flow { disconnected: is_disconnected, ..flow.clone() }.row(end);
             entry.journal.push((entry.cursor, row));
         }
     }
