@@ -27,6 +27,9 @@ struct Args {
     /// How many at the same time.
     #[arg(long, default_value_t = 2)]
     parallel: u64,
+    /// After so many minutes no further run begins; the page says how many were played.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Where every run keeps current state [default: as its seed says].
     #[arg(long, value_enum)]
     state: Option<State>,
@@ -51,6 +54,9 @@ fn main() -> Result<()> {
         for _ in 0..args.parallel.max(1) {
             scope.spawn(|| {
                 loop {
+                    if args.minutes.is_some_and(|minutes| start.elapsed().as_secs() >= 60 * minutes) {
+                        return;
+                    }
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + runs {
                         return;
@@ -82,11 +88,12 @@ fn main() -> Result<()> {
             machine: format!("{} processors, {}", machine::processors()?.len(), kernel()?),
             time: format!("{minutes} minutes, {} at the same time, beside other work", args.parallel),
         };
-        std::fs::write(out, report::page(&place, (from, from + runs - 1), &done, &failed))?;
+        std::fs::write(out, report::page(&place, (from, runs), &done, &failed))?;
     }
     let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
-    ensure!(failed.is_empty(), "{} of {runs} runs failed, with the seeds {seeds:?}", failed.len());
-    println!("{runs} runs, none failed");
+    let played = done.len() + failed.len();
+    ensure!(failed.is_empty(), "{} of {played} runs failed, with the seeds {seeds:?}", failed.len());
+    println!("{played} runs, none failed");
     Ok(())
 }
 

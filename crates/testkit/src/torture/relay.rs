@@ -249,6 +249,9 @@ impl Relay {
             let all: Vec<Frame> = stream.batches.values().map(|sent| sent.frame.clone()).collect();
             let frames: Vec<Frame> = (0..6).filter_map(|_| random.pick(&all).cloned()).collect();
             shared.happened.ghosts += 1;
+            for frame in &frames {
+                shared.note_under_way(&hello.stream_id, frame);
+            }
             (hello, frames, server)
         };
         let Some(runtime) = &self.runtime else { return };

@@ -62,8 +62,8 @@ pub struct Place {
     pub time: String,
 }
 
-/// The page.
-pub fn page(place: &Place, (from, to): (u64, u64), outcomes: &[Outcome], failed: &[(u64, String)]) -> String {
+/// The page of so many runs that were asked for from a seed on, of which not all need have been played.
+pub fn page(place: &Place, (from, asked): (u64, u64), outcomes: &[Outcome], failed: &[(u64, String)]) -> String {
     let mut text = INTRODUCTION.to_owned();
     let failures = match failed {
         [] => "none failed".to_owned(),
@@ -71,7 +71,7 @@ pub fn page(place: &Place, (from, to): (u64, u64), outcomes: &[Outcome], failed:
     };
     let _ = writeln!(
         text,
-        "## Result\n\nSeeds {from} to {to}: {} runs, {failures}. Commit {}; {}; {}.\n",
+        "## Result\n\nFrom seed {from} on, {} of {asked} runs were played, {failures}. Commit {}; {}; {}.\n",
         outcomes.len() + failed.len(),
         place.commit,
         place.machine,
