@@ -99,35 +99,13 @@ struct Stream {
     /// Bytes of each batch that went on to the server, those that it tells as lost included; whether it arrived is another
     /// question.
     under_way: BTreeMap<u64, u64>,
-    /// The newest batch that the agent sent.
-    newest: u64,
-    /// Those of which the agent was told that the server has them, each with the newest then.
-    confirmed: BTreeMap<u64, u64>,
-    /// Those that a tombstone stands for, each with the first such tombstone.
-    dropped: BTreeMap<u64, u64>,
+    /// Those that a tombstone stands for.
+    dropped: BTreeSet<u64>,
 }
-
-/// So many batches may wait in an agent that has dropped something and does not know yet what was acknowledged meanwhile.
-const BACKLOG: u64 = 40;
 
 impl Stream {
     fn skip(&mut self, from: u64, to: u64) {
         self.skipped.extend(from..to);
-    }
-
-    fn confirm(&mut self, to: u64) {
-        for sequence in self.under_way.range(..=to).map(|(sequence, _)| *sequence) {
-            if !self.skipped.contains(&sequence) {
-                self.confirmed.entry(sequence).or_insert(self.newest);
-            }
-        }
-    }
-
-    /// Whether the agent may have dropped a batch before it could learn that it had arrived.
-    fn is_dropped_under_way(&self, sequence: u64) -> bool {
-        let confirmed = self.confirmed.get(&sequence);
-        let dropped = self.dropped.get(&sequence);
-        dropped.is_some_and(|by| confirmed.is_none_or(|newest| *by <= newest + BACKLOG))
     }
 }
 
@@ -212,13 +190,13 @@ impl Relay {
         lock(&self.shared).acknowledged.clone()
     }
 
-    /// Bytes by node of batches that went on to the server, and of which the agent never learned that they arrived before
-    /// it had to drop them.
+    /// Bytes by node of batches that went on to the server, and that a tombstone stands for: their agent may have had to
+    /// drop them before it could learn that they had arrived.
     pub fn dropped_under_way(&self) -> BTreeMap<String, u64> {
         let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
         for stream in lock(&self.shared).streams.values() {
             let Some(hello) = &stream.hello else { continue };
-            let dropped = stream.under_way.iter().filter(|(sequence, _)| stream.is_dropped_under_way(**sequence));
+            let dropped = stream.under_way.iter().filter(|(sequence, _)| stream.dropped.contains(sequence));
             *bytes.entry(hello.node.clone()).or_default() += dropped.map(|(_, bytes)| bytes).sum::<u64>();
         }
         bytes
@@ -314,12 +292,8 @@ impl Shared {
         let before = last.unwrap_or_else(|| entry.welcomed.max(oldest.saturating_sub(1)));
         entry.skip(before + 1, frame.sequence);
         *last = Some(frame.sequence.max(before));
-        entry.newest = entry.newest.max(frame.sequence);
         if let Some(tombstone) = &batch.tombstone {
-            for sequence in tombstone.first_sequence..=tombstone.last_sequence {
-                let by = entry.dropped.entry(sequence).or_insert(frame.sequence);
-                *by = frame.sequence.min(*by);
-            }
+            entry.dropped.extend(tombstone.first_sequence..=tombstone.last_sequence);
         }
         entry.batches.insert(frame.sequence, Sent { frame: frame.clone(), records });
     }
@@ -461,17 +435,9 @@ impl Service {
             self.gate(&hello.node).await;
             let delay = lock(&self.shared).delay();
             tokio::time::sleep(delay).await;
-            if times > 0 {
+            if let Some(ToAgent::Welcome(welcome)) = &message.message {
                 let mut shared = lock(&self.shared);
-                let entry = shared.streams.entry(stream.clone()).or_default();
-                match &message.message {
-                    Some(ToAgent::Ack(ack)) => entry.confirm(ack.sequence),
-                    Some(ToAgent::Welcome(welcome)) => {
-                        entry.welcomed = welcome.next_sequence.saturating_sub(1);
-                        entry.confirm(entry.welcomed);
-                    }
-                    _ => {}
-                }
+                shared.streams.entry(stream.clone()).or_default().welcomed = welcome.next_sequence.saturating_sub(1);
             }
             for _ in 0..times {
                 to.send(Ok(message.clone())).await.ok()?;
