@@ -17,10 +17,24 @@ export interface Completeness {
   to: string;
   nodes: NodeCoverage[];
   losses: LossTotal[];
-  /** Rows that matched beyond the server's limit and are not in the answer. */
+  /** Rows that matched beyond the server's limit: the row `other` sums them up. */
   omitted: number;
   /** How coarse the span's history is; null: all of it is rows of 10 s. */
   resolution: Resolution | null;
+  /** The steps of a series; null in every other answer. */
+  steps: Steps | null;
+}
+
+/** The steps of a series. */
+export interface Steps {
+  /** How long each is. */
+  seconds: number;
+  /** The start of the first, RFC 3339. */
+  from: string;
+  /** The end of the last. */
+  to: string;
+  /** The starts of those in which something is missing. */
+  incomplete: string[];
 }
 
 /** Old history is kept as sums, which a span has whole or not at all: those that start in it. */
@@ -99,6 +113,11 @@ export interface Edge {
   failures: number;
   /** `known`, `inferred` or `unknown`. */
   certainty: string;
+}
+
+/** Whether it is the row that sums up every row beyond the server's limit. */
+export function isOther(edge: Edge): boolean {
+  return edge.client.kind === 'other';
 }
 
 /** An answer: what was asked for, and how complete it is. */
@@ -257,6 +276,18 @@ function completeness(value: unknown, where: string): Completeness {
     losses: list(from, 'losses', where, lossTotal),
     omitted: count(from, 'omitted', where),
     resolution: resolution(from['resolution'] ?? null, `${where}.resolution`),
+    steps: steps(from['steps'] ?? null, `${where}.steps`),
+  };
+}
+
+function steps(value: unknown, where: string): Steps | null {
+  if (value === null) return null;
+  const from = object(value, where);
+  return {
+    seconds: count(from, 'seconds', where),
+    from: text(from, 'from', where),
+    to: text(from, 'to', where),
+    incomplete: list(from, 'incomplete', where, (one, at) => (typeof one === 'string' ? one : refuse(at, 'a string', one))),
   };
 }
 

@@ -1,5 +1,5 @@
 // What is done with edges between answer and table: sums, search, order. Pure.
-import type { Edge, EdgeEnd } from './api.ts';
+import { isOther, type Edge, type EdgeEnd } from './api.ts';
 
 /** The sums over rows, exact at any size. */
 export interface Totals {
@@ -13,10 +13,10 @@ export interface Totals {
 
 const SUMMED = ['sent_bytes', 'recv_bytes', 'connections', 'retransmits', 'failures'] as const;
 
-/** The sum of every row given. */
-export function totalsOf(edges: readonly Edge[]): Totals {
+/** The sum of every row given. `omitted`: how many edges the row `other` among them sums up. */
+export function totalsOf(edges: readonly Edge[], omitted = 0): Totals {
   const totals: Totals = {
-    edges: edges.length,
+    edges: edges.filter((edge) => !isOther(edge)).length + omitted,
     sent_bytes: 0n,
     recv_bytes: 0n,
     connections: 0n,
@@ -65,12 +65,12 @@ function matches(edge: Edge, term: string): boolean {
 /**
  * The edges that fit every word of the query. A word is looked for in both ends' names, namespaces, addresses, nodes and
  * kinds, the Service, the protocol and the certainty, in any case. A number also fits ports that start with it, `:443`
- * exactly that port, `53/udp` exactly that port and protocol.
+ * exactly that port, `53/udp` exactly that port and protocol. The row that sums up others fits no word.
  */
 export function search(edges: readonly Edge[], query: string): readonly Edge[] {
   const terms = query.toLowerCase().split(/\s+/).filter((term) => term !== '');
   if (terms.length === 0) return edges;
-  return edges.filter((edge) => terms.every((term) => matches(edge, term)));
+  return edges.filter((edge) => !isOther(edge) && terms.every((term) => matches(edge, term)));
 }
 
 /** The table's columns, in order. The names are also the URL's. */
@@ -134,6 +134,8 @@ export function sortEdges(edges: readonly Edge[], column: Column, direction: Dir
   const sign = direction === 'ascending' ? 1 : -1;
   const keyed = edges.map((edge) => ({ edge, value: sortValue(edge, column), key: keyOf(edge) }));
   keyed.sort((a, b) => {
+    // All others are the last in either direction.
+    if (isOther(a.edge) !== isOther(b.edge)) return isOther(a.edge) ? 1 : -1;
     if (a.value !== b.value) {
       if (a.value === null) return 1;
       if (b.value === null) return -1;

@@ -50,6 +50,7 @@ export function completeness(change: Partial<Completeness> = {}): Completeness {
     losses: [],
     omitted: 0,
     resolution: null,
+    steps: null,
     ...change,
   };
 }

@@ -17,6 +17,16 @@ test('totals_are_exact_beyond_what_a_double_holds', () => {
   assert.equal(totalsOf(edges).sent_bytes, BigInt(most) * 1000n + 1n);
 });
 
+test('the_row_of_all_others_is_summed_comes_last_and_is_not_searched', () => {
+  const other = edge({ client: end('other', { kind: 'other' }), server: end('other', { kind: 'other' }), port: 0, protocol: '', sent_bytes: 900 });
+  const rows = [edge({ sent_bytes: 5 }), other, edge({ server: end('another'), sent_bytes: 7 })];
+  assert.deepEqual([totalsOf(rows, 40).edges, totalsOf(rows, 40).sent_bytes], [42, 912n]);
+  for (const direction of ['ascending', 'descending'] as const) {
+    for (const column of COLUMNS) assert.equal(sortEdges(rows, column, direction).at(-1), other, column);
+  }
+  assert.deepEqual(search(rows, 'other').map((found) => found.server.name), ['another']);
+});
+
 test('totals_of_nothing_are_zero', () => {
   assert.deepEqual(totalsOf([]), { edges: 0, sent_bytes: 0n, recv_bytes: 0n, connections: 0n, retransmits: 0n, failures: 0n });
 });

@@ -40,6 +40,9 @@ pub enum Command {
     /// Shows who talks to whom as it goes on: sort, filter, go nearer, pause.
     #[command(after_help = TOP_HELP)]
     Top(TopArgs),
+    /// Shows who talks to whom, step by step.
+    #[command(after_help = SERIES_HELP)]
+    Series(SeriesArgs),
     /// Shows connections and what moved on them.
     #[command(after_help = CONNECTIONS_HELP)]
     Connections(ConnectionsArgs),
@@ -91,6 +94,11 @@ const TOP_HELP: &str = "Examples:\n  weir top\n  weir top --by pod --span 5m\n  
     Keys: Enter goes nearer (workloads, pods, connections), Esc back, / filters, Left and Right sort, b groups, + and -\n\
     look further or less far back, p pauses, ? explains, q ends.\n\n\
     Exit codes: 0 ended by a key or a signal, 1 the terminal failed, 2 wrong usage (no terminal, too).";
+const SERIES_HELP: &str = "Examples:\n  weir series --since 6h\n  weir series --since 1d --step 1h --by namespace -o csv\n  \
+    weir series --at 2026-01-31T03:00:00Z --since 30m --filter 'server.workload=payments'\n\n\
+    A line of the graph has a column for each step, or for some where there are more than 48, from nothing to the row's own\n\
+    largest; a dot is a step in which something is missing. In csv, a line is a step of an edge.\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage.";
 const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
     SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -217,9 +225,27 @@ pub struct FilterArgs {
     /// fields are in docs/queries.md, and a wrong one is answered with those that there are.
     #[arg(long, value_name = "FILTER")]
     pub filter: Option<String>,
-    /// At most so many rows; what is left out is counted.
+    /// At most so many rows. What lies beyond is counted, and where rows are sums one more row sums it up: `other`.
     #[arg(long, value_name = "ROWS")]
     pub limit: Option<u32>,
+}
+
+/// The instant that is asked about.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct InstantArgs {
+    /// As it was at this instant: the span ends there, and durations lead back from there. How long ago (`2d`) or RFC 3339.
+    #[arg(long, value_name = "TIME", conflicts_with = "until")]
+    pub at: Option<String>,
+}
+
+/// Which rows come first.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SortArgs {
+    /// The number whose largest come first: `bytes`, `sent_bytes`, `recv_bytes`, `connections`, `retransmits`, `rtt_us`,
+    /// `failures`; of dns `queries`, `failures`, `retransmits`, `latency_us`.
+    #[arg(long, value_name = "NUMBER")]
+    pub sort: Option<String>,
 }
 
 /// Which rows of traffic.
@@ -265,6 +291,12 @@ pub struct EdgesArgs {
     /// for example attribute:team).
     #[arg(long, value_name = "WHAT", value_parser = grouping)]
     pub by: Option<String>,
+    /// Which come first.
+    #[command(flatten)]
+    pub sort: SortArgs,
+    /// Which instant.
+    #[command(flatten)]
+    pub instant: InstantArgs,
     /// Which rows.
     #[command(flatten)]
     pub traffic: TrafficArgs,
@@ -296,6 +328,17 @@ pub struct TopArgs {
     pub config: Option<PathBuf>,
 }
 
+/// `weir series`.
+#[derive(Clone, Debug, Args)]
+pub struct SeriesArgs {
+    /// How long a step is: a multiple of 10s. Default: what fits the span; old history makes it longer.
+    #[arg(long, value_name = "DURATION")]
+    pub step: Option<String>,
+    /// The edges.
+    #[command(flatten)]
+    pub edges: EdgesArgs,
+}
+
 /// `weir metadata`.
 #[derive(Clone, Debug, Args)]
 pub struct MetadataArgs {
@@ -306,6 +349,9 @@ pub struct MetadataArgs {
     /// `*` stands for anything.
     #[arg(long, value_name = "KIND", help_heading = "Filters")]
     pub kind: Option<String>,
+    /// Which instant.
+    #[command(flatten)]
+    pub instant: InstantArgs,
     /// Which rows.
     #[command(flatten)]
     pub filters: FilterArgs,
@@ -321,6 +367,12 @@ pub struct DnsArgs {
     /// attribute:NAME (an attribute that is collected, for example attribute:team).
     #[arg(long, value_name = "WHAT", value_parser = grouping)]
     pub by: Option<String>,
+    /// Which come first.
+    #[command(flatten)]
+    pub sort: SortArgs,
+    /// Which instant.
+    #[command(flatten)]
+    pub instant: InstantArgs,
     /// Only what this client asked, by name; `*` stands for anything.
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     pub from: Option<String>,
@@ -350,8 +402,14 @@ pub struct ConnectionsArgs {
     /// What `transactions` takes too.
     #[command(flatten)]
     pub rows: RowsArgs,
+    /// Which come first.
+    #[command(flatten)]
+    pub sort: SortArgs,
+    /// Which instant.
+    #[command(flatten)]
+    pub instant: InstantArgs,
     /// Goes on: prints rows that are new or changed until Ctrl-C.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "at")]
     pub follow: bool,
 }
 

@@ -14,6 +14,7 @@ fn help_says_what_each_command_does_with_examples_and_exit_codes() {
         "status",
         "edges",
         "top",
+        "series",
         "connections",
         "transactions",
         "metadata",

@@ -76,11 +76,12 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
     ];
     let traffic = ["--from", "a b", "--to", "c", "--port", "443", "--protocol", "tcp"];
     for (command, more) in [
-        ("edges", [&every[..], &traffic, &["--by", "process"]].concat()),
-        ("connections", [&every[..], &traffic, &["--state", "open"]].concat()),
+        ("edges", [&every[..], &traffic, &["--by", "process", "--sort", "failures"]].concat()),
+        ("series", [&every[..], &traffic, &["--by", "pod", "--sort", "bytes", "--step", "7d"]].concat()),
+        ("connections", [&every[..], &traffic, &["--state", "open", "--sort", "rtt_us"]].concat()),
         ("transactions", [&every[..], &traffic, &["--state", "closed"]].concat()),
         ("metadata", every.to_vec()),
-        ("dns", [&every[..], &["--from", "a b", "--to", "c", "--by", "process"]].concat()),
+        ("dns", [&every[..], &["--from", "a b", "--to", "c", "--by", "process", "--sort", "queries"]].concat()),
         ("status", Vec::new()),
     ] {
         for form in ["table", "json", "jsonl", "csv"] {
@@ -95,6 +96,11 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
         let output = server.ask(&[&["edges"][..], &wrong].concat());
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).contains(wrong[1]), "{}", stderr(&output));
+    }
+    for command in ["edges", "series", "connections", "metadata", "dns"] {
+        let output = server.ask(&[command, "--at", "1h"]);
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+        assert_eq!(server.ask(&[command, "--at", "1h", "--until", "2h"]).status.code(), Some(2), "{command}");
     }
     let narrow = server.ask(&["edges", "--filter", "failures>0 and attribute:team=\"a b\""]);
     assert!(stdout(&narrow).starts_with("(no rows)"), "{}", stdout(&narrow));

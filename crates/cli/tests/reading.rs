@@ -4,8 +4,8 @@ mod stand_in;
 
 use insta::assert_snapshot;
 use stand_in::{
-    StandIn, body, command, complete, connection, dns, edges, lossy, metadata, status, stderr, stdout, transaction,
-    weir,
+    StandIn, body, command, complete, connection, dns, edges, lossy, metadata, series, status, stderr, stdout, stepped,
+    transaction, weir,
 };
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -23,6 +23,9 @@ fn tables_show_rows_and_completeness() {
     assert_snapshot!("connections", stdout(&connections));
     let metadata = StandIn::answering(200, body(vec![metadata()], complete())).weir(&["metadata"]);
     assert_snapshot!("metadata", stdout(&metadata));
+    let series = StandIn::answering(200, body(series(), stepped())).weir(&["series"]);
+    assert_eq!(series.status.code(), Some(0));
+    assert_snapshot!("series", stdout(&series));
     let dns = StandIn::answering(200, body(vec![dns()], complete())).weir(&["dns"]);
     assert_snapshot!("dns", stdout(&dns));
 }
@@ -58,6 +61,8 @@ fn csv_has_a_header_and_exact_numbers() {
     let output = StandIn::answering(200, body(edges(), complete())).weir(&["edges", "-o", "csv"]);
     assert_snapshot!("edges_csv", stdout(&output).replace("\r\n", "<CRLF>\n"));
     assert!(stderr(&output).starts_with("complete: "));
+    let series = StandIn::answering(200, body(series(), stepped())).weir(&["series", "-o", "csv"]);
+    assert_snapshot!("series_csv", stdout(&series).replace("\r\n", "<CRLF>\n"));
     let empty = StandIn::answering(200, body(Vec::<Edge>::new(), complete())).weir(&["edges", "-o", "csv"]);
     assert!(stdout(&empty).starts_with("client_kind,") && stdout(&empty).lines().count() == 1);
 }

@@ -66,7 +66,7 @@ async fn filters_pick_what_they_say() {
         ("?label=cgroup_path=/system.slice/*", 1),
         ("?node=a", 3),
         ("?node=b", 0),
-        ("?limit=2", 2),
+        ("?limit=2", 3),
     ] {
         let items = server.items(&format!("/api/v1/edges{query}")).await;
         assert_eq!(items.len(), edges, "{query}: {items:#?}");
@@ -209,11 +209,73 @@ async fn groupings_name_the_ends_and_fall_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_counts_what_it_leaves_out() {
     let server = with_traffic().await;
-    for (path, omitted) in [("edges", 2), ("connections", 3), ("transactions", 3), ("metadata", 1)] {
+    for (path, items, omitted) in
+        [("edges", 2, 2), ("series", 2, 2), ("connections", 1, 3), ("transactions", 1, 3), ("metadata", 1, 1)]
+    {
         let (_, body) = server.get(&format!("/api/v1/{path}?limit=1")).await;
-        assert_eq!(body["items"].as_array().unwrap().len(), 1, "{path}");
+        assert_eq!(body["items"].as_array().unwrap().len(), items, "{path}");
         assert_eq!(body["completeness"]["omitted"], omitted, "{path}");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_come_first_and_one_row_is_all_others() {
+    let server = with_traffic().await;
+    let all = server.items("/api/v1/edges").await;
+    for sort in ["bytes", "sent_bytes", "recv_bytes", "connections", "retransmits", "rtt_us", "failures"] {
+        let number = |edge: &serde_json::Value| match sort {
+            "bytes" => edge["sent_bytes"].as_u64().unwrap() + edge["recv_bytes"].as_u64().unwrap(),
+            field => edge[field].as_u64().unwrap_or(0),
+        };
+        let sorted = server.items(&format!("/api/v1/edges?sort={sort}")).await;
+        assert!(sorted.is_sorted_by_key(|edge| std::cmp::Reverse(number(edge))), "{sort}: {sorted:#?}");
+        assert_eq!(sorted.len(), all.len(), "nothing is folded without need");
+        for limit in 1..=3 {
+            let (_, body) = server.get(&format!("/api/v1/edges?sort={sort}&limit={limit}")).await;
+            let items = body["items"].as_array().unwrap();
+            assert_eq!(items[..limit], sorted[..limit], "{sort} {limit}");
+            for counter in ["sent_bytes", "recv_bytes", "connections", "retransmits", "failures"] {
+                assert_eq!(sum(items, counter), sum(&all, counter), "{sort} {limit} {counter}");
+            }
+            let others = &items[limit..];
+            assert_eq!(others.len(), usize::from(limit < all.len()), "{sort} {limit}");
+            assert_eq!(body["completeness"]["omitted"], all.len() - limit, "{sort} {limit}");
+            for other in others {
+                assert_eq!((&other["client"]["kind"], &other["server"]["kind"]), (&"other".into(), &"other".into()));
+                assert_eq!((&other["port"], &other["protocol"]), (&0.into(), &"".into()), "{other}");
+            }
+        }
+    }
+    let connections = server.items("/api/v1/connections?sort=sent_bytes").await;
+    assert!(connections.is_sorted_by_key(|row| std::cmp::Reverse(row["sent_bytes"].as_u64())), "{connections:#?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_says_which_of_its_steps_are_not_whole() {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    for (poll, seconds) in [(1, 10), (2, 20), (3, 50), (4, 60)] {
+        move_to(&server.clock, seconds);
+        agent.covered_to = START + (seconds - 10) * SECOND;
+        session.deliver(&agent.batch(both_views(1, 40_000, 100 * poll, 1, START + seconds * SECOND - 1))).await;
+        server.applied(poll).await;
+    }
+    let path = format!("/api/v1/series?since={}&until={}&step=20s", at(0), at(60));
+    let (_, body) = server.get(&path).await;
+    let steps = serde_json::json!({"seconds": 20, "from": at(0), "to": at(60), "incomplete": [at(20)]});
+    // 20 s to 40 s were not watched.
+    assert_eq!(body["completeness"]["steps"], steps, "{body}");
+    let sent: Vec<(String, u64)> = body["items"][0]["points"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| (point["at"].as_str().unwrap().to_owned(), point["sent_bytes"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(sent, [(at(0), 300), (at(40), 700)]);
+    assert_eq!(body["items"][0]["points"][0]["opened"], 1, "{body}");
     server.stop().await;
 }
 
@@ -226,6 +288,11 @@ async fn a_wrong_question_is_answered_with_what_is_wrong() {
         ("/api/v1/status?limit=5", "this path takes none"),
         ("/api/v1/metadata?state=open", "parameter `state` is not known here"),
         ("/api/v1/transactions?limit=x", "parameter `limit` is `x`"),
+        ("/api/v1/transactions?at=5m", "parameter `at` is not known here"),
+        ("/api/v1/edges?sort=name", "parameter `sort` is `name`"),
+        ("/api/v1/edges?at=5m&until=1m", "parameter `at` is the end of the span"),
+        ("/api/v1/series?step=7s", "parameter `step` is `7s`; write a multiple of 10s"),
+        ("/api/v1/series?since=7d&step=10s", "the span has 60480 of them, at most 1500 are answered"),
     ] {
         let (status, body) = server.get(path).await;
         assert_eq!(status, 400, "{path}");

@@ -1,5 +1,7 @@
 //! Promise: settling history changes no answer, and what it says of each row is what the answers count.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 #[cfg(test)]
 mod support;
 
@@ -73,10 +75,39 @@ async fn answers(server: &TestServer) -> Vec<(String, Vec<serde_json::Value>)> {
     for by in GROUPINGS {
         for filter in filters {
             let path = format!("/api/v1/edges?by={by}&{span}{filter}");
-            answers.push((path.clone(), without_time(server.items(&path).await)));
+            let edges = without_time(server.items(&path).await);
+            if matches!(by, "workload" | "address") {
+                series_adds_up(server, &path.replace("/edges?", "/series?"), &edges).await;
+            }
+            answers.push((path, edges));
         }
     }
     answers
+}
+
+/// A series is the edges of the same question, and its steps add up to them.
+async fn series_adds_up(server: &TestServer, path: &str, edges: &[serde_json::Value]) {
+    for step in ["", "&step=10m", "&step=1h"] {
+        let path = format!("{path}{step}");
+        let (status, body) = server.get(&path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        let seconds = body["completeness"]["steps"]["seconds"].as_u64().unwrap();
+        let grain = body["completeness"]["resolution"]["seconds"].as_u64().unwrap_or(10);
+        assert!(seconds >= grain && seconds.is_multiple_of(grain), "{path}: {seconds} {grain}");
+        let mut rows = body["items"].as_array().unwrap().clone();
+        for row in &mut rows {
+            let points = row.as_object_mut().unwrap().remove("points").unwrap();
+            let points = points.as_array().unwrap();
+            for counter in ["sent_bytes", "recv_bytes", "retransmits", "failures"] {
+                assert_eq!(sum(points, counter), row[counter].as_u64().unwrap(), "{path} {counter}: {row} {points:#?}");
+            }
+            let times: Vec<jiff::Timestamp> =
+                points.iter().map(|point| point["at"].as_str().unwrap().parse().unwrap()).collect();
+            assert!(times.is_sorted_by(|a, b| a < b), "{path}: {times:?}");
+            assert!(times.iter().all(|at| (at.as_second() as u64).is_multiple_of(seconds)), "{path}: {times:?}");
+        }
+        assert_eq!(without_time(rows), edges, "{path}");
+    }
 }
 
 fn same(before: &[(String, Vec<serde_json::Value>)], after: &[(String, Vec<serde_json::Value>)], when: &str) {
@@ -235,6 +266,98 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
             }
             _ => {}
         }
+    }
+    server.stop().await;
+}
+
+/// A pod of a name that holds an address for a while.
+fn holder(name: &str, from: i64, to: i64) -> weir_wire::agent::MetadataFact {
+    weir_wire::agent::MetadataFact {
+        kind: "pod".into(),
+        source: "kubelet".into(),
+        id: format!("uid-{name}"),
+        name: name.into(),
+        namespace: "shop".into(),
+        addresses: vec!["10.9.0.5".into()],
+        from_unix_ns: START + from * SECOND,
+        to_unix_ns: if to == 0 { 0 } else { START + to * SECOND },
+        ..weir_wire::agent::MetadataFact::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_is_answered_with_the_names_of_then_from_rows_and_minutes() {
+    let more = ["--minutes-after", "3h", "--hours-after", "6h"];
+    let server = TestServer::start_in(Arc::new(tempfile::tempdir().unwrap()), clock(), &more).await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    // The same address is of one pod and then of another.
+    let calls = [(600, "web-1", 100), (1_800, "web-2", 70), (4_200, "web-2", 5)];
+    for (poll, (now, _, sent)) in calls.into_iter().enumerate() {
+        move_to(&server.clock, now);
+        let to = START + now * SECOND;
+        let local = format!("10.0.0.1:{}", 40_000 + poll);
+        let mut record = view(10 + poll as u64, &local, "10.9.0.5:80", 2, (sent, 1), to);
+        record.closed_unix_ns = to;
+        record.close_reason = "closed".into();
+        agent.covered_to = to - POLL;
+        let mut batch = agent.batch(vec![record]);
+        batch.metadata = vec![node_fact("a", &["10.0.0.1"]), holder("web-1", -60, 0)];
+        if now > 600 {
+            batch.metadata = vec![holder("web-1", -60, 900), holder("web-2", 1_200, 0)];
+        }
+        batch.metadata_sources = vec![weir_wire::agent::MetadataSource {
+            source: "kubelet".into(),
+            state: "ok".into(),
+            read_unix_ns: to,
+            ..weir_wire::agent::MetadataSource::default()
+        }];
+        session.deliver(&batch).await;
+        server.applied(poll as u64 + 1).await;
+    }
+    server.flushed().await;
+    let named = |items: &[serde_json::Value]| -> Vec<(String, u64)> {
+        let name = |edge: &serde_json::Value| edge["server"]["name"].as_str().unwrap().to_owned();
+        let mut named: Vec<_> = items
+            .iter()
+            .map(|edge| (name(edge), edge["sent_bytes"].as_u64().unwrap()))
+            .filter(|(_, sent)| *sent > 0)
+            .collect();
+        named.sort_unstable();
+        named
+    };
+    // Now, settled, as minutes.
+    for (stage, now, seconds) in [("rows", 4_300, 10), ("settled", 8_500, 10), ("minutes", 18_500, 60)] {
+        move_to(&server.clock, now);
+        let is_there = |body: &serde_json::Value| match stage {
+            "settled" => counter(body, "compactions") > 0,
+            "minutes" => counter(body, "history_rows_10s") == 0,
+            _ => true,
+        };
+        server.until("/api/v1/status", is_there).await;
+        for (instant, name, sent) in [(720, "web-1", 100_u64), (1_920, "web-2", 70), (4_260, "web-2", 5)] {
+            let expected = vec![(name.to_owned(), sent)];
+            for path in ["edges", "series"] {
+                let path = format!("/api/v1/{path}?by=pod&at={}&since=3m", at(instant));
+                let (_, body) = server.get(&path).await;
+                assert_eq!(named(body["items"].as_array().unwrap()), expected, "{stage}: {path}: {body}");
+                assert_eq!(body["completeness"]["to"], at(instant), "{stage}: {path}");
+                let resolution = body["completeness"]["resolution"]["seconds"].as_u64().unwrap_or(10);
+                assert_eq!(resolution, seconds, "{stage}: {path}");
+                let filtered = server.items(&format!("{path}&filter=server.pod=shop/{name}")).await;
+                assert_eq!(named(&filtered), expected, "{stage}: {path}");
+            }
+        }
+        for (instant, name) in [(720, "web-1"), (1_920, "web-2"), (4_260, "web-2")] {
+            let held = server.items(&format!("/api/v1/metadata?kind=pod&cidr=10.9.0.5&at={}", at(instant))).await;
+            let names: Vec<&str> = held.iter().map(|fact| fact["name"].as_str().unwrap()).collect();
+            assert_eq!(names, [name], "{stage} {instant}");
+        }
+        assert_eq!(
+            server.items(&format!("/api/v1/metadata?kind=pod&at={}", at(1_000))).await.len(),
+            0,
+            "between the two"
+        );
     }
     server.stop().await;
 }

@@ -29,11 +29,28 @@ pub struct Completeness {
     pub nodes: Vec<NodeCoverage>,
     /// What was lost in the span, summed by node, place and reason.
     pub losses: Vec<LossTotal>,
-    /// Rows that matched beyond `limit` and are not in `items`.
+    /// Rows that matched beyond `limit`. Where rows are sums (edges, series, dns), the last item, whose ends are of the kind
+    /// `other`, sums them up; elsewhere they are in no item.
     pub omitted: u64,
     /// How coarse the span's history is; `null`: all of it is rows of 10 s.
     #[serde(default)]
     pub resolution: Option<Resolution>,
+    /// The steps of a series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
+}
+
+/// The steps of a series: of one length, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Steps {
+    /// How long each is, seconds: as asked, or longer where old history is coarser; else what fits the span.
+    pub seconds: u64,
+    /// The start of the first, RFC 3339. Of it and of the last, only what is within the span counts.
+    pub from: String,
+    /// The end of the last.
+    pub to: String,
+    /// The starts of those in which something is missing: a node was not watched, or something was lost.
+    pub incomplete: Vec<String>,
 }
 
 /// Old history is kept as sums of a minute or an hour, which a span has whole or not at all: those that start in it.
@@ -97,7 +114,8 @@ pub struct LossTotal {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct EdgeEnd {
     /// `process`, `container`, `pod`, `deployment`, `stateful_set`, `daemon_set`, `cron_job`, `job`, `replica_set` (or
-    /// another controller's kind), `service`, `namespace`, `node`, `zone`, `attribute`, `address`, `external` or `unknown`.
+    /// another controller's kind), `service`, `namespace`, `node`, `zone`, `attribute`, `address`, `external`, `unknown`, or
+    /// `other`: of the row that sums up every row beyond the limit.
     pub kind: String,
     /// The Kubernetes namespace.
     pub namespace: Option<String>,
@@ -113,6 +131,16 @@ pub struct EdgeEnd {
     #[serde(default)]
     pub certainty: String,
 }
+
+impl EdgeEnd {
+    /// Whether it is an end of the row that sums up every row beyond the limit.
+    pub fn is_other(&self) -> bool {
+        self.kind == OTHER
+    }
+}
+
+/// The kind, and the name, of the ends of the row that sums up every row beyond the limit.
+pub const OTHER: &str = "other";
 
 /// Who talks to whom: what every connection between two ends, to one port, has in common.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -131,9 +159,9 @@ pub struct Edge {
     /// Every Service that it could be, where that is inferred or unknown.
     #[serde(default)]
     pub service_candidates: Vec<String>,
-    /// The server's port.
+    /// The server's port; 0 in the row `other`.
     pub port: u16,
-    /// `tcp` or `udp`.
+    /// `tcp` or `udp`; empty in the row `other`.
     pub protocol: String,
     /// Payload bytes that the client sent within the span, each counted once.
     pub sent_bytes: u64,
@@ -149,6 +177,36 @@ pub struct Edge {
     pub failures: u64,
     /// The least sure of the names and roles in this edge: `known`, `inferred` or `unknown`.
     pub certainty: String,
+}
+
+/// An edge over a span, and what of it is of which step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Series {
+    /// The edge, as `/api/v1/edges` answers it for the same span.
+    #[serde(flatten)]
+    pub edge: Edge,
+    /// In order of time, the steps in which something is counted: their bytes, retransmits and failures add up to the edge's.
+    /// A step that is not here has nothing; whether it was watched, `completeness.steps` says.
+    pub points: Vec<Point>,
+}
+
+/// What is of one step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    /// The step's start, RFC 3339.
+    pub at: String,
+    /// Payload bytes that the client sent.
+    pub sent_bytes: u64,
+    /// Payload bytes that the client received.
+    pub recv_bytes: u64,
+    /// Connections whose first record is of the step.
+    pub opened: u64,
+    /// Segments that either counted view sent again.
+    pub retransmits: u64,
+    /// Connections that failed to open or broke.
+    pub failures: u64,
+    /// The mean of the smoothed round-trip times told in the step, microseconds.
+    pub rtt_us: Option<u64>,
 }
 
 /// A stored counter under the project's first key: one view of one connection.

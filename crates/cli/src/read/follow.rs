@@ -196,7 +196,8 @@ impl<'a> Printer<'a> {
         completeness: &Completeness,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        let style = Style { exact: self.read.print.exact, reference: completeness.to.clone(), zone: self.zone.clone() };
+        let (reference, zone) = (completeness.to.clone(), self.zone.clone());
+        let style = Style { exact: self.read.print.exact, reference, zone, steps: None };
         let mut table = Table::new(ConnectionRow::COLUMNS);
         for (row, _) in rows {
             table.push(row.cells(&style));

@@ -82,7 +82,9 @@ pub async fn ask_on(kept: &mut Option<Connection>, client: &Client, question: &Q
 impl Question {
     /// Reads the filter as the server will: what is wrong with it is said without one.
     fn check(&self) -> Result<(), Failure> {
-        let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == self.command);
+        // A series is of edges.
+        let of = if self.command == "series" { Scope::Edges.as_str() } else { self.command };
+        let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == of);
         let (Some(text), Some(scope)) = (self.query.value("filter"), scope) else { return Ok(()) };
         Filter::parse(scope, text)
             .map(drop)
@@ -147,14 +149,17 @@ fn print<R: Row>(body: &[u8], how: &PrintArgs, question: &Question, client: &Cli
             let answer: Answer<R> = parse(body, client)?;
             out.write_all(csv::header(&R::names()).as_bytes())?;
             for row in &answer.items {
-                out.write_all(csv::line(&row.fields()).as_bytes())?;
+                for line in row.lines() {
+                    out.write_all(csv::line(&line).as_bytes())?;
+                }
             }
             out.flush()?;
             tell(&answer.completeness, how, &zone);
         }
         Output::Table => {
             let answer: Answer<R> = parse(body, client)?;
-            let style = Style { exact: how.exact, reference: answer.completeness.to.clone(), zone };
+            let Completeness { to: reference, steps, .. } = answer.completeness.clone();
+            let style = Style { exact: how.exact, reference, zone, steps };
             if answer.items.is_empty() {
                 writeln!(out, "{}", surface.paint(Paint::Dim, &nothing(&answer.completeness, question)))?;
             } else {

@@ -1,6 +1,9 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
-use crate::args::{DnsArgs, EdgesArgs, FilterArgs, MetadataArgs, RowState, RowsArgs, TrafficArgs};
+use crate::args::{
+    ConnectionsArgs, DnsArgs, EdgesArgs, FilterArgs, InstantArgs, MetadataArgs, RowState, RowsArgs, SeriesArgs,
+    SortArgs, TrafficArgs,
+};
 
 /// The parameters of one question, in the order of the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +34,11 @@ impl Query {
 
     /// Whether anything but the span and the form of the rows is asked for.
     pub fn is_narrowed(&self) -> bool {
-        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "limit" | "by"))
+        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by"))
+    }
+
+    fn ordered(self, sort: &SortArgs, instant: &InstantArgs) -> Self {
+        self.with("sort", sort.sort.as_ref()).with("at", instant.at.as_ref())
     }
 
     fn filtered(self, filters: &FilterArgs) -> Self {
@@ -58,7 +65,23 @@ impl Query {
 
 impl From<&EdgesArgs> for Query {
     fn from(args: &EdgesArgs) -> Self {
-        Self::new().with("by", args.by.as_ref()).traffic(&args.traffic)
+        Self::new().with("by", args.by.as_ref()).ordered(&args.sort, &args.instant).traffic(&args.traffic)
+    }
+}
+
+impl From<&SeriesArgs> for Query {
+    fn from(args: &SeriesArgs) -> Self {
+        let mut query = Self::from(&args.edges);
+        query.0.extend(args.step.iter().map(|step| ("step", step.clone())));
+        query
+    }
+}
+
+impl From<&ConnectionsArgs> for Query {
+    fn from(args: &ConnectionsArgs) -> Self {
+        let mut query = Self::new().ordered(&args.sort, &args.instant);
+        query.0.extend(Self::from(&args.rows).0);
+        query
     }
 }
 
@@ -72,6 +95,7 @@ impl From<&DnsArgs> for Query {
     fn from(args: &DnsArgs) -> Self {
         Self::new()
             .with("by", args.by.as_ref())
+            .ordered(&args.sort, &args.instant)
             .with("from", args.from.as_ref())
             .with("to", args.to.as_ref())
             .filtered(&args.filters)
@@ -80,6 +104,6 @@ impl From<&DnsArgs> for Query {
 
 impl From<&MetadataArgs> for Query {
     fn from(args: &MetadataArgs) -> Self {
-        Self::new().with("kind", args.kind.as_ref()).filtered(&args.filters)
+        Self::new().with("kind", args.kind.as_ref()).with("at", args.instant.at.as_ref()).filtered(&args.filters)
     }
 }

@@ -47,7 +47,8 @@ pub async fn run(args: &StatusArgs) -> Result<Verdict, Failure> {
             }
         }
         Output::Table => {
-            let style = Style { exact: how.exact, reference: answer.completeness.to.clone(), zone: zone.clone() };
+            let style =
+                Style { exact: how.exact, reference: answer.completeness.to.clone(), zone: zone.clone(), steps: None };
             out.write_all(text(&answer, &style, &surface).as_bytes())?;
         }
     }

@@ -19,8 +19,15 @@ pub fn in_words(completeness: &Completeness, zone: &TimeZone) -> String {
             if resolution.from.is_empty() { String::new() } else { format!(" from {}", instant(&resolution.from)) };
         words.extend(["; old history in steps of ", step, ", counted", &since, " until ", &instant(&resolution.to)]);
     }
+    if let Some(steps) = &completeness.steps {
+        let step = units::span_ms(steps.seconds.saturating_mul(1000));
+        words.extend(["; in steps of ", &step]);
+        if !steps.incomplete.is_empty() {
+            words.extend([", something missing in ", &units::of(steps.incomplete.len() as u64, "step")]);
+        }
+    }
     if completeness.omitted > 0 {
-        words.extend(["; ", &units::of(completeness.omitted, "more row"), " left out by the limit"]);
+        words.extend(["; ", &units::of(completeness.omitted, "more row"), " beyond the limit"]);
     }
     escape(&words).into_owned()
 }
@@ -189,7 +196,7 @@ mod tests {
             in_words(&completeness, &TimeZone::UTC),
             "incomplete: of the 5 min until 10:05:00 from 2 nodes (alpha, beta\\x1b), alpha was not watched for 12.3 s; \
              beta\\x1b is silent since 10:01:00; the source of beta\\x1b is missing (no socket); \
-             the tracer of alpha lost 3 (closed rows, 1.50 kB of 1 connection); 1,200 more rows left out by the limit"
+             the tracer of alpha lost 3 (closed rows, 1.50 kB of 1 connection); 1,200 more rows beyond the limit"
         );
     }
 
@@ -207,6 +214,16 @@ mod tests {
             "{}",
             in_words(&completeness, &TimeZone::UTC)
         );
+    }
+
+    #[test]
+    fn a_series_says_its_steps_and_how_many_are_not_whole() {
+        let mut completeness = five_minutes();
+        let incomplete = vec!["2026-01-31T10:01:00Z".to_owned(), "2026-01-31T10:02:00Z".to_owned()];
+        completeness.steps =
+            Some(weir_wire::api::Steps { seconds: 60, incomplete, ..weir_wire::api::Steps::default() });
+        let words = in_words(&completeness, &TimeZone::UTC);
+        assert!(words.ends_with("; in steps of 1 min, something missing in 2 steps"), "{words}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::terminal::Paint;
 use super::units;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
-use weir_wire::api::{ConnectionRow, DnsRow, Edge, EdgeEnd, MetadataRow, StatusRow, Transaction};
+use weir_wire::api::{ConnectionRow, DnsRow, Edge, EdgeEnd, MetadataRow, Point, Series, StatusRow, Steps, Transaction};
 
 /// How numbers and times are written in a table.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Style {
     pub reference: String,
     /// The zone of times.
     pub zone: TimeZone,
+    /// The steps of a series.
+    pub steps: Option<Steps>,
 }
 
 impl Style {
@@ -55,6 +57,11 @@ pub trait Row: serde::de::DeserializeOwned {
 
     /// A field for each of [`Row::names`].
     fn fields(&self) -> Vec<Field>;
+
+    /// CSV's lines: one, but where a row has several of something.
+    fn lines(&self) -> Vec<Vec<Field>> {
+        vec![self.fields()]
+    }
 }
 
 /// An end's name for people: `namespace/name`, the kind where the name alone would be nothing.
@@ -72,7 +79,7 @@ pub fn end_name(end: &EdgeEnd) -> String {
 
 fn end_cell(end: &EdgeEnd) -> Cell {
     let cell = Cell::new(end_name(end));
-    if end.kind == "unknown" { cell.painted(Paint::Dim) } else { cell }
+    if end.kind == "unknown" || end.is_other() { cell.painted(Paint::Dim) } else { cell }
 }
 
 /// An end's fields, in the order of its names.
@@ -116,7 +123,7 @@ impl Row for Edge {
         vec![
             end_cell(&self.client),
             end_cell(&self.server),
-            Cell::new(format!("{}/{}", self.port, self.protocol)),
+            port(self),
             style.bytes(self.sent_bytes),
             style.bytes(self.recv_bytes),
             style.count(self.connections),
@@ -145,6 +152,107 @@ impl Row for Edge {
             Field::from(&self.certainty),
         ]);
         fields
+    }
+}
+
+/// Port and protocol; nothing where a row sums up several.
+fn port(edge: &Edge) -> Cell {
+    if edge.protocol.is_empty() { Cell::new("") } else { Cell::new(format!("{}/{}", edge.port, edge.protocol)) }
+}
+
+/// Columns of a graph at most: what a terminal of 120 columns has left.
+const GRAPH_MAX: usize = 48;
+/// A column's height by eighths of the largest.
+const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Nothing is counted, and something is missing.
+const GAP: char = '·';
+
+/// Bytes by step, from nothing to the row's own largest.
+fn graph(series: &Series, steps: &Steps) -> String {
+    let starts = |at: &str| Some(units::between_ms(&steps.from, at)? / 1000 / steps.seconds.max(1));
+    let count = starts(&steps.to).map_or(0, |count| count as usize);
+    // Some steps a column where there are many.
+    let each = count.div_ceil(GRAPH_MAX).max(1);
+    let columns = count.div_ceil(each);
+    let column = |at: &str| Some(starts(at)? as usize / each).filter(|column| *column < columns);
+    let mut bytes = vec![0_u64; columns];
+    for point in &series.points {
+        if let Some(column) = column(&point.at) {
+            let moved = point.sent_bytes.saturating_add(point.recv_bytes);
+            bytes[column] = bytes[column].saturating_add(moved);
+        }
+    }
+    let mut is_missing = vec![false; columns];
+    for column in steps.incomplete.iter().filter_map(|at| column(at)) {
+        is_missing[column] = true;
+    }
+    let largest = bytes.iter().copied().max().unwrap_or(0);
+    let drawn = bytes.iter().zip(is_missing).map(|(bytes, is_missing)| match bytes {
+        0 if is_missing => GAP,
+        0 => HEIGHTS[0],
+        // Up to the largest, so at most 8; whatever moved is seen.
+        bytes => HEIGHTS[(u128::from(*bytes) * 8).div_ceil(u128::from(largest)) as usize],
+    });
+    drawn.collect()
+}
+
+impl Row for Series {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("CLIENT", 7),
+        Column::text("SERVER", 7),
+        Column::number("PORT"),
+        Column::number("SENT"),
+        Column::number("RECV"),
+        Column::number("PEAK").goes(1),
+        Column::number("FAIL").goes(2),
+        Column::word("BYTES BY STEP"),
+    ];
+
+    fn names() -> Vec<&'static str> {
+        let ends = "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_certainty \
+             service port protocol at sent_bytes recv_bytes opened retransmits failures rtt_us";
+        ends.split_whitespace().collect()
+    }
+
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        let edge = &self.edge;
+        let peak = self.points.iter().map(|point| point.sent_bytes.saturating_add(point.recv_bytes)).max();
+        vec![
+            end_cell(&edge.client),
+            end_cell(&edge.server),
+            port(edge),
+            style.bytes(edge.sent_bytes),
+            style.bytes(edge.recv_bytes),
+            style.bytes(peak.unwrap_or(0)),
+            style.faults(edge.failures),
+            Cell::new(style.steps.as_ref().map(|steps| graph(self, steps)).unwrap_or_default()),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        self.lines().into_iter().next().unwrap_or_default()
+    }
+
+    fn lines(&self) -> Vec<Vec<Field>> {
+        let edge = &self.edge;
+        let line = |point: &Point| {
+            let mut fields: Vec<Field> = end_fields(&edge.client).into_iter().chain(end_fields(&edge.server)).collect();
+            fields.extend([
+                Field::from(&edge.service),
+                edge.port.into(),
+                Field::from(&edge.protocol),
+                Field::from(&point.at),
+                point.sent_bytes.into(),
+                point.recv_bytes.into(),
+                point.opened.into(),
+                point.retransmits.into(),
+                point.failures.into(),
+                Field::from(&point.rtt_us),
+            ]);
+            fields
+        };
+        self.points.iter().map(line).collect()
     }
 }
 
@@ -527,7 +635,7 @@ mod tests {
         let row = R::default();
         let mut fields: Vec<String> = R::names().iter().map(ToString::to_string).collect();
         assert_eq!(row.fields().len(), fields.len());
-        let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC };
+        let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC, steps: None };
         assert_eq!(row.cells(&style).len(), R::COLUMNS.len());
         fields.sort();
         assert_eq!(fields, names(&row));

@@ -31,7 +31,9 @@ pub struct Sums {
 impl Sums {
     /// The sums of an answer.
     pub fn of(answer: &Answer<Edge>) -> Self {
-        let mut sums = Self { edges: answer.items.len() as u64 + answer.completeness.omitted, ..Self::default() };
+        // Those beyond the limit are one row.
+        let shown = answer.items.iter().filter(|edge| !edge.client.is_other()).count() as u64;
+        let mut sums = Self { edges: shown + answer.completeness.omitted, ..Self::default() };
         for edge in &answer.items {
             sums.sent = sums.sent.saturating_add(edge.sent_bytes);
             sums.recv = sums.recv.saturating_add(edge.recv_bytes);
@@ -93,7 +95,7 @@ const MESSAGES_MAX: usize = 4;
 impl Scene<'_> {
     fn style(&self) -> Style {
         let reference = self.answer.map(|answer| answer.completeness.to.clone()).unwrap_or_default();
-        Style { exact: self.exact, reference, zone: self.zone.clone() }
+        Style { exact: self.exact, reference, zone: self.zone.clone(), steps: None }
     }
 
     fn bytes(&self, bytes: u64) -> String {
@@ -202,7 +204,7 @@ impl Scene<'_> {
             self.bytes(recv),
             complete::in_words(&answer.completeness, self.zone)
         )];
-        lines.extend(answer.items.iter().take(PLAIN_EDGES).map(|edge| {
+        lines.extend(answer.items.iter().filter(|edge| !edge.client.is_other()).take(PLAIN_EDGES).map(|edge| {
             format!(
                 "  {} -> {} {}/{}: sent {}, received {}, {}",
                 end_name(&edge.client),
@@ -308,6 +310,16 @@ mod tests {
         let answer = answer(3);
         let frame = with_scene(Some(&answer), |scene| scene.frame(&surface).join("\n"));
         insta::assert_snapshot!(frame);
+    }
+
+    #[test]
+    fn edges_beyond_the_limit_are_counted_once_and_summed() {
+        let mut answer = answer(3);
+        answer.completeness.omitted = 40;
+        let other = || EdgeEnd { kind: "other".into(), ..EdgeEnd::default() };
+        answer.items.push(Edge { client: other(), server: other(), sent_bytes: 7, ..Edge::default() });
+        let sums = Sums::of(&answer);
+        assert_eq!((sums.edges, sums.sent), (43, 3007));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weir_wire::api::{
-    Answer, Completeness, ConnectionRow, DnsRow, Edge, EdgeEnd, LossTotal, MetadataRow, NodeCoverage, StatusRow,
-    Transaction,
+    Answer, Completeness, ConnectionRow, DnsRow, Edge, EdgeEnd, LossTotal, MetadataRow, NodeCoverage, Point, Series,
+    StatusRow, Steps, Transaction,
 };
 
 pub(crate) struct StandIn {
@@ -199,6 +199,37 @@ pub(crate) fn edges() -> Vec<Edge> {
             ..Edge::default()
         },
     ]
+}
+
+/// The same two edges over five minutes, in steps of a minute, and all others.
+pub(crate) fn series() -> Vec<Series> {
+    let point = |at: &str, sent_bytes: u64, recv_bytes: u64| Point {
+        at: format!("2026-01-31T10:{at}:00Z"),
+        sent_bytes,
+        recv_bytes,
+        opened: 4,
+        rtt_us: Some(900),
+        ..Point::default()
+    };
+    let points = [vec![point("00", 1_000, 100_000_000), point("04", 234, 4_857_600)], vec![point("02", u64::MAX, 0)]];
+    let mut rows: Vec<Series> = edges().into_iter().zip(points).map(|(edge, points)| Series { edge, points }).collect();
+    let other = || EdgeEnd { kind: "other".into(), name: "other".into(), ..EdgeEnd::default() };
+    let edge = Edge { client: other(), server: other(), sent_bytes: 9, certainty: "known".into(), ..Edge::default() };
+    rows.push(Series { edge, points: vec![point("03", 9, 0)] });
+    rows
+}
+
+/// Of [`series`]: a minute was not watched.
+pub(crate) fn stepped() -> Completeness {
+    let mut completeness = complete();
+    completeness.omitted = 12;
+    completeness.steps = Some(Steps {
+        seconds: 60,
+        from: completeness.from.clone(),
+        to: completeness.to.clone(),
+        incomplete: vec!["2026-01-31T10:01:00Z".into()],
+    });
+    completeness
 }
 
 pub(crate) fn transaction() -> Transaction {

@@ -2,14 +2,13 @@
 
 use super::{App, problem};
 use crate::query::params::{Asked, Question, parse};
-use crate::query::{Sources, dns, edges, records, status};
+use crate::query::{Sources, Unanswered, dns, edges, records, status};
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::IntoParams;
-use weir_store::StoreError;
-use weir_wire::api::{Answer, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, StatusRow, Transaction};
+use weir_wire::api::{Answer, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, Series, StatusRow, Transaction};
 
 /// The span, and names.
 #[derive(IntoParams)]
@@ -17,7 +16,7 @@ use weir_wire::api::{Answer, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, 
 #[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
 pub(crate) struct CommonParameters {
     /// The span's start: a duration back from now (`5m`, `2h`, `7d`) or an RFC 3339 time. Default: 5m for edges,
-    /// connections and dns, everything kept for transactions and metadata.
+    /// connections and dns, 1h for series, everything kept for transactions and metadata.
     since: Option<String>,
     /// The span's end, which it does not contain; same forms. Default: now.
     until: Option<String>,
@@ -36,8 +35,40 @@ pub(crate) struct CommonParameters {
     /// In the filter language, for example `namespace=shop and (port=443 or server.workload~"pay*")`: see
     /// `docs/queries.md`. It is joined with the other filters by `and`.
     filter: Option<String>,
-    /// Rows at most, 1 to 1000000; default 1000. `completeness.omitted` counts the rest.
+    /// Rows at most, 1 to 1000000; default 1000 (series: 10). `completeness.omitted` counts the rest; where rows are sums
+    /// (edges, series, dns), one more row, `other`, sums it up.
     limit: Option<u32>,
+}
+
+/// An instant that is gone.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct InstantParameters {
+    /// The instant that the answer is about, in the forms of `since`: the span ends there instead of now, and durations lead
+    /// back from there. Of metadata: what was so at that instant.
+    at: Option<String>,
+}
+
+/// Which rows come first.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct SortParameters {
+    /// The number whose largest come first. Edges and series: `bytes` (default), `sent_bytes`, `recv_bytes`, `connections`,
+    /// `retransmits`, `rtt_us`, `failures`. Connections: `bytes` (default), `sent_bytes`, `recv_bytes`, `retransmits`,
+    /// `rtt_us`. Dns: `queries` (default), `failures`, `retransmits`, `latency_us`.
+    sort: Option<String>,
+}
+
+/// How long steps are.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct StepParameters {
+    /// A multiple of 10s up to 7d. Default: what fits the span, at most 120 steps. It is made longer where old history is
+    /// coarser; `completeness.steps` says what it is.
+    step: Option<String>,
 }
 
 /// Both ends and what is between them.
@@ -113,8 +144,8 @@ pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) ->
 
 /// Who talks to whom.
 #[utoipa::path(get, path = "/api/v1/edges", tag = "api",
-    params(CommonParameters, TrafficParameters, GroupingParameters), responses(
-    (status = 200, description = "One row an edge, most bytes first", body = Answer<Edge>),
+    params(CommonParameters, InstantParameters, TrafficParameters, GroupingParameters, SortParameters), responses(
+    (status = 200, description = "One row an edge, the largest first", body = Answer<Edge>),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),
     (status = 500, description = "The store failed", body = Problem),
@@ -123,10 +154,24 @@ pub(crate) async fn edges(State(app): State<App>, RawQuery(query): RawQuery) -> 
     answer(app, Asked::Edges, query, edges::answer).await
 }
 
+/// Who talks to whom, step by step.
+#[utoipa::path(get, path = "/api/v1/series", tag = "api",
+    params(
+        CommonParameters, InstantParameters, StepParameters, TrafficParameters, GroupingParameters, SortParameters
+    ), responses(
+    (status = 200, description = "One row an edge with its steps, the largest first", body = Answer<Series>),
+    (status = 400, description = "A parameter is wrong, or the span has too many steps", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Series, query, edges::series).await
+}
+
 /// Connections open in the span, with what moved in it; both views of a connection are rows.
 #[utoipa::path(get, path = "/api/v1/connections", tag = "api",
-    params(CommonParameters, TrafficParameters, ConditionParameters), responses(
-    (status = 200, description = "One row a view, most bytes first", body = Answer<ConnectionRow>),
+    params(CommonParameters, InstantParameters, TrafficParameters, ConditionParameters, SortParameters), responses(
+    (status = 200, description = "One row a view, the largest first", body = Answer<ConnectionRow>),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),
     (status = 500, description = "The store failed", body = Problem),
@@ -148,7 +193,8 @@ pub(crate) async fn transactions(State(app): State<App>, RawQuery(query): RawQue
 }
 
 /// Who is who: what each source said, and from when to when it was so.
-#[utoipa::path(get, path = "/api/v1/metadata", tag = "api", params(CommonParameters, ThingParameters), responses(
+#[utoipa::path(get, path = "/api/v1/metadata", tag = "api",
+    params(CommonParameters, InstantParameters, ThingParameters), responses(
     (status = 200, description = "One row a fact", body = Answer<MetadataRow>),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),
@@ -160,8 +206,8 @@ pub(crate) async fn metadata(State(app): State<App>, RawQuery(query): RawQuery) 
 
 /// What clients asked of DNS servers over UDP: queries, failures, latency. Over TCP, TLS and HTTPS nothing is seen.
 #[utoipa::path(get, path = "/api/v1/dns", tag = "api",
-    params(CommonParameters, DnsParameters, GroupingParameters), responses(
-    (status = 200, description = "One row a client, server, name and type, most queries first", body = Answer<DnsRow>),
+    params(CommonParameters, InstantParameters, DnsParameters, GroupingParameters, SortParameters), responses(
+    (status = 200, description = "One row a client, server, name and type, the largest first", body = Answer<DnsRow>),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),
     (status = 500, description = "The store failed", body = Problem),
@@ -170,11 +216,11 @@ pub(crate) async fn dns(State(app): State<App>, RawQuery(query): RawQuery) -> Re
     answer(app, Asked::Dns, query, dns::answer).await
 }
 
-async fn answer<T: Serialize + 'static>(
+async fn answer<T: Serialize + 'static, E: Into<Unanswered> + 'static>(
     app: App,
     asked: Asked,
     query: Option<String>,
-    ask: fn(&Sources, &Question) -> Result<Answer<T>, StoreError>,
+    ask: fn(&Sources, &Question) -> Result<Answer<T>, E>,
 ) -> Response {
     let pairs: Vec<(String, String)> = match serde_urlencoded::from_str(query.as_deref().unwrap_or_default()) {
         Ok(pairs) => pairs,
@@ -190,15 +236,21 @@ async fn answer<T: Serialize + 'static>(
     };
     let answered = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        let answer = ask(&app.sources, &question).map_err(|error| format!("failed to {error}"))?;
-        serde_json::to_vec(&answer).map_err(|error| format!("failed to write the answer: {error}"))
+        let failed = |text: String| (StatusCode::INTERNAL_SERVER_ERROR, text);
+        let answer = ask(&app.sources, &question).map_err(|error| match error.into() {
+            Unanswered::Question(text) => (StatusCode::BAD_REQUEST, text),
+            Unanswered::Store(error) => failed(format!("failed to {error}")),
+        })?;
+        serde_json::to_vec(&answer).map_err(|error| failed(format!("failed to write the answer: {error}")))
     })
     .await;
     match answered {
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Ok(Err(text)) => {
-            tracing::error!(error = text, "failed to answer");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, text)
+        Ok(Err((status, text))) => {
+            if status.is_server_error() {
+                tracing::error!(error = text, "failed to answer");
+            }
+            problem(status, text)
         }
         Err(error) => {
             tracing::error!(%error, "failed to answer");

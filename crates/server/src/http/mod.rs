@@ -48,6 +48,7 @@ pub(crate) fn router(app: App) -> Router {
     let guarded = Router::new()
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/edges", get(api::edges))
+        .route("/api/v1/series", get(api::series))
         .route("/api/v1/connections", get(api::connections))
         .route("/api/v1/transactions", get(api::transactions))
         .route("/api/v1/metadata", get(api::metadata))

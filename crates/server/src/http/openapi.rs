@@ -13,6 +13,7 @@ use utoipa::OpenApi;
     paths(
         super::api::status,
         super::api::edges,
+        super::api::series,
         super::api::connections,
         super::api::transactions,
         super::api::metadata,
@@ -49,16 +50,24 @@ mod tests {
     #[test]
     fn every_path_is_described_with_its_schemas_and_errors() {
         let text = serde_json::to_value(openapi()).unwrap();
-        for path in ["status", "edges", "connections", "transactions", "metadata", "dns"] {
+        for path in ["status", "edges", "series", "connections", "transactions", "metadata", "dns"] {
             let responses = &text["paths"][format!("/api/v1/{path}")]["get"]["responses"];
             for status in ["200", "400", "401", "500"] {
                 let schema = &responses[status]["content"]["application/json"]["schema"];
                 assert!(schema.is_object(), "{path} {status}: {responses}");
             }
         }
-        for schema in
-            ["Edge", "EdgeEnd", "Completeness", "NodeCoverage", "LossTotal", "Problem", "Transaction", "DnsRow"]
-        {
+        for schema in [
+            "Edge",
+            "EdgeEnd",
+            "Completeness",
+            "NodeCoverage",
+            "LossTotal",
+            "Problem",
+            "Transaction",
+            "DnsRow",
+            "Point",
+        ] {
             assert!(text["components"]["schemas"][schema].is_object(), "{schema}");
         }
     }
@@ -69,6 +78,7 @@ mod tests {
         let text = serde_json::to_value(openapi()).unwrap();
         for (path, asked) in [
             ("edges", Asked::Edges),
+            ("series", Asked::Series),
             ("connections", Asked::Connections),
             ("transactions", Asked::Transactions),
             ("metadata", Asked::Metadata),

@@ -4,8 +4,8 @@ use super::params::Question;
 use super::rfc3339;
 use std::collections::{BTreeMap, HashMap};
 use weir_model::UnixNanos;
-use weir_store::{Coverage, HistoryView, Loss, StateView, StoreError, StreamSummary};
-use weir_wire::api::{Completeness, LossTotal, NodeCoverage, Resolution};
+use weir_store::{Coverage, HistoryView, Loss, StateView, Step, StoreError, StreamSummary};
+use weir_wire::api::{Completeness, LossTotal, NodeCoverage, Resolution, Steps};
 use weir_wire::filter::Glob;
 
 /// The interval that is assumed until a node's second poll: the agent's default.
@@ -79,7 +79,52 @@ pub(crate) fn of(
     let losses = view.losses(from, newest)?.into_iter().chain(own_losses);
     let losses = sum_losses(losses.filter(|loss| loss.node.is_empty() || wanted(&loss.node)));
     let complete = !nodes.is_empty() && losses.is_empty() && nodes.iter().all(is_whole);
-    Ok(Completeness { complete, from: rfc3339(from), to: rfc3339(to), nodes, losses, omitted: 0, resolution: None })
+    let (from, to) = (rfc3339(from), rfc3339(to));
+    Ok(Completeness { complete, from, to, nodes, losses, omitted: 0, resolution: None, steps: None })
+}
+
+/// A series' steps within the question's span, and those of them in which something is missing.
+pub(crate) fn steps(
+    view: &dyn StateView,
+    question: &Question,
+    step: Step,
+    now: UnixNanos,
+) -> Result<Steps, StoreError> {
+    let until = question.until.unwrap_or(now).min(now);
+    let since = question.since.unwrap_or(until);
+    let wanted = |node: &str| question.node.as_ref().is_none_or(|glob| glob.matches(node));
+    let covered = Covered::of(&view.coverage(since, until)?);
+    let streams = view.streams()?;
+    let mut watched: Vec<(&str, i64, i64)> = Vec::new();
+    for (node, streams) in by_node(&streams).into_iter().filter(|(node, _)| wanted(node)) {
+        let Some(stream) = newest(&streams) else { continue };
+        let first = streams.iter().map(|stream| stream.first_covered.0).min().unwrap_or(until.0);
+        // As of the whole span: a reporting node's next poll will cover the time since its last.
+        let end = if node_state(stream, now) == "reporting" { until.0.min(stream.newest.to.0) } else { until.0 };
+        watched.push((node, first.max(since.0), end));
+    }
+    let losses: Vec<Loss> = view
+        .losses(since, until)?
+        .into_iter()
+        .filter(|loss| loss.to != UnixNanos::default() && (loss.node.is_empty() || wanted(&loss.node)))
+        .collect();
+    let is_whole = |from: i64, to: i64| {
+        let is_covered = watched.iter().all(|&(node, first, end)| {
+            let (from, to) = (from.max(first), to.min(end));
+            to <= from || covered.within(node, from, to) >= to - from
+        });
+        is_covered && !losses.iter().any(|loss| loss.from.0 < to && loss.to.0 > from)
+    };
+    let from = step.floor(since);
+    let mut incomplete = Vec::new();
+    let mut at = from;
+    while at < until {
+        if watched.is_empty() || !is_whole(at.0, at.0.saturating_add(step.0)) {
+            incomplete.push(rfc3339(at));
+        }
+        at = at.plus(step.0);
+    }
+    Ok(Steps { seconds: (step.0 / 1_000_000_000) as u64, from: rfc3339(from), to: rfc3339(at), incomplete })
 }
 
 /// How coarse the history of the question's span is.

@@ -3,7 +3,7 @@
 use super::ends::Ends;
 use super::naming::Naming;
 use super::params::{Grouping, Question};
-use super::{Sources, completeness, cut, records, rfc3339};
+use super::{Sources, completeness, other, records, rfc3339};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use weir_model::{Certainty, Fact, NodeName, UnixNanos};
@@ -59,14 +59,36 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Dn
         };
         sums.entry(key).or_default().add(&count);
     })?;
-    let mut items: Vec<DnsRow> = sums.into_iter().map(|(key, sum)| sum.into_row(key)).collect();
-    items.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(row, comparison)));
-    // Stable: rows of as many queries stay in the order of their names.
-    items.sort_by_key(|row| std::cmp::Reverse(row.queries));
+    let mut rows: Vec<(DnsRow, Sum)> = sums.into_iter().map(|(key, sum)| (sum.row(key), sum)).collect();
+    rows.retain(|(row, _)| question.lets(Level::Row, |_, comparison| sums_fit(row, comparison)));
+    // Stable: rows of as many queries stay in the order of their names. What is not known is the smallest.
+    let sort = question.sort.as_ref().unwrap_or(&Field::Queries);
+    rows.sort_by_key(|(row, _)| std::cmp::Reverse(number(row, sort)));
     let mut completeness =
         completeness::of(&*view, question, sources.clock.wall(), records::evicted(&*view, DNS_EVICTED)?)?;
-    completeness.omitted = cut(&mut items, question.limit);
-    Ok(Answer { items, completeness })
+    completeness.omitted = fold(&mut rows, question.limit);
+    Ok(Answer { items: rows.into_iter().map(|(row, _)| row).collect(), completeness })
+}
+
+/// Makes one row of those beyond the limit, so that the sum over all rows stays what it was. Says how many those were.
+fn fold(rows: &mut Vec<(DnsRow, Sum)>, limit: usize) -> u64 {
+    if rows.len() <= limit {
+        return 0;
+    }
+    let others = rows.split_off(limit);
+    let count = others.len() as u64;
+    let (mut client, mut server) = (Certainty::Known, Certainty::Known);
+    let mut sum = Sum::default();
+    for (row, one) in others {
+        client = client.min(Certainty::parse(&row.client.certainty));
+        server = server.min(Certainty::parse(&row.server.certainty));
+        sum.merge(one);
+    }
+    let key = Key { client: other(client), server: other(server), name: String::new(), query_type: String::new() };
+    let mut row = sum.row(key);
+    row.addresses.clear();
+    rows.push((row, sum));
+    count
 }
 
 fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
@@ -100,22 +122,27 @@ fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
 
 /// Whether a comparison of the filter with what is summed up fits a row.
 fn sums_fit(row: &DnsRow, comparison: &Comparison) -> bool {
-    let number = match comparison.field {
+    if comparison.field == Field::Certainty {
+        let sure = [&row.client, &row.server].map(|end| Certainty::parse(&end.certainty));
+        let sure = match comparison.place {
+            Place::Any => sure[0].min(sure[1]),
+            Place::Client => sure[0],
+            Place::Server => sure[1],
+        };
+        return comparison.is_text([sure.as_str()]);
+    }
+    comparison.is_number(number(row, &comparison.field))
+}
+
+/// A number of a row; `None`: not known.
+fn number(row: &DnsRow, field: &Field) -> Option<u64> {
+    match field {
         Field::Queries => Some(row.queries),
         Field::Failures => Some(row.failures),
         Field::Retransmits => Some(row.retransmits),
         Field::LatencyUs => row.latency_us,
-        _ => {
-            let sure = [&row.client, &row.server].map(|end| Certainty::parse(&end.certainty));
-            let sure = match comparison.place {
-                Place::Any => sure[0].min(sure[1]),
-                Place::Client => sure[0],
-                Place::Server => sure[1],
-            };
-            return comparison.is_text([sure.as_str()]);
-        }
-    };
-    comparison.is_number(number)
+        _ => None,
+    }
 }
 
 /// The names that clients were told, as metadata: one fact a client and name, with every address.
@@ -166,7 +193,20 @@ impl Sum {
         }
     }
 
-    fn into_row(self, key: Key) -> DnsRow {
+    fn merge(&mut self, other: Self) {
+        let add = |to: &mut u64, by: u64| *to = to.saturating_add(by);
+        add(&mut self.queries, other.queries);
+        for (rcode, count) in other.rcodes {
+            add(self.rcodes.entry(rcode).or_default(), count);
+        }
+        add(&mut self.latency_sum_us, other.latency_sum_us);
+        add(&mut self.retransmits, other.retransmits);
+        add(&mut self.truncated, other.truncated);
+        self.latency_max_us = self.latency_max_us.max(other.latency_max_us);
+        self.last = self.last.max(other.last);
+    }
+
+    fn row(&self, key: Key) -> DnsRow {
         let of = |rcode: &str| self.rcodes.get(rcode).copied().unwrap_or(0);
         let answered = self.queries - of("timeout");
         DnsRow {
@@ -182,7 +222,7 @@ impl Sum {
             truncated: self.truncated,
             addresses: self.addresses.1.iter().map(ToString::to_string).collect(),
             last_seen: rfc3339(self.last),
-            rcodes: self.rcodes,
+            rcodes: self.rcodes.clone(),
         }
     }
 }

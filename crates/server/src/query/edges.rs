@@ -11,8 +11,8 @@ use super::ends::{EndId, EndTable, Ends};
 use super::naming::{Naming, Via};
 use super::params::{Grouping, Question};
 use super::records::evicted;
-use super::selection::{Depth, Moved, Selection, Subject};
-use super::{Sources, completeness, cut, settled};
+use super::selection::{Depth, Moved, Selection, Stepped, Subject};
+use super::{Sources, Unanswered, completeness, other, rfc3339, settled, steps};
 use crate::ingest::convert::is_failure;
 use crate::live::Pending;
 use std::collections::btree_map::Entry;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::rollup::Sums;
 use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, StoreError};
-use weir_wire::api::{Answer, Edge, EdgeEnd};
+use weir_wire::api::{Answer, Completeness, Edge, EdgeEnd, Point, Series};
 use weir_wire::filter::{Comparison, Field, Glob, Level, Place};
 use weir_wire::losses::{LATE, Reason, TRANSLATIONS_EVICTED, UNPAIRED};
 
@@ -48,7 +48,20 @@ impl Between {
 
 /// Whether a comparison of the filter with what is summed up fits an edge.
 fn sums_fit(edge: &Edge, comparison: &Comparison) -> bool {
-    let number = match comparison.field {
+    if comparison.field == Field::Certainty {
+        let whose = match comparison.place {
+            Place::Any => &edge.certainty,
+            Place::Client => &edge.client.certainty,
+            Place::Server => &edge.server.certainty,
+        };
+        return comparison.is_text([whose.as_str()]);
+    }
+    comparison.is_number(number(edge, &comparison.field))
+}
+
+/// A number of an edge; `None`: not known.
+fn number(edge: &Edge, field: &Field) -> Option<u64> {
+    match field {
         Field::SentBytes => Some(edge.sent_bytes),
         Field::RecvBytes => Some(edge.recv_bytes),
         Field::Bytes => Some(edge.sent_bytes.saturating_add(edge.recv_bytes)),
@@ -56,16 +69,8 @@ fn sums_fit(edge: &Edge, comparison: &Comparison) -> bool {
         Field::Retransmits => Some(edge.retransmits),
         Field::RttUs => edge.rtt_us,
         Field::Failures => Some(edge.failures),
-        _ => {
-            let whose = match comparison.place {
-                Place::Any => &edge.certainty,
-                Place::Client => &edge.client.certainty,
-                Place::Server => &edge.server.certainty,
-            };
-            return comparison.is_text([whose.as_str()]);
-        }
-    };
-    comparison.is_number(number)
+        _ => None,
+    }
 }
 
 /// An edge's name: its ends under the asked grouping, without what its connections need not share.
@@ -80,7 +85,8 @@ struct Key {
     protocol: &'static str,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What is summed up of connections.
+#[derive(Clone, Debug)]
 struct Sum {
     sent: u64,
     recv: u64,
@@ -92,10 +98,50 @@ struct Sum {
     certainty: Certainty,
     /// Something was added.
     is_there: bool,
+    /// What of it is of which step, by the step's start; empty but for a series.
+    points: BTreeMap<UnixNanos, Moment>,
+}
+
+/// What is summed up of one step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    sent: u64,
+    recv: u64,
+    opened: u64,
+    retransmits: u64,
+    failures: u64,
+    rtt_sum_us: u64,
+    rtt_rows: u64,
+}
+
+/// A row of the answer, with the sum that it was made from.
+struct Row {
+    edge: Edge,
+    sum: Sum,
 }
 
 /// Answers `/api/v1/edges`: what is settled by its sums as they were settled, what is not by pairing anew.
 pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Edge>, StoreError> {
+    let (rows, completeness) = rows(sources, question)?;
+    Ok(Answer { items: rows.into_iter().map(|row| row.edge).collect(), completeness })
+}
+
+/// Answers `/api/v1/series`: the same edges, and what of their sums is of which step.
+pub(crate) fn series(sources: &Sources, question: &Question) -> Result<Answer<Series>, Unanswered> {
+    let now = sources.clock.wall();
+    let step = {
+        let (_, pending) = sources.live.read(&*sources.store)?;
+        let history = sources.store.history(pending.watermark)?;
+        steps::choose(&*history, question, now).map_err(Unanswered::Question)?
+    };
+    let question = Question { step: Some(step), ..question.clone() };
+    let (rows, completeness) = rows(sources, &question)?;
+    let items = rows.into_iter().map(|Row { edge, sum }| Series { edge, points: sum.points() }).collect();
+    Ok(Answer { items, completeness })
+}
+
+/// The edges of a question, the largest first, at most as many as its limit and one that sums up all others.
+fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completeness), StoreError> {
     let now = sources.clock.wall();
     let (view, pending) = sources.live.read(&*sources.store)?;
     let history = sources.store.history(pending.watermark)?;
@@ -136,6 +182,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
             }
         }
         let mut counted = moved.all;
+        let mut is_elsewhere = false;
         if part.has_settled
             && verdict.is_unpaired_server()
             && moved.rows == 0
@@ -148,6 +195,7 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
             && let Some(elsewhere) = told_elsewhere(&selection, naming, subject, &moved)
         {
             told.unpaired(&subject.node, elsewhere.sent.0.saturating_add(elsewhere.recv.0), 1);
+            is_elsewhere = true;
             counted = minus(counted, elsewhere);
             if counted.is_zero() {
                 continue;
@@ -156,21 +204,54 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ed
         sum.certainty = sum.certainty.min(verdict.certainty);
         let failed = failed_within(subject, &live) && (!part.has_settled || moved.closed);
         sum.add(verdict.side, counted, subject, counts, failed);
+        if let Some(step) = question.step {
+            let stepped = selection.steps.get(&subject.id).into_iter().flatten();
+            for (at, stepped) in stepped {
+                let all = if is_elsewhere { minus(stepped.all, stepped.while_client_covered) } else { stepped.all };
+                sum.points.entry(*at).or_default().add(verdict.side, all, stepped);
+            }
+            if failed {
+                sum.points.entry(step.floor(subject.last)).or_default().failures += 1;
+            }
+        }
     }
     for total in &part.settled.edges {
         add_settled(&mut sums, &mut table, &mut told, &part, total, question);
     }
-    let mut items = by_grouping(&table, sums, question);
+    let mut rows = by_grouping(&table, sums, question);
     drop(inventory);
-    items.retain(|edge| question.lets(Level::Row, |_, comparison| sums_fit(edge, comparison)));
-    // Stable: edges of the same size stay in the order of their names.
-    items.sort_by_key(|edge| std::cmp::Reverse(edge.sent_bytes.saturating_add(edge.recv_bytes)));
+    rows.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(&row.edge, comparison)));
+    // Stable: edges of the same size stay in the order of their names. What is not known is the smallest.
+    let sort = question.sort.as_ref().unwrap_or(&Field::Bytes);
+    rows.sort_by_key(|row| std::cmp::Reverse(number(&row.edge, sort)));
     let losses = told.losses(question.since.unwrap_or(now), question.until.unwrap_or(now));
     let losses = losses.chain(evicted(&*view, TRANSLATIONS_EVICTED)?).collect();
     let mut completeness = completeness::of(&*view, question, now, losses)?;
-    completeness.omitted = cut(&mut items, question.limit);
+    completeness.omitted = fold(&mut rows, question.limit);
     completeness.resolution = completeness::resolution(&*history, question, now);
-    Ok(Answer { items, completeness })
+    if let Some(step) = question.step {
+        completeness.steps = Some(completeness::steps(&*view, question, step, now)?);
+    }
+    Ok((rows, completeness))
+}
+
+/// Makes one row of those beyond the limit, so that the sum over all rows stays what it was. Says how many those were.
+fn fold(rows: &mut Vec<Row>, limit: usize) -> u64 {
+    if rows.len() <= limit {
+        return 0;
+    }
+    let others = rows.split_off(limit);
+    let count = others.len() as u64;
+    let mut sum = Sum::default();
+    let (mut client, mut server) = (Certainty::Known, Certainty::Known);
+    for Row { edge, sum: one } in others {
+        client = client.min(Certainty::parse(&edge.client.certainty));
+        server = server.min(Certainty::parse(&edge.server.certainty));
+        sum.merge(one);
+    }
+    let edge = sum.edge((0, ""), other(client), other(server), Via::default());
+    rows.push(Row { edge, sum });
+    count
 }
 
 /// How a span falls into what is settled and what is not.
@@ -196,7 +277,7 @@ impl Part {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
-        let settled = history.edge_totals(since, until, None)?;
+        let settled = history.edge_totals(since, until, question.step)?;
         let waiting = pending.groups.iter().flat_map(|group| group.iter()).map(|row| row.to);
         let waiting = waiting.filter(|to| (since..until).contains(to)).min();
         let unsettled = settled.unsettled_from.into_iter().chain(waiting).min();
@@ -270,6 +351,7 @@ fn add_settled(
             rtt_views: total.sums.rtt_rows,
             certainty,
             is_there: true,
+            points: total.steps.iter().map(|(at, sums)| (*at, Moment::of(sums))).collect(),
         }),
     }
 }
@@ -322,7 +404,7 @@ fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
 }
 
 /// The sums under the asked grouping, in the order of their names.
-fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, question: &Question) -> Vec<Edge> {
+fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, question: &Question) -> Vec<Row> {
     let mut edges: BTreeMap<Key, (EdgeEnd, EdgeEnd, Via, Sum)> = BTreeMap::new();
     let anonymous = |end: &EdgeEnd| EdgeEnd {
         kind: end.kind.clone(),
@@ -368,7 +450,11 @@ fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, questi
             }
         }
     }
-    edges.into_iter().map(|(key, (client, server, via, sum))| sum.into_edge(&key, client, server, via)).collect()
+    let row = |(key, (client, server, via, sum)): (Key, (EdgeEnd, EdgeEnd, Via, Sum))| Row {
+        edge: sum.edge((key.port, key.protocol), client, server, via),
+        sum,
+    };
+    edges.into_iter().map(row).collect()
 }
 
 /// What of an unpaired server's view lies within the client node's coverage: the client's view should be there and is
@@ -433,16 +519,60 @@ impl Default for Sum {
             rtt_views: 0,
             certainty: Certainty::Known,
             is_there: false,
+            points: BTreeMap::new(),
         }
+    }
+}
+
+impl Moment {
+    fn of(sums: &Sums) -> Self {
+        Self {
+            sent: sums.sent,
+            recv: sums.recv,
+            opened: sums.opened,
+            retransmits: sums.retransmits,
+            failures: sums.failures,
+            rtt_sum_us: sums.rtt_sum_us,
+            rtt_rows: sums.rtt_rows,
+        }
+    }
+
+    /// Adds what a view tells of a step.
+    fn add(&mut self, side: Side, moved: Deltas, stepped: &Stepped) {
+        let (sent, recv) = from_client(side, moved);
+        self.merge(Self {
+            sent,
+            recv,
+            opened: u64::from(stepped.opened),
+            retransmits: moved.retransmits,
+            failures: 0,
+            rtt_sum_us: stepped.rtt.0,
+            rtt_rows: stepped.rtt.1,
+        });
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.sent = self.sent.saturating_add(other.sent);
+        self.recv = self.recv.saturating_add(other.recv);
+        self.opened = self.opened.saturating_add(other.opened);
+        self.retransmits = self.retransmits.saturating_add(other.retransmits);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.rtt_sum_us = self.rtt_sum_us.saturating_add(other.rtt_sum_us);
+        self.rtt_rows = self.rtt_rows.saturating_add(other.rtt_rows);
+    }
+}
+
+/// What the client sent and received.
+fn from_client(side: Side, moved: Deltas) -> (u64, u64) {
+    match side {
+        Side::Client => (moved.sent.0, moved.recv.0),
+        Side::Server => (moved.recv.0, moved.sent.0),
     }
 }
 
 impl Sum {
     fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, counts: bool, failed: bool) {
-        let (sent, recv) = match side {
-            Side::Client => (moved.sent.0, moved.recv.0),
-            Side::Server => (moved.recv.0, moved.sent.0),
-        };
+        let (sent, recv) = from_client(side, moved);
         self.merge(Self {
             sent,
             recv,
@@ -453,6 +583,7 @@ impl Sum {
             rtt_views: u64::from(subject.rtt_us.is_some()),
             certainty: self.certainty,
             is_there: true,
+            points: BTreeMap::new(),
         });
     }
 
@@ -466,17 +597,33 @@ impl Sum {
         self.rtt_views += other.rtt_views;
         self.certainty = self.certainty.min(other.certainty);
         self.is_there |= other.is_there;
+        for (at, moment) in other.points {
+            self.points.entry(at).or_default().merge(moment);
+        }
     }
 
-    fn into_edge(self, key: &Key, client: EdgeEnd, server: EdgeEnd, via: Via) -> Edge {
+    fn points(&self) -> Vec<Point> {
+        let point = |(at, moment): (&UnixNanos, &Moment)| Point {
+            at: rfc3339(*at),
+            sent_bytes: moment.sent,
+            recv_bytes: moment.recv,
+            opened: moment.opened,
+            retransmits: moment.retransmits,
+            failures: moment.failures,
+            rtt_us: moment.rtt_sum_us.checked_div(moment.rtt_rows),
+        };
+        self.points.iter().map(point).collect()
+    }
+
+    fn edge(&self, (port, protocol): (u16, &str), client: EdgeEnd, server: EdgeEnd, via: Via) -> Edge {
         Edge {
             client,
             server,
             service: via.service,
             service_certainty: via.certainty.map(|certainty| certainty.as_str().to_owned()),
             service_candidates: via.candidates,
-            port: key.port,
-            protocol: key.protocol.to_owned(),
+            port,
+            protocol: protocol.to_owned(),
             sent_bytes: self.sent,
             recv_bytes: self.recv,
             connections: self.connections,

@@ -2,7 +2,7 @@
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
 //! [`ends`] what each grouping calls that, [`settled`] how that is kept for good,
-//! [`edges`], [`records`] and [`dns`] build the rows, [`completeness`] says how complete they are, [`status`] how the parts do.
+//! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
 pub(crate) mod dns;
@@ -14,6 +14,7 @@ pub(crate) mod records;
 pub(crate) mod selection;
 pub(crate) mod settled;
 pub(crate) mod status;
+pub(crate) mod steps;
 
 use crate::cluster::Cluster;
 use crate::counts::Counts;
@@ -22,10 +23,12 @@ use crate::live::Live;
 use crate::names::Names;
 use std::sync::{Arc, Mutex, Weak};
 use weir_daemon::clock::Clock;
-use weir_model::UnixNanos;
+use weir_model::{Certainty, UnixNanos};
+use weir_store::StoreError;
 use weir_store::embedded::Embedded;
 use weir_store::embedded::log::Log;
 use weir_store::shared::SharedState;
+use weir_wire::api::{EdgeEnd, OTHER};
 
 /// What every answer is made from.
 pub(crate) struct Sources {
@@ -41,9 +44,26 @@ pub(crate) struct Sources {
     pub(crate) cluster: Arc<Cluster>,
 }
 
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// It asks for too much: in words, with how to ask for less.
+    #[error("{0}")]
+    Question(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// An instant as every answer prints it: RFC 3339 with nanoseconds where it has them.
 pub(crate) fn rfc3339(at: UnixNanos) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(at.0)).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+/// An end of the row that sums up all rows beyond the limit. `certainty`: the least sure of their ends'.
+pub(crate) fn other(certainty: Certainty) -> EdgeEnd {
+    let (kind, name) = (OTHER.to_owned(), OTHER.to_owned());
+    EdgeEnd { kind, name, certainty: certainty.as_str().to_owned(), ..EdgeEnd::default() }
 }
 
 /// Cuts `items` to `limit`; answers how many were left out.

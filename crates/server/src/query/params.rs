@@ -4,13 +4,20 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use weir_model::{Protocol, UnixNanos};
+use weir_store::Step;
 use weir_wire::api::{Position, Problem};
-use weir_wire::filter::{Comparison, Filter, FilterError, Glob, Level, Scope};
+use weir_wire::filter::{Comparison, Field, Filter, FilterError, Glob, Level, Scope};
 
 /// Rows in an answer where `limit` is not given.
 const LIMIT: usize = 1000;
 /// The largest `limit`: about 500 MB of JSON.
 const LIMIT_MAX: usize = 1_000_000;
+/// Rows of a series where `limit` is not given: as many lines as a picture holds.
+const SERIES_LIMIT: usize = 10;
+/// The span of a series where `since` is not given: an hour.
+const SERIES_NS: i64 = 3600 * 1_000_000_000;
+/// The unit of history.
+const WINDOW_NS: i64 = 10_000_000_000;
 /// The span of edges and connections where `since` is not given: five minutes.
 const SPAN_NS: i64 = 300_000_000_000;
 
@@ -80,6 +87,10 @@ pub(crate) struct Question {
     pub(crate) state: OpenOrClosed,
     /// In the filter language.
     pub(crate) filter: Option<Arc<Filter>>,
+    /// What the largest of comes first; `None`: as the answer likes.
+    pub(crate) sort: Option<Field>,
+    /// How long a series' steps are; `None`: they are chosen.
+    pub(crate) step: Option<Step>,
     pub(crate) limit: usize,
 }
 
@@ -103,6 +114,8 @@ impl Default for Question {
             node: None,
             state: OpenOrClosed::default(),
             filter: None,
+            sort: None,
+            step: None,
             limit: LIMIT,
         }
     }
@@ -124,6 +137,7 @@ impl Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Edges,
+    Series,
     Connections,
     Transactions,
     Metadata,
@@ -138,6 +152,7 @@ impl Asked {
             Self::Edges => &[
                 "since",
                 "until",
+                "at",
                 "by",
                 "from",
                 "to",
@@ -150,9 +165,49 @@ impl Asked {
                 "service",
                 "node",
                 "filter",
+                "sort",
                 "limit",
             ],
-            Self::Connections | Self::Transactions => &[
+            Self::Series => &[
+                "since",
+                "until",
+                "at",
+                "step",
+                "by",
+                "from",
+                "to",
+                "name",
+                "namespace",
+                "label",
+                "cidr",
+                "port",
+                "protocol",
+                "service",
+                "node",
+                "filter",
+                "sort",
+                "limit",
+            ],
+            Self::Connections => &[
+                "since",
+                "until",
+                "at",
+                "from",
+                "to",
+                "name",
+                "namespace",
+                "label",
+                "cidr",
+                "port",
+                "protocol",
+                "service",
+                "node",
+                "state",
+                "filter",
+                "sort",
+                "limit",
+            ],
+            Self::Transactions => &[
                 "since",
                 "until",
                 "from",
@@ -169,11 +224,24 @@ impl Asked {
                 "filter",
                 "limit",
             ],
-            Self::Dns => {
-                &["since", "until", "by", "from", "to", "name", "namespace", "label", "cidr", "node", "filter", "limit"]
-            }
+            Self::Dns => &[
+                "since",
+                "until",
+                "at",
+                "by",
+                "from",
+                "to",
+                "name",
+                "namespace",
+                "label",
+                "cidr",
+                "node",
+                "filter",
+                "sort",
+                "limit",
+            ],
             Self::Metadata => {
-                &["since", "until", "kind", "name", "namespace", "label", "cidr", "node", "filter", "limit"]
+                &["since", "until", "at", "kind", "name", "namespace", "label", "cidr", "node", "filter", "limit"]
             }
             Self::Status => &[],
         }
@@ -182,12 +250,41 @@ impl Asked {
     /// What a filter may ask of it; `None`: it takes none.
     fn scope(self) -> Option<Scope> {
         match self {
-            Self::Edges => Some(Scope::Edges),
+            Self::Edges | Self::Series => Some(Scope::Edges),
             Self::Connections => Some(Scope::Connections),
             Self::Transactions => Some(Scope::Transactions),
             Self::Metadata => Some(Scope::Metadata),
             Self::Dns => Some(Scope::Dns),
             Self::Status => None,
+        }
+    }
+
+    /// What rows can be sorted by, the largest first; the first is the default.
+    fn sorts(self) -> &'static [(&'static str, Field)] {
+        match self {
+            Self::Edges | Self::Series => &[
+                ("bytes", Field::Bytes),
+                ("sent_bytes", Field::SentBytes),
+                ("recv_bytes", Field::RecvBytes),
+                ("connections", Field::Connections),
+                ("retransmits", Field::Retransmits),
+                ("rtt_us", Field::RttUs),
+                ("failures", Field::Failures),
+            ],
+            Self::Connections => &[
+                ("bytes", Field::Bytes),
+                ("sent_bytes", Field::SentBytes),
+                ("recv_bytes", Field::RecvBytes),
+                ("retransmits", Field::Retransmits),
+                ("rtt_us", Field::RttUs),
+            ],
+            Self::Dns => &[
+                ("queries", Field::Queries),
+                ("failures", Field::Failures),
+                ("retransmits", Field::Retransmits),
+                ("latency_us", Field::LatencyUs),
+            ],
+            Self::Transactions | Self::Metadata | Self::Status => &[],
         }
     }
 }
@@ -215,8 +312,26 @@ impl From<FilterError> for Wrong {
 /// # Errors
 /// What is wrong, in words that name what is allowed.
 pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) -> Result<Question, Wrong> {
-    let default_since = matches!(asked, Asked::Edges | Asked::Connections | Asked::Dns).then(|| now.plus(-SPAN_NS));
-    let mut question = Question::default();
+    let at = pairs.iter().find(|(name, _)| name == "at" && asked.allowed().contains(&"at"));
+    let at = at.map(|(_, value)| {
+        let at = instant(value, now).ok_or_else(|| format!("parameter `at` is `{value}`; {INSTANTS}"))?;
+        if at > now {
+            return Err(format!("parameter `at` is `{value}`, which is later than now; write an earlier time"));
+        }
+        Ok(at)
+    });
+    let at = at.transpose()?;
+    // Durations lead back from the instant that is asked about.
+    let (really, now) = (now, at.unwrap_or(now));
+    let default_since = match asked {
+        Asked::Edges | Asked::Connections | Asked::Dns => Some(now.plus(-SPAN_NS)),
+        Asked::Series => Some(now.plus(-SERIES_NS)),
+        // What was so at the instant.
+        Asked::Metadata => at,
+        Asked::Transactions | Asked::Status => None,
+    };
+    let mut question =
+        Question { limit: if asked == Asked::Series { SERIES_LIMIT } else { LIMIT }, ..Question::default() };
     let mut seen = Vec::new();
     for (name, value) in pairs {
         if !asked.allowed().contains(&name.as_str()) {
@@ -242,6 +357,19 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         match name.as_str() {
             "since" => question.since = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
             "until" => question.until = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
+            "at" => {
+                if pairs.iter().any(|(other, _)| other == "until") {
+                    return Err("parameter `at` is the end of the span, as `until` is; give one of them"
+                        .to_owned()
+                        .into());
+                }
+                // An instant itself is a span of nothing: what holds at it reaches beyond.
+                question.until = at.map(|at| if asked == Asked::Metadata { at.plus(1) } else { at });
+            }
+            "step" => question.step = Some(step(value).ok_or_else(|| wrong(STEPS))?),
+            "sort" => {
+                question.sort = Some(one_of(asked.sorts(), value).map_err(|allowed| wrong(&allowed))?);
+            }
             "by" => question.by = grouping(value).map_err(|allowed| wrong(&allowed))?,
             "state" => question.state = one_of(&CONDITIONS, value).map_err(|allowed| wrong(&allowed))?,
             "protocol" => {
@@ -280,7 +408,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         }
     }
     question.since = question.since.or(default_since);
-    if let (Some(since), until) = (question.since, question.until.unwrap_or(now))
+    if let (Some(since), until) = (question.since, question.until.unwrap_or(really))
         && since >= until
     {
         let at = super::rfc3339;
@@ -292,6 +420,13 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         .into());
     }
     Ok(question)
+}
+
+const STEPS: &str = "write a multiple of 10s up to 7d, for example 30s, 5m or 1h";
+
+fn step(text: &str) -> Option<Step> {
+    let step = i64::try_from(humantime::parse_duration(text).ok()?.as_nanos()).ok()?;
+    ((WINDOW_NS..=7 * 24 * 3600 * 1_000_000_000).contains(&step) && step % WINDOW_NS == 0).then_some(Step(step))
 }
 
 const INSTANTS: &str = "write a duration back from now (5m, 2h, 7d) or an RFC 3339 time (2026-01-02T03:04:05Z)";
@@ -335,6 +470,14 @@ mod tests {
         let question = ask(Asked::Edges, &[]).unwrap();
         assert_eq!((question.since, question.until), (Some(NOW.plus(-SPAN_NS)), None));
         assert_eq!(ask(Asked::Transactions, &[]).unwrap().since, None);
+        let then = NOW.plus(-86_400_000_000_000);
+        let question = ask(Asked::Edges, &[("at", "1d")]).unwrap();
+        assert_eq!((question.since, question.until), (Some(then.plus(-SPAN_NS)), Some(then)));
+        let question = ask(Asked::Series, &[("since", "10m"), ("at", "1d"), ("step", "30s")]).unwrap();
+        assert_eq!((question.since, question.until), (Some(then.plus(-600_000_000_000)), Some(then)));
+        assert_eq!((question.step, question.limit), (Some(Step(30_000_000_000)), SERIES_LIMIT));
+        let question = ask(Asked::Metadata, &[("at", "1d")]).unwrap();
+        assert_eq!((question.since, question.until), (Some(then), Some(then.plus(1))));
         let question = ask(Asked::Edges, &[("since", "2h"), ("until", "2023-11-14T22:13:00 00:00")]).unwrap();
         assert_eq!(question.since, Some(NOW.plus(-7_200_000_000_000)));
         assert_eq!(question.until, Some(NOW.plus(-20_000_000_000)));
@@ -343,7 +486,7 @@ mod tests {
     #[test]
     fn a_wrong_parameter_is_named_with_its_value_and_what_is_allowed() {
         for (pairs, expected) in [
-            (&[("sinse", "5m")][..], "parameter `sinse` is not known here; known are since, until, by"),
+            (&[("sinse", "5m")][..], "parameter `sinse` is not known here; known are since, until, at, by"),
             (&[("since", "yesterday")], "parameter `since` is `yesterday`; write a duration"),
             (&[("by", "pods")], "parameter `by` is `pods`; write one of pod, workload, container, service"),
             (&[("by", "attribute:")], "parameter `by` is `attribute:`; write one of pod"),
@@ -356,10 +499,20 @@ mod tests {
             (&[("from", "")], "parameter `from` is ``; write a name"),
             (&[("since", "1m"), ("since", "2m")], "parameter `since` is given twice"),
             (&[("since", "1m"), ("until", "2m")], "parameter `since` is "),
+            (
+                &[("sort", "name")],
+                "parameter `sort` is `name`; write one of bytes, sent_bytes, recv_bytes, connections",
+            ),
+            (&[("at", "2023-11-14T23:00:00Z")], "parameter `at` is `2023-11-14T23:00:00Z`, which is later than now"),
+            (&[("at", "5m"), ("until", "1m")], "parameter `at` is the end of the span, as `until` is"),
+            (&[("step", "1m")], "parameter `step` is not known here"),
             (&[("filter", "port=")], "filter, column 6: it ends after `=`"),
         ] {
             let problem = ask(Asked::Edges, pairs).unwrap_err();
             assert!(problem.starts_with(expected), "{problem}");
+        }
+        for wrong in ["5s", "15s", "8d", "often", "-10s"] {
+            assert!(ask(Asked::Series, &[("step", wrong)]).unwrap_err().ends_with(STEPS), "{wrong}");
         }
         assert!(ask(Asked::Status, &[("limit", "1")]).unwrap_err().ends_with("this path takes none"));
         assert!(ask(Asked::Metadata, &[("by", "node")]).is_err());

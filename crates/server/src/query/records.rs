@@ -36,8 +36,14 @@ pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answ
     let moved = |subject: &Subject| selection.moved.get(&subject.id).copied().unwrap_or_default().all;
     found.sort_by_cached_key(|subject| {
         let moved = moved(subject);
-        let bytes = moved.sent.0.saturating_add(moved.recv.0);
-        (std::cmp::Reverse(bytes), std::cmp::Reverse(subject.last), subject.id)
+        let number = match question.sort {
+            Some(Field::SentBytes) => Some(moved.sent.0),
+            Some(Field::RecvBytes) => Some(moved.recv.0),
+            Some(Field::Retransmits) => Some(moved.retransmits),
+            Some(Field::RttUs) => subject.rtt_us.map(u64::from),
+            _ => Some(moved.sent.0.saturating_add(moved.recv.0)),
+        };
+        (std::cmp::Reverse(number), std::cmp::Reverse(subject.last), subject.id)
     });
     let omitted = cut(&mut found, question.limit);
     let items = found

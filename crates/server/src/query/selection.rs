@@ -16,7 +16,7 @@ use std::sync::Arc;
 use weir_inventory::{Inventory, RemoteEnd};
 use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
-    HistoryRow, HistoryStore as _, HistoryView, StateView, StoreError, Transaction, TransactionSpan, Translation,
+    HistoryRow, HistoryStore as _, HistoryView, StateView, Step, StoreError, Transaction, TransactionSpan, Translation,
     client_key, transaction,
 };
 
@@ -68,10 +68,25 @@ pub(crate) struct Moved {
     pub(crate) late_rows: u64,
 }
 
+/// What moved in a connection within one step of a series.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stepped {
+    pub(crate) all: Deltas,
+    /// As [`Moved::while_client_covered`].
+    pub(crate) while_client_covered: Deltas,
+    /// The connection's first record is among the rows.
+    pub(crate) opened: bool,
+    /// The smoothed round-trip times of the rows that have one, summed, microseconds; and how many have.
+    pub(crate) rtt: (u64, u64),
+}
+
 /// Everything that a question needs.
 pub(crate) struct Selection {
     pub(crate) subjects: HashMap<ConnectionId, Subject>,
     pub(crate) moved: HashMap<ConnectionId, Moved>,
+    /// The same by the start of the step that holds the rows, where the question is about steps; what came late left out.
+    pub(crate) steps: HashMap<ConnectionId, BTreeMap<UnixNanos, Stepped>>,
+    step: Option<Step>,
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
     translations: BTreeSet<Translation>,
     names: Arc<Names>,
@@ -113,6 +128,8 @@ impl Selection {
         let mut selection = Self {
             subjects,
             moved: HashMap::new(),
+            steps: HashMap::new(),
+            step: question.step,
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
             names: Arc::clone(&sources.names),
@@ -139,6 +156,8 @@ impl Selection {
         Self {
             subjects: HashMap::new(),
             moved: HashMap::new(),
+            steps: HashMap::new(),
+            step: None,
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
             names: Arc::clone(&sources.names),
@@ -170,7 +189,7 @@ impl Selection {
             moved.rows += 1;
             moved.closed |= row.closed;
         }
-        if !row.late
+        let is_client_covered = !row.late
             && row.view == Some(Side::Server)
             && client_covered(
                 &self.names.read(),
@@ -179,9 +198,19 @@ impl Selection {
                 (row.client.ip(), row.server.ip()),
                 row.started.unwrap_or(row.from),
                 row.to,
-            )
-        {
+            );
+        if is_client_covered {
             moved.while_client_covered += own;
+        }
+        if let Some(step) = self.step.filter(|_| !row.late) {
+            let stepped = self.steps.entry(row.connection).or_default().entry(step.floor(row.to)).or_default();
+            stepped.all += own;
+            if is_client_covered {
+                stepped.while_client_covered += own;
+            }
+            stepped.opened |= row.opened;
+            stepped.rtt.0 += row.rtt_us.map_or(0, u64::from);
+            stepped.rtt.1 += u64::from(row.rtt_us.is_some());
         }
         match self.subjects.get_mut(&row.connection) {
             Some(subject) if subject.transaction.is_none() => subject.add_row(row),
