@@ -63,7 +63,10 @@ impl Rows {
     fn sort(&mut self, sort: Sort, reversed: bool) {
         let turn = |ordering: Ordering| if reversed { ordering.reverse() } else { ordering };
         match self {
-            Self::Edges(rows) => rows.sort_by(|a, b| turn(edges(sort, a, b))),
+            // The row that sums up all others is none of them.
+            Self::Edges(rows) => {
+                rows.sort_by(|a, b| a.client.is_other().cmp(&b.client.is_other()).then(turn(edges(sort, a, b))));
+            }
             Self::Connections(rows) => rows.sort_by(|a, b| turn(connections(sort, a, b))),
         }
     }
@@ -123,6 +126,21 @@ impl Sort {
             Self::Client => "key",
             Self::Server if is_edge => "server",
             Self::Server => "node",
+        }
+    }
+
+    /// The word of the API's `sort`: of more rows than are asked for, those come that lead by it. Names have none.
+    fn word(self, level: Level) -> Option<&'static str> {
+        let is_edge = matches!(level, Level::Edges(_));
+        match self {
+            Self::Bytes => Some("bytes"),
+            Self::Sent => Some("sent_bytes"),
+            Self::Recv => Some("recv_bytes"),
+            Self::Retransmits => Some("retransmits"),
+            Self::Rtt => Some("rtt_us"),
+            Self::Connections if is_edge => Some("connections"),
+            Self::Failures if is_edge => Some("failures"),
+            _ => None,
         }
     }
 
@@ -224,7 +242,12 @@ impl View {
             Level::Edges(by) => Some(by),
             Level::Connections => None,
         };
-        Query::new().with("by", by).with("since", Some(self.span())).with("filter", filter).with("limit", Some(LIMIT))
+        Query::new()
+            .with("by", by)
+            .with("since", Some(self.span()))
+            .with("filter", filter)
+            .with("sort", self.sort.word(self.level))
+            .with("limit", Some(LIMIT))
     }
 
     /// What was asked does not fit what is there any more.
@@ -489,9 +512,12 @@ impl App {
 
     fn sorted(&mut self, change: impl FnOnce(&mut View)) -> Wish {
         let view = self.view_mut();
+        let asked = view.query();
         change(view);
         view.resort();
-        Wish::Draw
+        // Other rows may lead by that, where not all are here.
+        let leaves_out = view.completeness.as_ref().is_none_or(|completeness| completeness.omitted > 0);
+        if leaves_out && view.query() != asked { Wish::Ask } else { Wish::Draw }
     }
 
     fn look_back(&mut self, further: bool) -> Wish {
@@ -507,7 +533,7 @@ impl App {
     fn enter(&mut self) -> Wish {
         let view = self.view();
         let (Some(nearer), Rows::Edges(rows)) = (view.level.nearer(), &view.rows) else { return Wish::Draw };
-        let Some(edge) = rows.get(view.selected) else { return Wish::Draw };
+        let Some(edge) = rows.get(view.selected).filter(|edge| !edge.client.is_other()) else { return Wish::Draw };
         let mut next = View { sort: view.sort, reversed: view.reversed, ..View::new(nearer, view.span) };
         // What asks of sums may mean nothing of what they are made of.
         let kept = if Filter::parse(next.scope(), &view.filter).is_ok() { view.filter.as_str() } else { "" };
@@ -587,6 +613,22 @@ mod tests {
         app.take_edges(Answer::default());
         assert_eq!((press(&mut app, KeyCode::Down), app.view().selected), (Wish::Draw, 0));
         assert_eq!(press(&mut app, KeyCode::Enter), Wish::Draw);
+    }
+
+    #[test]
+    fn the_row_of_all_others_is_last_and_has_nothing_nearer_and_another_order_asks_for_other_rows() {
+        let other = || EdgeEnd { kind: "other".into(), name: "other".into(), ..EdgeEnd::default() };
+        let rest = Edge { client: other(), server: other(), sent_bytes: 1_000, ..Edge::default() };
+        let mut app = app(vec![]);
+        assert_eq!(press(&mut app, KeyCode::Right), Wish::Draw, "all rows are here");
+        let completeness = Completeness { omitted: 5, ..Completeness::default() };
+        app.take_edges(Answer { items: vec![rest, edge("a", "x", 10, 0)], completeness });
+        assert_eq!(press(&mut app, KeyCode::Right), Wish::Ask);
+        assert!(app.view().query().pairs().contains(&("sort", "recv_bytes".to_owned())));
+        assert_eq!(press(&mut app, KeyCode::Char('r')), Wish::Draw);
+        assert_eq!(clients(&app), ["a", "other"]);
+        press(&mut app, KeyCode::End);
+        assert_eq!((press(&mut app, KeyCode::Enter), app.depth()), (Wish::Draw, 0));
     }
 
     #[test]

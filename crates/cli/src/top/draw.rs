@@ -168,7 +168,7 @@ fn content(frame: &mut Frame<'_>, app: &App, look: &Look, heading: Rect, area: R
     let room = usize::from(area.height).max(1);
     let first = view.selected.saturating_sub(room.saturating_sub(1));
     let reference = view.completeness.as_ref().map(|completeness| completeness.to.clone()).unwrap_or_default();
-    let numbers = Numbers { exact: look.exact, reference, zone: look.zone.clone() };
+    let numbers = Numbers { exact: look.exact, reference, zone: look.zone.clone(), steps: None };
     let table =
         on_screen(&view.rows, first, room, &numbers).with_texts_of_at_least(usize::from(area.width / NAME_SHARE));
     let surface = Surface { width: Some(usize::from(area.width)), ..Surface::plain() };
