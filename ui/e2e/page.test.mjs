@@ -430,10 +430,10 @@ canned('screen_readers_hear_the_totals_when_the_view_changes_and_not_every_two_s
   assert.equal(await said.getAttribute('aria-live'), 'polite');
   await until(async () => /^14 edges: 7,938,712,261 bytes sent/.test(await said.innerText()), 'the totals are said');
   served.state = 'incomplete';
-  await page.getByText('All 9 edges in this answer').waitFor();
+  await page.getByText('All 1,320 edges').waitFor();
   assert.match(await said.innerText(), /^14 edges/);
   await page.getByRole('searchbox').fill('redis');
-  await until(async () => /^1 of 9 edges match/.test(await said.innerText()), 'the new view is said');
+  await until(async () => /^1 of 1,320 edges match/.test(await said.innerText()), 'the new view is said');
 });
 
 canned('axe_finds_nothing_serious_in_light_dark_and_narrow', async (t) => {
@@ -468,7 +468,7 @@ canned('every_canned_state_is_one_the_page_can_show', async (t) => {
   for (const state of Object.keys(STATES)) {
     served.state = state;
     const page = await openPage(t, served.url, { allow: /status of (4|5)\d\d/ });
-    await page.locator('[data-testid=edges], [data-testid=empty], [data-testid=failing]').first().waitFor();
+    await page.locator('[data-testid=edges], [data-testid=empty], [data-testid=failing], [data-testid=mistake]').first().waitFor();
   }
 });
 

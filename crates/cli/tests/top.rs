@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::num::NonZero;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Long enough for a debug build on a busy machine; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,16 +78,11 @@ impl Terminal {
 
     /// Waits for a screen that is as wanted, and returns it.
     fn until(&self, what: &str, wanted: impl Fn(&vt100::Screen) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        let mut seen = self.screen.0.lock().unwrap();
-        loop {
-            if wanted(seen.0.screen()) {
-                return seen.0.screen().contents();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} did not come:\n{}", seen.0.screen().contents());
-            seen = self.screen.1.wait_timeout(seen, left).unwrap().0;
-        }
+        let seen = self.screen.0.lock().unwrap();
+        let waited = self.screen.1.wait_timeout_while(seen, PATIENCE, |seen| !wanted(seen.0.screen()));
+        let (seen, waited) = waited.unwrap();
+        assert!(!waited.timed_out(), "{what} did not come:\n{}", seen.0.screen().contents());
+        seen.0.screen().contents()
     }
 
     fn shows(&self, text: &str) -> String {

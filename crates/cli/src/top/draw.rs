@@ -174,7 +174,7 @@ fn content(frame: &mut Frame<'_>, app: &App, look: &Look, heading: Rect, area: R
     let surface = Surface { width: Some(usize::from(area.width)), ..Surface::plain() };
     let layout = table.layout(&surface);
     let line = |pieces: Vec<(String, Paint)>| -> Line<'static> {
-        Line::from_iter(pieces.into_iter().map(|(text, colour)| Span::styled(text, paint(colour, look))))
+        pieces.into_iter().map(|(text, colour)| Span::styled(text, paint(colour, look))).collect()
     };
     frame.render_widget(Paragraph::new(line(table.heading_pieces(&layout))), heading);
     let shown = view.rows.len().saturating_sub(first).min(room);
@@ -189,7 +189,7 @@ fn content(frame: &mut Frame<'_>, app: &App, look: &Look, heading: Rect, area: R
             line
         }
     });
-    frame.render_widget(Paragraph::new(Text::from_iter(lines)), area);
+    frame.render_widget(Paragraph::new(lines.collect::<Text<'_>>()), area);
 }
 
 /// The rows that can be seen; columns are as wide as those need.

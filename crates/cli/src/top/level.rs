@@ -48,6 +48,7 @@ impl Level {
     }
 
     /// The next grouping of the round.
+    #[must_use]
     pub fn next_grouping(self) -> Self {
         let Self::Edges(by) = self else { return self };
         let place = GROUPINGS.iter().position(|grouping| *grouping == by).map_or(0, |place| place + 1);

@@ -22,9 +22,9 @@ use app::{App, SPANS, Wish};
 use hyper::body::Bytes;
 use level::Level;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_wire::filter::{Filter, Scope};
 
@@ -74,7 +74,7 @@ fn unusable(error: std::io::Error) -> Failure {
 }
 
 /// A question under way; the connection comes back with the answer.
-type Asking = JoinHandle<(Option<Connection>, Result<Bytes, ClientError>)>;
+type Asking = Pin<Box<dyn Future<Output = (Option<Connection>, Result<Bytes, ClientError>)>>>;
 
 async fn go(
     mut app: App,
@@ -100,18 +100,15 @@ async fn go(
                     Wish::Quit => return Ok(()),
                     Wish::Ask => {
                         // An answer to the old question would be taken for one to the new.
-                        if let Some(old) = asking.take() {
-                            old.abort();
-                        }
+                        drop(asking.take());
                         started = Instant::now();
                         asking = Some(ask(&app, client, kept.take()));
                     }
                 }
             }
-            answer = async { asking.as_mut().expect("it is there").await }, if asking.is_some() => {
+            (connection, body) = answered(&mut asking) => {
                 asking = None;
                 next = Instant::now() + PAUSE.max(started.elapsed() * SHARE);
-                let (connection, body) = answer.map_err(anyhow::Error::new)?;
                 kept = connection;
                 take(&mut app, client, body);
             }
@@ -126,10 +123,18 @@ async fn go(
 fn ask(app: &App, client: &Client, mut kept: Option<Connection>) -> Asking {
     let view = app.view();
     let (client, path, query) = (client.clone(), format!("/api/v1/{}", view.level.command()), view.query());
-    tokio::spawn(async move {
+    Box::pin(async move {
         let answer = client.get_on(&mut kept, &path, query.pairs()).await;
         (kept, answer)
     })
+}
+
+/// The answer to the question under way; never, where there is none.
+async fn answered(asking: &mut Option<Asking>) -> (Option<Connection>, Result<Bytes, ClientError>) {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn take(app: &mut App, client: &Client, body: Result<Bytes, ClientError>) {

@@ -150,7 +150,11 @@ impl Inner {
             let first = Bytes::copy_from_slice(&(*durable + 1).to_le_bytes());
             let gap = self.entry(EntryKind::Gap, StreamId(stream), last, 0, first);
             tracing::warn!(node = hello.node, from = *durable + 1, to = last, "the agent no longer has these batches");
-            if let Err(text) = self.append(gap, None, None).await {
+            let appended = match self.place().await {
+                Ok(place) => Self::append(place, gap, None, None).await,
+                Err(text) => Err(text),
+            };
+            if let Err(text) = appended {
                 return Err(refuse(answers, Reason::Unavailable, &text, *durable + 1).await);
             }
             *durable = last;
@@ -187,6 +191,12 @@ impl Inner {
             return answer(answers, ToAgent::Ack(Ack { sequence: *durable })).await;
         }
         let sequence = frame.sequence;
+        // Before the batch is opened: what thousands of agents' batches wait as is what came, not the many times larger
+        // records in it.
+        let place = match self.place().await {
+            Ok(place) => place,
+            Err(text) => return Err(refuse(answers, Reason::Unavailable, &text, expected).await),
+        };
         let batch = match frame::open(&frame) {
             Ok(batch) => batch,
             Err(error @ FrameError::TooLarge(_)) => {
@@ -221,7 +231,7 @@ impl Inner {
         let records = batch.records.len() as u64;
         let entry =
             NewEntry { received, ..self.entry(EntryKind::Batch, stream, sequence, frame.encoding as u8, frame.batch) };
-        if let Err(text) = self.append(entry, Some(batch), clock_offset_ns).await {
+        if let Err(text) = Self::append(place, entry, Some(batch), clock_offset_ns).await {
             return Err(refuse(answers, Reason::Unavailable, &text, expected).await);
         }
         *durable = sequence;
@@ -239,17 +249,26 @@ impl Inner {
         self.clock.wall()
     }
 
+    /// A place in the writer's queue.
+    async fn place(&self) -> Result<mpsc::Permit<'_, Append>, String> {
+        self.appends.reserve().await.map_err(|_closed| stopped())
+    }
+
+    /// Until it is durable.
     async fn append(
-        &self,
+        place: mpsc::Permit<'_, Append>,
         entry: NewEntry,
         batch: Option<weir_wire::agent::Batch>,
         clock_offset_ns: Option<i64>,
     ) -> Result<(), String> {
         let (reply, durable) = oneshot::channel();
-        let stopped = || "the server is shutting down".to_owned();
-        self.appends.send(Append { entry, batch, clock_offset_ns, reply }).await.map_err(|_closed| stopped())?;
+        place.send(Append { entry, batch, clock_offset_ns, reply });
         durable.await.map_err(|_dropped| stopped())?
     }
+}
+
+fn stopped() -> String {
+    "the server is shutting down".to_owned()
 }
 
 async fn answer(answers: &Answers, message: ToAgent) -> Result<(), Over> {

@@ -448,7 +448,9 @@ impl Run {
     fn restart_due(&mut self, with_fail_points: bool) -> Result<()> {
         let mut dead = Vec::new();
         for (role, part) in &mut self.parts {
-            if !part.is_running()? && !(self.is_over && matches!(role, Role::Agent(_) | Role::Tracer)) {
+            let may_have_ended = self.is_over && matches!(role, Role::Agent(_) | Role::Tracer);
+            let is_running = part.is_running()?;
+            if !is_running && !may_have_ended {
                 dead.push(*role);
             }
         }
