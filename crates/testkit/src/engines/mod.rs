@@ -47,7 +47,11 @@ impl Ground {
         let unified = cgroups::mounted()?.join(&name);
         let (janitor, _end) = Janitor::start(&unified, &folder)?;
         std::fs::create_dir_all(unified.join("engine")).context("failed to make the engine's cgroup")?;
-        let script = format!("{} && ip link set lo up && echo && exec sleep infinity", enter(&name)?);
+        // The files of pods' network namespaces lie in the folder, too: an engine that is killed leaves them.
+        let netns = folder.join("netns");
+        std::fs::create_dir(&netns)?;
+        let own = format!("mkdir -p /run/netns && mount --bind {} /run/netns", netns.display());
+        let script = format!("{} && {own} && ip link set lo up && echo && exec sleep infinity", enter(&name)?);
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "sh", "-c", &script]).stdin(Stdio::null());
         let holder = Process::spawn(command)?;
