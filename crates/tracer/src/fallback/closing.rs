@@ -23,8 +23,8 @@ struct Waiting {
     /// The kernel's count, with or without the peer's FIN.
     received: u64,
     sure: bool,
-    /// What holds if no other connection ended with this tuple around that time.
-    alone: Option<End>,
+    /// What holds if no other connection ended with this tuple around that time; and the state before CLOSE then.
+    alone: Option<(End, u8)>,
     until_ns: u64,
 }
 
@@ -91,7 +91,10 @@ impl Closing {
         let (end, alone) = match heard.after {
             // It was asked about while it lived: its remainder would have its cookie.
             After::FinWait2 | After::TimeWait if heard.other_cookie && known.is_ok() => (of(After::Unclear), None),
-            After::FinWait2 | After::TimeWait if heard.other_cookie => (of(After::Unclear), Some(of(heard.after))),
+            After::FinWait2 | After::TimeWait if heard.other_cookie => {
+                let alone = of(heard.after);
+                (of(After::Unclear), Some((alone, state_before(message, &alone))))
+            }
             after => (of(after), None),
         };
         let mut row = match known {
@@ -174,13 +177,16 @@ impl Closing {
 impl Waiting {
     /// No other connection ended with its tuple: what remained was its own.
     fn was_alone(&mut self) {
-        let Some(alone) = self.alone.take() else { return };
+        let Some((alone, state)) = self.alone.take() else { return };
         if !self.sure {
             self.row.recv = self.row.recv.max(alone.recv);
             self.sure = alone.sure;
         }
         if self.row.direction == 0 {
             set_opener(&mut self.row, alone.opener);
+        }
+        if self.row.state == 0 {
+            self.row.state = state;
         }
     }
 }
@@ -276,14 +282,15 @@ mod tests {
                 closing.take(heard, &mut Sockets::default(), at);
             }
             closing.turn(9 + WAIT_NS);
-            closing.ready.iter().map(|row| (row.recv, row.direction, row.flags)).collect::<Vec<_>>()
+            let row = |row: &Row| (row.recv, row.direction, row.flags, row.state != 0);
+            closing.ready.iter().map(row).collect::<Vec<_>>()
         };
-        assert_eq!(told(&[server_first(2)]), [(100, 1, 0)]);
-        // Whose the remainder was is not known: told low, and so.
-        assert_eq!(told(&[server_first(2), server_first(3)]), [(99, 0, RECV_ONE_SHORT); 2]);
+        assert_eq!(told(&[server_first(2)]), [(100, 1, 0, true)]);
+        // Whose the remainder was is not known: told low, and so; nor how it ended.
+        assert_eq!(told(&[server_first(2), server_first(3)]), [(99, 0, RECV_ONE_SHORT, false); 2]);
         // Its peer settles it at once.
         let client = heard(1, ends(), counters(100, 8, 102), After::Nobody);
-        assert_eq!(told(&[server_first(2), client]), [(100, 1, 0), (7, 2, 0)]);
+        assert_eq!(told(&[server_first(2), client]), [(100, 1, 0, false), (7, 2, 0, true)]);
     }
 
     #[test]
