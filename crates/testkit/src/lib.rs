@@ -5,6 +5,7 @@
 //! - [`weir`]: `weir up` in a folder of its own, with its parts' pids and its answers.
 //! - [`answers`]: what a server answers, through the command line.
 //! - [`cluster`]: nodes, pods and Services as network namespaces, cgroups and DNAT rules on this kernel.
+//! - [`thread_netns`]: network namespaces that a thread makes for itself.
 //! - [`engines`]: real container engines, each in a folder of its own.
 //! - [`feed`]: a stand-in for somebody else's tracer, well-behaved or not.
 //! - [`load`]: the same exchange again and again, counted and timed.
@@ -30,6 +31,7 @@ pub mod played;
 pub mod process;
 pub mod shop;
 pub mod system_probe;
+pub mod thread_netns;
 pub mod torture;
 pub mod traffic;
 pub mod weir;

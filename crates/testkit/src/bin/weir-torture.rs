@@ -86,7 +86,7 @@ fn main() -> Result<()> {
         let place = Place {
             commit,
             machine: format!("{} processors, {}", machine::processors()?.len(), kernel()?),
-            time: format!("{minutes} minutes, {} at the same time, beside other work", args.parallel),
+            time: format!("{minutes} minutes, {} at the same time", args.parallel),
         };
         std::fs::write(out, report::page(&place, (from, runs), &done, &failed))?;
     }

@@ -3,13 +3,10 @@
 //! The namespaces have no name and no process but this one, so that they end with it, however it ends. They are its own
 //! also for loopback: no rule of the host's is in the way, and nobody else's ports.
 
-use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, setns, unshare};
+use crate::thread_netns::{self, ip};
+use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd as _;
-use std::process::{Command, Stdio};
 
 /// The way between the two ends.
 #[derive(
@@ -55,13 +52,13 @@ impl Ground {
     /// # Errors
     /// When not root, or without the `ip` command.
     pub fn open(place: Place) -> Result<Self> {
-        let server = namespace()?;
+        let server = thread_netns::fresh()?;
         ip("link set lo up\n")?;
         let ground = match place {
             Place::Loopback => Self { client: server.try_clone()?, server, address: Ipv4Addr::LOCALHOST },
             Place::Veth => {
-                let client = namespace()?;
-                let handle = format!("/proc/{}/fd/{}", std::process::id(), server.as_raw_fd());
+                let client = thread_netns::fresh()?;
+                let handle = thread_netns::handle(&server);
                 ip(&format!(
                     "link set lo up\n\
                      link add weir-load0 type veth peer name weir-load1 netns {handle}\n\
@@ -91,28 +88,9 @@ impl Ground {
     /// # Errors
     /// What `make` failed with, or that the namespace cannot be entered.
     pub fn at_server<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
-        setns(&self.server, CloneFlags::CLONE_NEWNET).context("failed to enter the server's namespace")?;
+        thread_netns::enter(&self.server).context("the server's")?;
         let made = make();
-        setns(&self.client, CloneFlags::CLONE_NEWNET).context("failed to enter the client's namespace")?;
+        thread_netns::enter(&self.client).context("the client's")?;
         made
     }
-}
-
-/// A fresh namespace for the calling thread.
-fn namespace() -> Result<File> {
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace (this needs root)")?;
-    Ok(File::open("/proc/thread-self/ns/net")?)
-}
-
-/// Runs `ip -batch` in the calling thread's namespace.
-fn ip(batch: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("failed to start `ip` (package iproute2)")?;
-    child.stdin.take().context("standard input was piped")?.write_all(batch.as_bytes())?;
-    let status = child.wait()?;
-    ensure!(status.success(), "ip failed ({status}): {batch}");
-    Ok(())
 }

@@ -10,13 +10,10 @@
 //!
 //! The namespaces have no name and no process that only holds them: nothing of them outlives the run's processes.
 
-use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, setns, unshare};
+use crate::thread_netns::{current, enter, fresh, handle, ip};
+use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd as _;
-use std::process::{Command, Stdio};
 
 /// The namespaces of a run; the thread that made them is in the hub until they are dropped.
 #[derive(Debug)]
@@ -43,13 +40,13 @@ impl Cables {
     /// # Errors
     /// When not root, or without the `ip` command.
     pub fn lay(count: usize) -> Result<Self> {
-        let home = File::open("/proc/thread-self/ns/net")?;
-        let mut cables = Self { home, hub: namespace()?, inside: Vec::new(), is_pulled: vec![false; count] };
+        let home = current()?;
+        let mut cables = Self { home, hub: fresh()?, inside: Vec::new(), is_pulled: vec![false; count] };
         ip("link set lo up\n")?;
         for node in 0..count {
-            let inside = namespace()?;
+            let inside = fresh()?;
             ip("link set lo up\n")?;
-            let handle = format!("/proc/{}/fd/{}", std::process::id(), inside.as_raw_fd());
+            let handle = handle(&inside);
             cables.inside.push(inside);
             enter(&cables.hub)?;
             ip(&format!(
@@ -93,27 +90,4 @@ impl Drop for Cables {
     fn drop(&mut self) {
         let _ = enter(&self.home);
     }
-}
-
-fn enter(namespace: &File) -> Result<()> {
-    setns(namespace, CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")
-}
-
-/// A new namespace, in which the calling thread then is.
-fn namespace() -> Result<File> {
-    unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace, which needs root")?;
-    Ok(File::open("/proc/thread-self/ns/net")?)
-}
-
-/// Runs `ip -batch` in the calling thread's namespace.
-fn ip(batch: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("failed to start `ip` (package iproute2)")?;
-    child.stdin.take().context("standard input was piped")?.write_all(batch.as_bytes())?;
-    let status = child.wait()?;
-    ensure!(status.success(), "ip failed ({status}): {batch}");
-    Ok(())
 }
