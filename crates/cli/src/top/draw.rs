@@ -1,7 +1,9 @@
 //! The picture: four lines above the rows, two below.
 
-use super::app::{App, Input, Mode, Rows, View};
+use super::app::{App, Mode, View};
+use super::input::Input;
 use super::level::Level;
+use super::rows::Rows;
 use crate::read::table;
 use crate::show::rows::Style as Numbers;
 use crate::show::table::{Table, shorten};
@@ -260,7 +262,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-    use weir_wire::api::{Answer, Completeness, ConnectionRow, Edge, EdgeEnd, LossTotal, NodeCoverage, Transaction};
+    use weir_wire::api::{Answer, Completeness, ConnectionRow, Edge, LossTotal, NodeCoverage, Transaction};
 
     fn completeness(complete: bool) -> Completeness {
         let node = NodeCoverage {
@@ -288,28 +290,15 @@ mod tests {
     }
 
     fn edge(client: &str, server: &str, sent: u64, failures: u64) -> Edge {
-        let end = |name: &str| EdgeEnd {
-            kind: "deployment".into(),
-            namespace: Some("shop".into()),
-            name: name.into(),
-            certainty: "known".into(),
-            ..EdgeEnd::default()
-        };
         Edge {
-            client: end(client),
-            server: end(server),
             service: Some(format!("shop/{server}")),
             service_certainty: Some("known".into()),
             port: 8080,
-            protocol: "tcp".into(),
-            sent_bytes: sent,
             recv_bytes: sent / 3,
             rtt_us: Some(250),
-            failures,
             retransmits: failures * 2,
             connections: 7,
-            certainty: "known".into(),
-            ..Edge::default()
+            ..super::super::app::tests::edge(client, server, sent, failures)
         }
     }
 

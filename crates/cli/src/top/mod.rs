@@ -11,7 +11,9 @@
 
 pub mod app;
 pub mod draw;
+pub mod input;
 pub mod level;
+pub mod rows;
 
 use crate::args::TopArgs;
 use crate::client::{Client, ClientError, Connection};

@@ -150,11 +150,8 @@ impl Inner {
             let first = Bytes::copy_from_slice(&(*durable + 1).to_le_bytes());
             let gap = self.entry(EntryKind::Gap, StreamId(stream), last, 0, first);
             tracing::warn!(node = hello.node, from = *durable + 1, to = last, "the agent no longer has these batches");
-            let appended = match self.place().await {
-                Ok(place) => Self::append(place, gap, None, None).await,
-                Err(text) => Err(text),
-            };
-            if let Err(text) = appended {
+            let appended = async { Self::append(self.place().await?, gap, None, None).await };
+            if let Err(text) = appended.await {
                 return Err(refuse(answers, Reason::Unavailable, &text, *durable + 1).await);
             }
             *durable = last;

@@ -147,103 +147,27 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    fn allowed(self) -> &'static [&'static str] {
+    /// Its parameters, in the order in which they are told.
+    fn allowed(self) -> Vec<&'static str> {
+        const SPAN: &[&str] = &["since", "until"];
+        const AT: &[&str] = &["at"];
+        const BY: &[&str] = &["by"];
+        const NAMES: &[&str] = &["name", "namespace", "label", "cidr"];
+        const ENDS: &[&str] = &["from", "to"];
+        const FLOW: &[&str] = &["port", "protocol", "service"];
+        const NODE: &[&str] = &["node"];
+        const STATE: &[&str] = &["state"];
+        const FILTER: &[&str] = &["filter"];
+        const SORT: &[&str] = &["sort"];
+        const LIMIT: &[&str] = &["limit"];
         match self {
-            Self::Edges => &[
-                "since",
-                "until",
-                "at",
-                "by",
-                "from",
-                "to",
-                "name",
-                "namespace",
-                "label",
-                "cidr",
-                "port",
-                "protocol",
-                "service",
-                "node",
-                "filter",
-                "sort",
-                "limit",
-            ],
-            Self::Series => &[
-                "since",
-                "until",
-                "at",
-                "step",
-                "by",
-                "from",
-                "to",
-                "name",
-                "namespace",
-                "label",
-                "cidr",
-                "port",
-                "protocol",
-                "service",
-                "node",
-                "filter",
-                "sort",
-                "limit",
-            ],
-            Self::Connections => &[
-                "since",
-                "until",
-                "at",
-                "from",
-                "to",
-                "name",
-                "namespace",
-                "label",
-                "cidr",
-                "port",
-                "protocol",
-                "service",
-                "node",
-                "state",
-                "filter",
-                "sort",
-                "limit",
-            ],
-            Self::Transactions => &[
-                "since",
-                "until",
-                "from",
-                "to",
-                "name",
-                "namespace",
-                "label",
-                "cidr",
-                "port",
-                "protocol",
-                "service",
-                "node",
-                "state",
-                "filter",
-                "limit",
-            ],
-            Self::Dns => &[
-                "since",
-                "until",
-                "at",
-                "by",
-                "from",
-                "to",
-                "name",
-                "namespace",
-                "label",
-                "cidr",
-                "node",
-                "filter",
-                "sort",
-                "limit",
-            ],
-            Self::Metadata => {
-                &["since", "until", "at", "kind", "name", "namespace", "label", "cidr", "node", "filter", "limit"]
-            }
-            Self::Status => &[],
+            Self::Edges => [SPAN, AT, BY, ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Series => [SPAN, AT, &["step"], BY, ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Connections => [SPAN, AT, ENDS, NAMES, FLOW, NODE, STATE, FILTER, SORT, LIMIT].concat(),
+            Self::Transactions => [SPAN, ENDS, NAMES, FLOW, NODE, STATE, FILTER, LIMIT].concat(),
+            Self::Dns => [SPAN, AT, BY, ENDS, NAMES, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Metadata => [SPAN, AT, &["kind"], NAMES, NODE, FILTER, LIMIT].concat(),
+            Self::Status => Vec::new(),
         }
     }
 
@@ -312,7 +236,8 @@ impl From<FilterError> for Wrong {
 /// # Errors
 /// What is wrong, in words that name what is allowed.
 pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) -> Result<Question, Wrong> {
-    let at = pairs.iter().find(|(name, _)| name == "at" && asked.allowed().contains(&"at"));
+    let allowed = asked.allowed();
+    let at = pairs.iter().find(|(name, _)| name == "at" && allowed.contains(&"at"));
     let at = at.map(|(_, value)| {
         let at = instant(value, now).ok_or_else(|| format!("parameter `at` is `{value}`; {INSTANTS}"))?;
         if at > now {
@@ -334,8 +259,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         Question { limit: if asked == Asked::Series { SERIES_LIMIT } else { LIMIT }, ..Question::default() };
     let mut seen = Vec::new();
     for (name, value) in pairs {
-        if !asked.allowed().contains(&name.as_str()) {
-            let allowed = asked.allowed();
+        if !allowed.contains(&name.as_str()) {
             return Err(if allowed.is_empty() {
                 format!("parameter `{name}` is not known here; this path takes none")
             } else {
