@@ -23,6 +23,8 @@ export interface Completeness {
   resolution: Resolution | null;
   /** The steps of a series; null in every other answer. */
   steps: Steps | null;
+  /** Of a comparison: how complete the earlier span is; null in every other answer. */
+  before: Completeness | null;
 }
 
 /** The steps of a series. */
@@ -113,6 +115,32 @@ export interface Edge {
   failures: number;
   /** `known`, `inferred` or `unknown`. */
   certainty: string;
+  /** How it does against its own past; null where that was not asked. */
+  health: Health | null;
+}
+
+/** How an edge does, against its own past. */
+export interface Health {
+  /** `healthy`, `unhealthy`, or `unknown`: too little happened to say. */
+  verdict: string;
+  /** Why it is unhealthy, the worst first. */
+  symptoms: Symptom[];
+  /** The start of the first window in which a symptom shows, RFC 3339. */
+  since: string | null;
+  /** The start of the past that it was held against; null: it has none. */
+  past_from: string | null;
+}
+
+/** One way in which an edge is sick. */
+export interface Symptom {
+  /** `refused`, `reset`, `timed_out`, `retransmits`, `rtt`, `dns_failures`, ... */
+  signal: string;
+  /** What is so and what was usual, in words. */
+  text: string;
+  /** A share (0 to 1), of times microseconds. */
+  now: number;
+  /** The same of the past; null: there is none. */
+  usual: number | null;
 }
 
 /** Whether it is the row that sums up every row beyond the server's limit. */
@@ -233,6 +261,33 @@ function edge(value: unknown, where: string): Edge {
     rtt_us: from['rtt_us'] === null || from['rtt_us'] === undefined ? null : count(from, 'rtt_us', where),
     failures: count(from, 'failures', where),
     certainty: text(from, 'certainty', where),
+    health: health(from['health'] ?? null, `${where}.health`),
+  };
+}
+
+function number(from: Json, key: string, where: string): number {
+  const value = from[key];
+  return typeof value === 'number' ? value : refuse(`${where}.${key}`, 'a number', value);
+}
+
+function symptom(value: unknown, where: string): Symptom {
+  const from = object(value, where);
+  return {
+    signal: text(from, 'signal', where),
+    text: text(from, 'text', where),
+    now: number(from, 'now', where),
+    usual: from['usual'] === null || from['usual'] === undefined ? null : number(from, 'usual', where),
+  };
+}
+
+function health(value: unknown, where: string): Health | null {
+  if (value === null) return null;
+  const from = object(value, where);
+  return {
+    verdict: text(from, 'verdict', where),
+    symptoms: list(from, 'symptoms', where, symptom),
+    since: textOrNull(from, 'since', where),
+    past_from: textOrNull(from, 'past_from', where),
   };
 }
 
@@ -277,6 +332,7 @@ function completeness(value: unknown, where: string): Completeness {
     omitted: count(from, 'omitted', where),
     resolution: resolution(from['resolution'] ?? null, `${where}.resolution`),
     steps: steps(from['steps'] ?? null, `${where}.steps`),
+    before: from['before'] === null || from['before'] === undefined ? null : completeness(from['before'], `${where}.before`),
   };
 }
 

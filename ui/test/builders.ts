@@ -21,6 +21,7 @@ export function edge(change: Partial<Edge> = {}): Edge {
     rtt_us: null,
     failures: 0,
     certainty: 'known',
+    health: null,
     ...change,
   };
 }
@@ -51,6 +52,7 @@ export function completeness(change: Partial<Completeness> = {}): Completeness {
     omitted: 0,
     resolution: null,
     steps: null,
+    before: null,
     ...change,
   };
 }

@@ -38,6 +38,10 @@ pub struct Completeness {
     /// The steps of a series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Steps>,
+    /// Of a comparison: how complete the earlier of its two spans is. All else here is about the later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(no_recursion)]
+    pub before: Option<Box<Completeness>>,
 }
 
 /// The steps of a series: of one length, one behind the other.
@@ -177,6 +181,51 @@ pub struct Edge {
     pub failures: u64,
     /// The least sure of the names and roles in this edge: `known`, `inferred` or `unknown`.
     pub certainty: String,
+    /// How it does against its own past, where that was asked for (`health`, `unhealthy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// How an edge does, against its own past.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `healthy`, `unhealthy`, or `unknown`: too little happened to say.
+    pub verdict: String,
+    /// Why it is unhealthy, the worst first; empty otherwise.
+    pub symptoms: Vec<Symptom>,
+    /// The start of the first window of the span in which a symptom shows, RFC 3339.
+    pub since: Option<String>,
+    /// The start of the past that it was held against, which ends where the span begins; `null`: it has none.
+    pub past_from: Option<String>,
+}
+
+/// One way in which an edge is sick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Symptom {
+    /// `refused`, `reset`, `timed_out`, `unreachable`, `aborted` (connections that failed to open or broke), `retransmits`,
+    /// `rtt`, `dns_failures` or `dns_latency`.
+    pub signal: String,
+    /// What is so and what was usual, in words.
+    pub text: String,
+    /// How much: of connections, segments or queries the share (0 to 1), of times microseconds.
+    pub now: f64,
+    /// The same of the past; `null`: there is none.
+    pub usual: Option<f64>,
+}
+
+/// What is different about an edge between two spans.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// `new`, `gone`, `shifted` (more or less traffic than chance explains), `sicker` or `better`.
+    pub change: String,
+    /// What is so, in words.
+    pub text: String,
+    /// The edge in the earlier span; `null`: it was not there.
+    pub before: Option<Edge>,
+    /// The edge in the later span; `null`: it is not there.
+    pub after: Option<Edge>,
+    /// Of a `sicker` or `better` edge, in which way.
+    pub symptoms: Vec<Symptom>,
 }
 
 /// An edge over a span, and what of it is of which step.
