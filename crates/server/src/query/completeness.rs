@@ -80,7 +80,7 @@ pub(crate) fn of(
     let losses = sum_losses(losses.filter(|loss| loss.node.is_empty() || wanted(&loss.node)));
     let complete = !nodes.is_empty() && losses.is_empty() && nodes.iter().all(is_whole);
     let (from, to) = (rfc3339(from), rfc3339(to));
-    Ok(Completeness { complete, from, to, nodes, losses, omitted: 0, resolution: None, steps: None })
+    Ok(Completeness { complete, from, to, nodes, losses, omitted: 0, resolution: None, steps: None, before: None })
 }
 
 /// A series' steps within the question's span, and those of them in which something is missing.

@@ -631,6 +631,7 @@ impl Sum {
             rtt_us: self.rtt_total.checked_div(self.rtt_views),
             failures: self.failures,
             certainty: self.certainty.as_str().to_owned(),
+            health: None,
         }
     }
 }
