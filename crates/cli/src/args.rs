@@ -291,6 +291,10 @@ pub struct EdgesArgs {
     /// for example attribute:team).
     #[arg(long, value_name = "WHAT", value_parser = grouping)]
     pub by: Option<String>,
+    /// With --by namespace: what is opened, any number of times: a namespace (shop) to its workloads, a workload (shop/cart)
+    /// to its pods, node:NAME to what runs on that node beside pods.
+    #[arg(long, value_name = "WHAT")]
+    pub expand: Vec<String>,
     /// Which come first.
     #[command(flatten)]
     pub sort: SortArgs,

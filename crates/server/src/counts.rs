@@ -79,4 +79,8 @@ counts! {
     http_bad_requests,
     /// HTTP requests that failed here.
     http_failures,
+    /// Subscriptions to an answer begun.
+    subscriptions,
+    /// Subscriptions refused because there were too many.
+    subscriptions_refused,
 }

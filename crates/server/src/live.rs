@@ -2,6 +2,7 @@
 //! reader sees state, pending rows and segments agree.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
 use weir_store::{HistoryRow, Lsn, StateChanges, StateStore, StateView, StoreError};
 
 /// Pending rows, in the groups in which they came.
@@ -21,11 +22,14 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct Live {
     pending: RwLock<Pending>,
+    /// Rises with everything that is applied.
+    changes: watch::Sender<u64>,
 }
 
 impl Live {
     pub(crate) fn new(watermark: Lsn) -> Self {
-        Self { pending: RwLock::new(Pending { watermark, last: watermark, ..Pending::default() }) }
+        let pending = RwLock::new(Pending { watermark, last: watermark, ..Pending::default() });
+        Self { pending, changes: watch::Sender::new(0) }
     }
 
     /// Merges `changes` and adds `rows` as one step for readers.
@@ -43,7 +47,14 @@ impl Live {
         if !rows.is_empty() {
             pending.groups.push(Arc::clone(rows));
         }
+        drop(pending);
+        self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
         Ok(())
+    }
+
+    /// Tells whenever something was applied. How many times is not told: whoever waits sees the newest.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Everything that is pending now.

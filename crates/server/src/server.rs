@@ -4,6 +4,7 @@
 //! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier ─▶ state.db, segments
 //! API server ─HTTP─▶ watches of the cluster ──────────────┘
 //! readers ─HTTP─▶ question (4 at a time) ─▶ snapshot of state + pending rows + segments
+//! subscribers (64) ─HTTP─▶ the same again, when the applier has applied something
 //! ```
 //!
 //! Stops in the order of the pipeline: listeners and sessions, the writer when its last sender is gone, the applier
@@ -135,7 +136,7 @@ impl Server {
         );
         tasks.spawn("agents", serve_agents(agents, service, sessions, shutdown.clone()));
         tasks.spawn("compaction", compact::run(Arc::clone(&sources), tiers, shutdown.clone()));
-        let routes = router(App::new(sources, token));
+        let routes = router(App::new(sources, token, shutdown.clone()));
         tasks.spawn("http", async move {
             axum::serve(http, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
             Ok(())

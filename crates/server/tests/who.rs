@@ -243,6 +243,51 @@ async fn every_grouping_names_both_ends_and_says_how_sure_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn namespaces_workloads_and_nodes_are_opened_each_by_itself() {
+    let mut two = Two::start(&[]).await;
+    let on_host = |cookie, local: &str, remote: &str, direction, bytes| Record {
+        local_end: 1,
+        ..view(cookie, local, remote, direction, bytes, TO)
+    };
+    let mut a = shop();
+    a.push(node("a", "10.0.0.1", "z1"));
+    let mut b = redis();
+    b.push(node("b", "10.0.0.2", "z2"));
+    let cron = on_host(5, "10.0.0.1:50000", "10.0.0.2:22", 2, (90, 9));
+    two.on_a(vec![through_the_service(1, 40_000, (700, 30)), cron], a).await;
+    let sshd = Record { local_end: 0, ..on_host(6, "10.0.0.2:22", "10.0.0.1:50000", 1, (9, 90)) };
+    two.on_b(vec![accepted(2, 40_000, (700, 30)), sshd], b).await;
+    move_to(&two.server.clock, 11);
+    let names = |edge: &Value| (name_of(&edge["client"]), name_of(&edge["server"]));
+    for (expand, client, server) in [
+        ("", "namespace shop/shop known", "namespace shop/shop known"),
+        ("&expand=shop", "deployment shop/web known", "stateful_set shop/redis known"),
+        ("&expand=shop&expand=shop/redis", "deployment shop/web known", "pod shop/redis-0 known"),
+        // A workload alone: the rest of its namespace stays one.
+        ("&expand=shop/web", "pod shop/web-7d9-x known", "namespace shop/shop known"),
+        ("&expand=other&expand=other/web", "namespace shop/shop known", "namespace shop/shop known"),
+    ] {
+        let edge = two.one(&format!("&by=namespace&port=6379{expand}")).await;
+        assert_eq!(names(&edge), (client.into(), server.into()), "{expand}");
+        assert_eq!((&edge["sent_bytes"], &edge["connections"]), (&700.into(), &1.into()), "{expand}");
+    }
+    let pods = two.one("&by=namespace&port=6379&expand=shop/web").await;
+    assert_eq!((&pods["client"]["workload"], &pods["server"]["workload"]), (&"web".into(), &Value::Null));
+    for (expand, client, server) in [
+        ("", "node /a known", "node /b known"),
+        ("&expand=node:a", "process /cron known", "node /b known"),
+        ("&expand=node:a&expand=node:b", "process /cron known", "process /sshd known"),
+    ] {
+        let edge = two.one(&format!("&by=namespace&port=22{expand}")).await;
+        assert_eq!(names(&edge), (client.into(), server.into()), "{expand}");
+        assert_eq!((&edge["client"]["node"], &edge["server"]["node"]), (&"a".into(), &"b".into()), "{expand}");
+    }
+    let series = two.server.items("/api/v1/series?since=1h&by=namespace&port=6379&expand=shop").await;
+    assert_eq!(name_of(&series[0]["client"]), "deployment shop/web known");
+    two.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edges_through_different_services_are_different_and_one_that_is_not_known_keeps_its_candidates() {
     let mut two = Two::start(&[]).await;
     let direct = view(3, &format!("{WEB}:40001"), &format!("{REDIS}:6379"), 2, (50, 5), TO);

@@ -131,6 +131,10 @@ pub struct EdgeEnd {
     pub zone: Option<String>,
     /// The end's address, where all of the edge's connections share it.
     pub address: Option<String>,
+    /// Of a pod, a container or a process in one: the name of its workload, where it is known and all of the edge's
+    /// connections share it.
+    #[serde(default)]
+    pub workload: Option<String>,
     /// How sure the name is, over all of the edge's connections: `known`, `inferred` or `unknown`.
     #[serde(default)]
     pub certainty: String,

@@ -34,7 +34,7 @@ impl Query {
 
     /// Whether anything but the span and the form of the rows is asked for.
     pub fn is_narrowed(&self) -> bool {
-        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by"))
+        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by" | "expand"))
     }
 
     fn ordered(self, sort: &SortArgs, instant: &InstantArgs) -> Self {
@@ -65,7 +65,9 @@ impl Query {
 
 impl From<&EdgesArgs> for Query {
     fn from(args: &EdgesArgs) -> Self {
-        Self::new().with("by", args.by.as_ref()).ordered(&args.sort, &args.instant).traffic(&args.traffic)
+        let mut query = Self::new().with("by", args.by.as_ref());
+        query.0.extend(args.expand.iter().map(|expand| ("expand", expand.clone())));
+        query.ordered(&args.sort, &args.instant).traffic(&args.traffic)
     }
 }
 

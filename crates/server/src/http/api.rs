@@ -1,10 +1,11 @@
 //! The paths under `/api/v1`: parameters in, `{"items": [...], "completeness": {...}}` or a problem out.
 
+use super::subscription::{Ask, subscribe};
 use super::{App, problem};
-use crate::query::params::{Asked, Question, parse};
-use crate::query::{Sources, Unanswered, dns, edges, records, status};
+use crate::query::params::{Asked, parse};
+use crate::query::{Unanswered, dns, edges, records, status};
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::IntoParams;
@@ -122,6 +123,17 @@ pub(crate) struct GroupingParameters {
     by: Option<String>,
 }
 
+/// What of a grouping by namespace is opened.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct ExpandParameters {
+    /// With `by=namespace`, any number of times: a namespace (`shop`), whose ends are named by their workload; a workload
+    /// (`shop/cart`), whose ends are named by their pod; or `node:NAME`: what runs on that node beside pods is named by
+    /// container or process.
+    expand: Option<Vec<String>>,
+}
+
 /// Which connections by their condition.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -142,22 +154,33 @@ pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) ->
     answer(app, Asked::Status, query, |sources, _| status::answer(sources)).await
 }
 
-/// Who talks to whom.
+/// Who talks to whom. With `Accept: text/event-stream`, as server-sent events: an event `answer`, whose data is the same
+/// JSON, at once and again when the answer has changed, at most once in 2 s; a comment at least every 10 s where it has not;
+/// an event `problem` before the end where it can no longer be answered.
 #[utoipa::path(get, path = "/api/v1/edges", tag = "api",
-    params(CommonParameters, InstantParameters, TrafficParameters, GroupingParameters, SortParameters), responses(
-    (status = 200, description = "One row an edge, the largest first", body = Answer<Edge>),
+    params(
+        CommonParameters, InstantParameters, TrafficParameters, GroupingParameters, ExpandParameters, SortParameters
+    ), responses(
+    (status = 200, description = "One row an edge, the largest first", content(
+        (Answer<Edge> = "application/json"), (String = "text/event-stream"),
+    )),
     (status = 400, description = "A parameter is wrong", body = Problem),
     (status = 401, description = "The token is missing or wrong", body = Problem),
     (status = 500, description = "The store failed", body = Problem),
+    (status = 503, description = "Too many subscriptions, or the server is shutting down", body = Problem),
 ))]
-pub(crate) async fn edges(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn edges(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.split(',').any(|form| form.split(';').next().is_some_and(|form| form.trim() == "text/event-stream")) {
+        return subscribe(app, Asked::Edges, query, edges::answer).await;
+    }
     answer(app, Asked::Edges, query, edges::answer).await
 }
 
 /// Who talks to whom, step by step.
 #[utoipa::path(get, path = "/api/v1/series", tag = "api",
     params(
-        CommonParameters, InstantParameters, StepParameters, TrafficParameters, GroupingParameters, SortParameters
+        CommonParameters, InstantParameters, StepParameters, TrafficParameters, GroupingParameters, ExpandParameters, SortParameters
     ), responses(
     (status = 200, description = "One row an edge with its steps, the largest first", body = Answer<Series>),
     (status = 400, description = "A parameter is wrong, or the span has too many steps", body = Problem),
@@ -220,41 +243,66 @@ async fn answer<T: Serialize + 'static, E: Into<Unanswered> + 'static>(
     app: App,
     asked: Asked,
     query: Option<String>,
-    ask: fn(&Sources, &Question) -> Result<Answer<T>, E>,
+    ask_for: Ask<T, E>,
 ) -> Response {
-    let pairs: Vec<(String, String)> = match serde_urlencoded::from_str(query.as_deref().unwrap_or_default()) {
+    let pairs = match pairs_of(query.as_deref()) {
         Ok(pairs) => pairs,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the query is not name=value&...: {error}")),
+        Err(refused) => return *refused,
     };
-    let question = match parse(asked, &pairs, app.sources.clock.wall()) {
-        Ok(question) => question,
-        Err(wrong) => return (StatusCode::BAD_REQUEST, axum::Json(wrong.0)).into_response(),
-    };
+    match ask(&app, asked, &pairs, ask_for, serde_json::to_vec).await {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(refused) => refused,
+    }
+}
+
+/// A request's parameters.
+pub(super) fn pairs_of(query: Option<&str>) -> Result<Vec<(String, String)>, Box<Response>> {
+    serde_urlencoded::from_str(query.unwrap_or_default()).map_err(|error| {
+        Box::new(problem(StatusCode::BAD_REQUEST, format!("the query is not name=value&...: {error}")))
+    })
+}
+
+/// Asks as of now and writes the answer, on a blocking thread, when it is this question's turn.
+pub(super) async fn ask<T, E, W>(
+    app: &App,
+    asked: Asked,
+    pairs: &[(String, String)],
+    answer: Ask<T, E>,
+    write: fn(&Answer<T>) -> serde_json::Result<W>,
+) -> Result<W, Response>
+where
+    T: Serialize + 'static,
+    E: Into<Unanswered> + 'static,
+    W: Send + 'static,
+{
+    let question = parse(asked, pairs, app.sources.clock.wall())
+        .map_err(|wrong| (StatusCode::BAD_REQUEST, axum::Json(wrong.0)).into_response())?;
     // Closed only when the server is gone.
     let Ok(turn) = std::sync::Arc::clone(&app.questions).acquire_owned().await else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down".to_owned());
+        return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down".to_owned()));
     };
+    let sources = std::sync::Arc::clone(&app.sources);
     let answered = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let failed = |text: String| (StatusCode::INTERNAL_SERVER_ERROR, text);
-        let answer = ask(&app.sources, &question).map_err(|error| match error.into() {
+        let answer = answer(&sources, &question).map_err(|error| match error.into() {
             Unanswered::Question(text) => (StatusCode::BAD_REQUEST, text),
             Unanswered::Store(error) => failed(format!("failed to {error}")),
         })?;
-        serde_json::to_vec(&answer).map_err(|error| failed(format!("failed to write the answer: {error}")))
+        write(&answer).map_err(|error| failed(format!("failed to write the answer: {error}")))
     })
     .await;
     match answered {
-        Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(Ok(written)) => Ok(written),
         Ok(Err((status, text))) => {
             if status.is_server_error() {
                 tracing::error!(error = text, "failed to answer");
             }
-            problem(status, text)
+            Err(problem(status, text))
         }
         Err(error) => {
             tracing::error!(%error, "failed to answer");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to answer: {error}"))
+            Err(problem(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to answer: {error}")))
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The HTTP side: the API, the page, metrics, health.
 //!
-//! [`api`] has the paths under `/api/v1`, [`page`] the embedded files, [`metrics`] Prometheus' text, [`openapi`] the
+//! [`api`] has the paths under `/api/v1`, [`subscription`] answers that go on, [`page`] the embedded files, [`metrics`] Prometheus' text, [`openapi`] the
 //! description of it all. Questions are answered on blocking threads, a few at a time.
 
 pub(crate) mod api;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod page;
+pub(crate) mod subscription;
 
 use crate::auth::Token;
 use crate::query::Sources;
@@ -18,7 +19,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use subscription::SUBSCRIPTIONS_MAX;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use weir_wire::api::Problem;
 
 /// Questions answered at the same time; the others wait. One holds up to some 500 MB.
@@ -35,11 +38,16 @@ pub(crate) struct App {
     pub(crate) sources: Arc<Sources>,
     pub(crate) token: Option<Arc<Token>>,
     pub(crate) questions: Arc<Semaphore>,
+    pub(crate) subscriptions: Arc<Semaphore>,
+    /// Ends subscriptions, which the listener waits for.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl App {
-    pub(crate) fn new(sources: Arc<Sources>, token: Option<Arc<Token>>) -> Self {
-        Self { sources, token, questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+    pub(crate) fn new(sources: Arc<Sources>, token: Option<Arc<Token>>, shutdown: CancellationToken) -> Self {
+        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
+        Self { sources, token, questions, subscriptions, shutdown }
     }
 }
 

@@ -7,7 +7,7 @@
 //! A row is either settled or not. What is settled is read as sums by edge, with the names and the verdict that it was
 //! settled with, whatever its resolution; the rest (the last hour or so) is paired and named anew.
 
-use super::ends::{EndId, EndTable, Ends};
+use super::ends::{End, EndId, EndTable, Ends};
 use super::naming::{Naming, Via};
 use super::params::{Grouping, Question};
 use super::records::evicted;
@@ -406,29 +406,33 @@ fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
 /// The sums under the asked grouping, in the order of their names.
 fn by_grouping(table: &EndTable<'_>, sums: HashMap<Between, Option<Sum>>, question: &Question) -> Vec<Row> {
     let mut edges: BTreeMap<Key, (EdgeEnd, EdgeEnd, Via, Sum)> = BTreeMap::new();
-    let anonymous = |end: &EdgeEnd| EdgeEnd {
+    let anonymous = |of: &End, end: &EdgeEnd| EdgeEnd {
         kind: end.kind.clone(),
         namespace: end.namespace.clone(),
         name: end.name.clone(),
+        node: match &question.by {
+            Grouping::Namespace(expand) if of.is_beside_pods(expand) => end.node.clone(),
+            _ => None,
+        },
         ..EdgeEnd::default()
     };
     for (between, sum) in sums {
         let Some(mut sum) = sum.filter(|sum| sum.is_there) else { continue };
-        let (client, server) = (table.get(between.client), table.get(between.server));
-        let client = client.grouped(&question.by);
+        let (client_end, server_end) = (table.get(between.client), table.get(between.server));
+        let client = client_end.grouped(&question.by);
         let server = match &between.via {
             Via { service: Some(service), certainty, .. } if question.by == Grouping::Service => {
                 service_end(service, certainty.unwrap_or_default())
             }
-            _ => server.grouped(&question.by),
+            _ => server_end.grouped(&question.by),
         };
         for end in [&client, &server] {
             sum.certainty = sum.certainty.min(Certainty::parse(&end.certainty));
         }
         let via = between.via;
         let key = Key {
-            client: anonymous(&client),
-            server: anonymous(&server),
+            client: anonymous(client_end, &client),
+            server: anonymous(server_end, &server),
             services: via.service.as_ref().map_or_else(|| via.candidates.clone(), |service| vec![service.clone()]),
             has_service: via.service.is_some(),
             port: between.port,
@@ -496,9 +500,12 @@ fn service_end(service: &str, certainty: Certainty) -> EdgeEnd {
 
 /// A value that not all connections of an edge share is left out; the least sure of their names is the edge's.
 fn keep_shared(end: &mut EdgeEnd, other: &EdgeEnd) {
-    for (mine, theirs) in
-        [(&mut end.node, &other.node), (&mut end.zone, &other.zone), (&mut end.address, &other.address)]
-    {
+    for (mine, theirs) in [
+        (&mut end.node, &other.node),
+        (&mut end.zone, &other.zone),
+        (&mut end.address, &other.address),
+        (&mut end.workload, &other.workload),
+    ] {
         if mine != theirs {
             *mine = None;
         }

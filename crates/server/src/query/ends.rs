@@ -4,6 +4,7 @@
 //! pod, container, process; `process` to the workload; `namespace` to the node, `zone` to the node; an end outside every
 //! known node stays `external` under every grouping.
 
+use super::expand::Expand;
 use super::naming::{Naming, Via};
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
@@ -239,10 +240,12 @@ impl End {
             node: self.node.clone(),
             zone: self.zone.clone(),
             address: Some(self.address.to_string()),
+            workload: None,
             certainty: certainty.as_str().to_owned(),
         };
         let Endpoint { kind, namespace, name } = &self.endpoint;
-        let itself = || end(kind, namespace, name, self.certainty);
+        let owner = || self.workload.as_ref().map(|owned| owned.name.clone());
+        let itself = || EdgeEnd { workload: owner(), ..end(kind, namespace, name, self.certainty) };
         // Where a view is, is known even of an end whose name is not.
         let seen = if self.is_seen { Certainty::Known } else { self.certainty };
         let workload = || match &self.workload {
@@ -257,7 +260,9 @@ impl End {
             Grouping::Workload | Grouping::Service => workload(),
             Grouping::Pod => itself(),
             Grouping::Container => match &self.container {
-                Some(container) => end("container", namespace, container, self.certainty),
+                Some(container) => {
+                    EdgeEnd { workload: owner(), ..end("container", namespace, container, self.certainty) }
+                }
                 None => itself(),
             },
             Grouping::Attribute(_) => match &self.attribute {
@@ -265,9 +270,14 @@ impl End {
                 None => workload(),
             },
             Grouping::Process if self.process.is_empty() => workload(),
-            Grouping::Process => end("process", namespace, &self.process, seen),
-            Grouping::Namespace if namespace.is_empty() => node(),
-            Grouping::Namespace => end("namespace", namespace, namespace, self.certainty),
+            Grouping::Process => EdgeEnd { workload: owner(), ..end("process", namespace, &self.process, seen) },
+            Grouping::Namespace(expand) if self.is_beside_pods(expand) => itself(),
+            Grouping::Namespace(_) if namespace.is_empty() => node(),
+            Grouping::Namespace(expand) => match &self.workload {
+                Some(owned) if expand.has_workload(&owned.namespace, &owned.name) => itself(),
+                _ if expand.has_namespace(namespace) => workload(),
+                _ => end("namespace", namespace, namespace, self.certainty),
+            },
             Grouping::Node => node(),
             Grouping::Zone => match &self.zone {
                 Some(zone) => end("zone", "", zone, seen),
@@ -275,6 +285,11 @@ impl End {
             },
             Grouping::Address => end("address", "", &self.address.to_string(), self.address_certainty()),
         }
+    }
+
+    /// Whether it is what runs, beside pods, on a node that is opened. Equal names on two nodes are not one end.
+    pub(crate) fn is_beside_pods(&self, expand: &Expand) -> bool {
+        self.endpoint.namespace.is_empty() && expand.has_node(self.node.as_deref())
     }
 
     /// An address is known, but for that of a node which stands before somebody.

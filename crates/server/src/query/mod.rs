@@ -1,13 +1,14 @@
 //! Answers: what was asked, from one snapshot of state, pending rows and segments.
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
-//! [`ends`] what each grouping calls that, [`settled`] how that is kept for good,
+//! [`ends`] what each grouping calls that, [`expand`] what of a grouping by namespace is opened, [`settled`] how that is kept for good,
 //! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
 pub(crate) mod dns;
 pub(crate) mod edges;
 pub(crate) mod ends;
+pub(crate) mod expand;
 pub(crate) mod naming;
 pub(crate) mod params;
 pub(crate) mod records;

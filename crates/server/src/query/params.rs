@@ -1,5 +1,6 @@
 //! The question: query parameters, parsed once. A wrong one is answered with its name, its value and what is allowed.
 
+use super::expand::{EXPANDED, Expand};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ const SERIES_LIMIT: usize = 10;
 const SERIES_NS: i64 = 3600 * 1_000_000_000;
 /// The unit of history.
 const WINDOW_NS: i64 = 10_000_000_000;
+/// The one parameter that may be given more than once.
+const EXPAND: &str = "expand";
 /// The span of edges and connections where `since` is not given: five minutes.
 const SPAN_NS: i64 = 300_000_000_000;
 
@@ -29,7 +32,8 @@ pub(crate) enum Grouping {
     Pod,
     Container,
     Service,
-    Namespace,
+    /// By namespace, but for what is opened.
+    Namespace(Expand),
     Node,
     Zone,
     Process,
@@ -43,7 +47,7 @@ const GROUPINGS: [(&str, Grouping); 9] = [
     ("workload", Grouping::Workload),
     ("container", Grouping::Container),
     ("service", Grouping::Service),
-    ("namespace", Grouping::Namespace),
+    ("namespace", Grouping::Namespace(Expand::NOTHING)),
     ("node", Grouping::Node),
     ("zone", Grouping::Zone),
     ("process", Grouping::Process),
@@ -161,8 +165,8 @@ impl Asked {
         const SORT: &[&str] = &["sort"];
         const LIMIT: &[&str] = &["limit"];
         match self {
-            Self::Edges => [SPAN, AT, BY, ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
-            Self::Series => [SPAN, AT, &["step"], BY, ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Edges => [SPAN, AT, BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Series => [SPAN, AT, &["step"], BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
             Self::Connections => [SPAN, AT, ENDS, NAMES, FLOW, NODE, STATE, FILTER, SORT, LIMIT].concat(),
             Self::Transactions => [SPAN, ENDS, NAMES, FLOW, NODE, STATE, FILTER, LIMIT].concat(),
             Self::Dns => [SPAN, AT, BY, ENDS, NAMES, NODE, FILTER, SORT, LIMIT].concat(),
@@ -258,6 +262,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
     let mut question =
         Question { limit: if asked == Asked::Series { SERIES_LIMIT } else { LIMIT }, ..Question::default() };
     let mut seen = Vec::new();
+    let mut opened = Expand::default();
     for (name, value) in pairs {
         if !allowed.contains(&name.as_str()) {
             return Err(if allowed.is_empty() {
@@ -267,7 +272,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
             }
             .into());
         }
-        if seen.contains(&name) {
+        if name != EXPAND && seen.contains(&name) {
             return Err(format!("parameter `{name}` is given twice; give it once").into());
         }
         seen.push(name);
@@ -279,6 +284,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
             Ok(Some(Glob::new(value)))
         };
         match name.as_str() {
+            EXPAND => opened.open(value).ok_or_else(|| wrong(EXPANDED))?,
             "since" => question.since = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
             "until" => question.until = Some(instant(value, now).ok_or_else(|| wrong(INSTANTS))?),
             "at" => {
@@ -330,6 +336,13 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
                 question.limit = limit.ok_or_else(|| wrong(&format!("write a number from 1 to {LIMIT_MAX}")))?;
             }
         }
+    }
+    match &mut question.by {
+        Grouping::Namespace(expand) => *expand = opened,
+        _ if opened != Expand::NOTHING => {
+            return Err("parameter `expand` opens what is grouped by namespace; give it with by=namespace".to_owned().into());
+        }
+        _ => {}
     }
     question.since = question.since.or(default_since);
     if let (Some(since), until) = (question.since, question.until.unwrap_or(really))
@@ -430,6 +443,9 @@ mod tests {
             (&[("at", "2023-11-14T23:00:00Z")], "parameter `at` is `2023-11-14T23:00:00Z`, which is later than now"),
             (&[("at", "5m"), ("until", "1m")], "parameter `at` is the end of the span, as `until` is"),
             (&[("step", "1m")], "parameter `step` is not known here"),
+            (&[("by", "namespace"), ("expand", "a/b/c")], "parameter `expand` is `a/b/c`; write a namespace (shop)"),
+            (&[("expand", "shop")], "parameter `expand` opens what is grouped by namespace; give it with by=namespace"),
+            (&[("by", "pod"), ("expand", "shop")], "parameter `expand` opens what is grouped by namespace"),
             (&[("filter", "port=")], "filter, column 6: it ends after `=`"),
         ] {
             let problem = ask(Asked::Edges, pairs).unwrap_err();
@@ -440,6 +456,10 @@ mod tests {
         }
         assert!(ask(Asked::Status, &[("limit", "1")]).unwrap_err().ends_with("this path takes none"));
         assert!(ask(Asked::Metadata, &[("by", "node")]).is_err());
+        let twice = [("expand", "shop"), ("by", "namespace"), ("expand", "shop/cart")];
+        let Grouping::Namespace(expand) = ask(Asked::Series, &twice).unwrap().by else { panic!("by another") };
+        assert!(expand.has_namespace("shop") && expand.has_workload("shop", "cart"));
+        assert!(ask(Asked::Dns, &[("by", "namespace"), ("expand", "shop")]).is_err());
         let by = |value| ask(Asked::Edges, &[("by", value)]).unwrap().by;
         assert_eq!((by("pod"), by("attribute:team")), (Grouping::Pod, Grouping::Attribute("team".into())));
     }
