@@ -34,7 +34,9 @@ impl Query {
 
     /// Whether anything but the span and the form of the rows is asked for.
     pub fn is_narrowed(&self) -> bool {
-        self.0.iter().any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by" | "expand"))
+        self.0
+            .iter()
+            .any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by" | "expand"))
     }
 
     fn ordered(self, sort: &SortArgs, instant: &InstantArgs) -> Self {

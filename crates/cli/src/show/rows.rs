@@ -83,7 +83,7 @@ fn end_cell(end: &EdgeEnd) -> Cell {
 }
 
 /// An end's fields, in the order of its names.
-fn end_fields(end: &EdgeEnd) -> [Field; 7] {
+fn end_fields(end: &EdgeEnd) -> [Field; 8] {
     [
         Field::from(&end.kind),
         Field::from(&end.namespace),
@@ -91,6 +91,7 @@ fn end_fields(end: &EdgeEnd) -> [Field; 7] {
         Field::from(&end.node),
         Field::from(&end.zone),
         Field::from(&end.address),
+        Field::from(&end.workload),
         Field::from(&end.certainty),
     ]
 }
@@ -111,8 +112,8 @@ impl Row for Edge {
     ];
 
     fn names() -> Vec<&'static str> {
-        "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
-             server_kind server_namespace server_name server_node server_zone server_address server_certainty \
+        "client_kind client_namespace client_name client_node client_zone client_address client_workload client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_workload server_certainty \
              service service_certainty service_candidates port protocol sent_bytes recv_bytes connections retransmits rtt_us failures certainty"
             .split(' ')
             .collect()
@@ -209,8 +210,8 @@ impl Row for Series {
     ];
 
     fn names() -> Vec<&'static str> {
-        let ends = "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
-             server_kind server_namespace server_name server_node server_zone server_address server_certainty \
+        let ends = "client_kind client_namespace client_name client_node client_zone client_address client_workload client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_workload server_certainty \
              service port protocol at sent_bytes recv_bytes opened retransmits failures rtt_us";
         ends.split_whitespace().collect()
     }
@@ -519,8 +520,8 @@ impl Row for DnsRow {
     ];
 
     fn names() -> Vec<&'static str> {
-        "client_kind client_namespace client_name client_node client_zone client_address client_certainty \
-             server_kind server_namespace server_name server_node server_zone server_address server_certainty name query_type queries failures \
+        "client_kind client_namespace client_name client_node client_zone client_address client_workload client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_workload server_certainty name query_type queries failures \
              rcodes latency_us latency_max_us retransmits truncated addresses last_seen"
             .split(' ')
             .collect()

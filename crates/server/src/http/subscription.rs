@@ -64,7 +64,8 @@ where
 {
     let Ok(place) = Arc::clone(&app.subscriptions).try_acquire_owned() else {
         app.sources.counts.subscriptions_refused.fetch_add(1, Ordering::Relaxed);
-        let text = format!("this server has {SUBSCRIPTIONS_MAX} subscriptions already; ask without them, again and again");
+        let text =
+            format!("this server has {SUBSCRIPTIONS_MAX} subscriptions already; ask without them, again and again");
         return problem(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let pairs = match pairs_of(query.as_deref()) {
@@ -186,7 +187,8 @@ mod tests {
 
     #[test]
     fn an_event_holds_the_answer_and_its_mark_does_not_follow_the_clock() {
-        let node = NodeCoverage { node: "a".into(), state: "reporting".into(), covered_ms: 7, ..NodeCoverage::default() };
+        let node =
+            NodeCoverage { node: "a".into(), state: "reporting".into(), covered_ms: 7, ..NodeCoverage::default() };
         let completeness = Completeness { from: "1".into(), nodes: vec![node], ..Completeness::default() };
         let answer = Answer { items: vec![Edge { sent_bytes: 5, ..Edge::default() }], completeness };
         let told = tell(&answer).unwrap();

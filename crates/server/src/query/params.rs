@@ -340,7 +340,9 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
     match &mut question.by {
         Grouping::Namespace(expand) => *expand = opened,
         _ if opened != Expand::NOTHING => {
-            return Err("parameter `expand` opens what is grouped by namespace; give it with by=namespace".to_owned().into());
+            return Err("parameter `expand` opens what is grouped by namespace; give it with by=namespace"
+                .to_owned()
+                .into());
         }
         _ => {}
     }
