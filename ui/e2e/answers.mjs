@@ -1,7 +1,13 @@
 // Canned answers of `GET /api/v1/edges`, one per state that the page must show. Sums are not written here: the test takes
 // them from the answer, as the page must.
 
-const SPAN_MS = { '1m': 60e3, '5m': 300e3, '15m': 900e3, '1h': 3600e3, '6h': 21600e3, '24h': 86400e3 };
+import { clusterOf, largeFlows, shopFlows } from './cluster.mjs';
+
+/** A duration as the API's `since` writes it, in milliseconds. */
+function spanMs(since) {
+  const [, count, unit] = /^(\d+)([smhd])$/.exec(since);
+  return Number(count) * { s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3 }[unit];
+}
 
 function end(kind, name, { namespace = null, node = null, zone = null, address = null } = {}) {
   return { kind, namespace, name, node, zone, address };
@@ -68,7 +74,7 @@ function node(name, change = {}) {
 
 function completeness(since, change = {}) {
   const to = new Date('2025-11-23T14:07:10Z');
-  const span = SPAN_MS[since];
+  const span = spanMs(since);
   const at = (ms) => new Date(to.getTime() - ms).toISOString();
   return {
     complete: true,
@@ -81,13 +87,21 @@ function completeness(since, change = {}) {
   };
 }
 
+/** The states in which a whole cluster answers, every path of the API. */
+export const CLUSTERS = {
+  shop: clusterOf({ flows: shopFlows(), completeness }),
+  fault: clusterOf({ flows: shopFlows(), faults: ['refused', 'loss'], completeness }),
+  holes: clusterOf({ flows: shopFlows(), completeness: (since) => STATES.incomplete(since)[1].completeness, holes: true }),
+  large: clusterOf({ flows: largeFlows(), completeness, changes: null }),
+};
+
 /** The answer of each state, as (status, body). */
 export const STATES = {
   full: (since) => [200, { items: shopEdges(), completeness: completeness(since) }],
   empty: (since) => [200, { items: [], completeness: completeness(since) }],
   nobody: (since) => [200, { items: [], completeness: completeness(since, { complete: false, nodes: [] }) }],
   incomplete: (since) => {
-    const span = SPAN_MS[since];
+    const span = spanMs(since);
     const full = completeness(since);
     return [
       200,

@@ -4,65 +4,23 @@
 // every state. With WEIR_URL=http://127.0.0.1:7780 the page of a running weir is looked at instead: there must be rows, the
 // totals must equal the sums of the very answer that the page drew, and its completeness must be shown.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { STATES, manyEdges, shopEdges } from './answers.mjs';
-import { openBrowser } from './browser.mjs';
-import { serve } from './serve.mjs';
+import { assertAccessible, openPage as open, site, start, stop, undo, until } from './pages.mjs';
 
 const REAL = process.env.WEIR_URL;
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 /** The words of the API's `by`, without `attribute:NAME`; the server's own are in `query/params.rs`. */
 const API_GROUPINGS = ['pod', 'workload', 'container', 'service', 'namespace', 'node', 'zone', 'process', 'address'];
 const COUNTERS = ['sent_bytes', 'recv_bytes', 'connections', 'retransmits', 'failures'];
 
-let browser;
-before(async () => {
-  browser = await openBrowser();
-});
-after(async () => {
-  await browser.close();
-});
+before(start);
+after(stop);
 
-/** Undoes in the reverse order of doing (Node's own `after` goes forwards): a page is left before its server goes. */
-const undoing = new WeakMap();
-function undo(t, step) {
-  if (!undoing.has(t)) {
-    undoing.set(t, []);
-    t.after(async () => {
-      for (const last of undoing.get(t).reverse()) await last();
-    });
-  }
-  undoing.get(t).push(step);
-}
-
-/** A page that remembers what it complained about and whom it asked. `allow` fits the complaints that a test provokes. */
-async function openPage(t, url, { allow = null, scheme = 'light', size = { width: 1360, height: 860 } } = {}) {
-  const page = await browser.context.newPage();
-  const origin = new URL(url).origin;
-  const complaints = [];
-  const strangers = [];
-  page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type()) && !(allow?.test(message.text()) ?? false)) complaints.push(message.text());
-  });
-  page.on('pageerror', (error) => complaints.push(String(error)));
-  page.on('dialog', (dialog) => {
-    complaints.push(`a dialog: ${dialog.message()}`);
-    void dialog.dismiss();
-  });
-  page.on('request', (request) => {
-    if (!request.url().startsWith(`${origin}/`) && !request.url().startsWith('data:')) strangers.push(request.url());
-  });
-  await page.emulateMedia({ colorScheme: scheme });
-  await page.setViewportSize(size);
-  undo(t, async () => {
-    await page.close();
-    assert.deepEqual(complaints, [], 'the console has no errors');
-    assert.deepEqual(strangers, [], 'nothing is asked of another host');
-  });
-  await page.goto(url);
-  return page;
+/** A page that shows the table. */
+function openPage(t, url, options) {
+  const address = new URL(url);
+  if (!address.searchParams.has('show')) address.searchParams.set('show', 'table');
+  return open(t, address.href, options);
 }
 
 function sumsOf(edges) {
@@ -79,17 +37,6 @@ async function totalsShown(page, which = 'all') {
 const rows = (page) => page.locator('[data-testid=edges] tbody tr');
 const clientNames = (page) => rows(page).locator('.client .name').allTextContents();
 
-/** Waits until a condition holds; the last try's error is the test's. */
-async function until(check, what, ms = 10_000) {
-  const deadline = performance.now() + ms;
-  for (;;) {
-    const value = await check();
-    if (value) return value;
-    if (performance.now() > deadline) assert.fail(`${what}: not within ${ms} ms`);
-    await new Promise((again) => setTimeout(again, 50));
-  }
-}
-
 /** How long it takes from a click on a heading until the new order is painted, for four headings. */
 function sortTimes(page) {
   return page.evaluate(async () => {
@@ -103,24 +50,6 @@ function sortTimes(page) {
     }
     return took;
   });
-}
-
-async function assertAccessible(page, where) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() =>
-    window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }),
-  );
-  const serious = violations
-    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} (${node.any.map((one) => one.message).join('; ')})`).slice(0, 4).join(', ')}`);
-  assert.deepEqual(serious, [], `axe finds nothing serious in ${where}`);
-}
-
-/** A site of canned answers for one test. */
-async function site(t, state) {
-  const served = await serve(state);
-  undo(t, () => served.close());
-  return served;
 }
 
 // One of the two sets is run: which one is the caller's choice by WEIR_URL, so the other is not there, and not skipped.
@@ -161,7 +90,7 @@ canned('a_search_narrows_the_rows_and_keeps_the_totals_of_all', async (t) => {
   const matching = shopEdges().filter((edge) => edge.port === 5432);
   assert.deepEqual(await totalsShown(page, 'matching'), sumsOf(matching));
   assert.deepEqual(await totalsShown(page), sumsOf(shopEdges()));
-  await until(() => page.url().includes('?q=postgres+%3A5432'), 'the search is in the URL');
+  await until(() => page.url().includes('q=postgres+%3A5432'), 'the search is in the URL');
 
   const second = await openPage(t, page.url());
   await until(async () => (await rows(second).count()) === 2, 'the shared link shows the same rows');
@@ -214,7 +143,7 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   assert.deepEqual([...words].sort(), [...API_GROUPINGS, 'attribute'].sort());
   await grouping.selectOption('service');
   await until(() => served.asked.some((asked) => asked.search === '?by=service&since=1h&limit=5000'), 'the grouping is asked');
-  assert.match(page.url(), /\?by=service&since=1h$/);
+  assert.match(page.url(), /by=service&since=1h$/);
   await grouping.selectOption('attribute');
   const attribute = page.getByRole('textbox', { name: 'The attribute to group by' });
   await until(() => attribute.evaluate((field) => field === document.activeElement), 'the name can be written at once');
@@ -224,7 +153,7 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   await page.keyboard.press('Enter');
   await until(() => served.asked.at(-1).search === '?by=attribute%3Ateam&since=1h&limit=5000', 'the attribute is asked');
   assert.equal(served.asked.slice(asked).every(({ search }) => !search.includes('attribute%3A&')), true, 'and never one without a name');
-  assert.match(page.url(), /\?by=attribute%3Ateam&since=1h$/);
+  assert.match(page.url(), /by=attribute%3Ateam&since=1h$/);
   await assertAccessible(page, 'the choice of an attribute');
   await page.goBack();
   await until(() => served.asked.at(-1).search === '?by=service&since=1h&limit=5000', 'Back asks what was asked before');
@@ -241,7 +170,7 @@ canned('a_filter_is_the_servers_work_and_a_mistake_in_it_is_shown_where_it_is', 
   await page.keyboard.press('Enter');
   await until(() => served.asked.at(-1).searchParams.get('filter') === 'port=443 and name~"a*"', 'the filter is asked');
   assert.equal(served.asked.slice(asked).every(({ searchParams }) => [null, 'port=443 and name~"a*"'].includes(searchParams.get('filter'))), true, 'and no part of it');
-  assert.match(page.url(), /\?filter=port%3D443/);
+  assert.match(page.url(), /filter=port%3D443/);
 
   served.state = 'mistaken';
   await filter.fill('port=http');
@@ -474,6 +403,9 @@ canned('every_canned_state_is_one_the_page_can_show', async (t) => {
 
 real('a_running_weir_shows_its_edges_with_the_answers_sums_and_completeness', async (t) => {
   const page = await openPage(t, new URL('?since=15m&by=process', REAL).href);
+  // Asked again and again: what came of a subscription could not be read here.
+  await page.route('**/api/v1/edges?*', (route) => route.continue({ headers: { ...route.request().headers(), accept: 'application/json' } }));
+  await page.reload();
   await until(async () => (await rows(page).count()) > 0, 'rows of real traffic', 60_000);
 
   // The page is stopped after some answers, all of which were kept: what it shows must be one answer's exact sums.
@@ -504,4 +436,28 @@ real('a_running_weir_shows_its_edges_with_the_answers_sums_and_completeness', as
     await page.getByTestId('trust').getByRole('rowheader', { name: node, exact: true }).waitFor();
   }
   await assertAccessible(page, 'a real answer');
+});
+
+real('the_map_of_a_running_weir_is_told_what_is_new_by_itself', async (t) => {
+  const page = await open(t, new URL('?since=15m', REAL).href);
+  const answers = [];
+  page.on('response', (response) => {
+    if (response.url().includes('/api/v1/edges')) answers.push(response.headers()['content-type']);
+  });
+  await page.reload();
+  const map = page.getByTestId('map');
+  await until(async () => Number(await map.getAttribute('data-nodes').catch(() => 0)) > 0, 'real traffic', 60_000);
+  assert.match(answers[0], /^text\/event-stream/);
+  const ends = await page.getByRole('listbox').getByRole('option').allTextContents();
+  assert.ok(ends.some((words) => / on /.test(words)), `processes of this machine: ${ends.join('; ')}`);
+  await page.getByTestId('strip').getByRole('slider').waitFor();
+  await page.getByRole('listbox').focus();
+  await page.keyboard.press('Home');
+  await page.keyboard.press('Space');
+  const panel = page.getByTestId('panel');
+  await panel.getByRole('button', { name: /B/ }).first().click();
+  await panel.getByTestId('charts').waitFor();
+  await panel.getByTestId('connections').waitFor();
+  await assertAccessible(page, 'a real map');
+  assert.equal(answers.length, 1, 'without another question');
 });

@@ -91,6 +91,8 @@ export interface EdgeEnd {
   node: string | null;
   zone: string | null;
   address: string | null;
+  /** Of a pod, a container or a process in one: its workload's name, where all of the edge's connections share it. */
+  workload: string | null;
   /** How sure the name is: `known`, `inferred` or `unknown`; empty where the server does not say. */
   certainty: string;
 }
@@ -141,6 +143,58 @@ export interface Symptom {
   now: number;
   /** The same of the past; null: there is none. */
   usual: number | null;
+}
+
+/** What is different about an edge between two spans. */
+export interface Change {
+  /** `new`, `gone`, `shifted`, `sicker` or `better`. */
+  change: string;
+  /** What is so, in words. */
+  text: string;
+  /** The edge in the earlier span; null: it was not there. */
+  before: Edge | null;
+  /** The edge in the later span; null: it is not there. */
+  after: Edge | null;
+  /** Of a `sicker` or `better` edge, in which way. */
+  symptoms: Symptom[];
+}
+
+/** An edge over a span, and what of it is of which step. */
+export interface Series extends Edge {
+  points: Point[];
+}
+
+/** What is of one step. A step without one has nothing; whether it was watched, `completeness.steps` says. */
+export interface Point {
+  /** The step's start, RFC 3339. */
+  at: string;
+  sent_bytes: number;
+  recv_bytes: number;
+  /** Connections whose first record is of the step. */
+  opened: number;
+  retransmits: number;
+  failures: number;
+  rtt_us: number | null;
+}
+
+/** A connection, of what is known of it what is shown here. */
+export interface ConnectionRow {
+  key: string;
+  protocol: string;
+  node: string;
+  source: string;
+  dest: string;
+  source_port: number;
+  dest_port: number;
+  /** `incoming`, `outgoing` or `unknown`. */
+  direction: string;
+  state: string | null;
+  close_reason: string | null;
+  process: string | null;
+  sent_bytes: number;
+  recv_bytes: number;
+  retransmits: number;
+  rtt_us: number | null;
 }
 
 /** Whether it is the row that sums up every row beyond the server's limit. */
@@ -237,6 +291,7 @@ function edgeEnd(value: unknown, where: string): EdgeEnd {
     node: textOrNull(from, 'node', where),
     zone: textOrNull(from, 'zone', where),
     address: textOrNull(from, 'address', where),
+    workload: textOrNull(from, 'workload', where),
     certainty: textOrNull(from, 'certainty', where) ?? '',
   };
 }
@@ -355,12 +410,74 @@ function resolution(value: unknown, where: string): Resolution | null {
 
 /** Reads the body of `GET /api/v1/edges`; throws a {@link FormatError} that names the first field that does not fit. */
 export function parseEdges(body: string): Answer<Edge> {
+  return answerOf(body, edge);
+}
+
+/** Reads an answer whose rows `row` reads. */
+function answerOf<T>(body: string, row: (value: unknown, where: string) => T): Answer<T> {
   const from = object(parseJson(body), 'answer');
+  return { items: list(from, 'items', 'answer', row), completeness: completeness(from['completeness'], 'answer.completeness') };
+}
+
+function change(value: unknown, where: string): Change {
+  const from = object(value, where);
+  const side = (key: string) => (from[key] === null || from[key] === undefined ? null : edge(from[key], `${where}.${key}`));
   return {
-    items: list(from, 'items', 'answer', edge),
-    completeness: completeness(from['completeness'], 'answer.completeness'),
+    change: text(from, 'change', where),
+    text: text(from, 'text', where),
+    before: side('before'),
+    after: side('after'),
+    symptoms: list(from, 'symptoms', where, symptom),
   };
 }
+
+function countOrNull(from: Json, key: string, where: string): number | null {
+  return from[key] === null || from[key] === undefined ? null : count(from, key, where);
+}
+
+function point(value: unknown, where: string): Point {
+  const from = object(value, where);
+  return {
+    at: text(from, 'at', where),
+    sent_bytes: count(from, 'sent_bytes', where),
+    recv_bytes: count(from, 'recv_bytes', where),
+    opened: count(from, 'opened', where),
+    retransmits: count(from, 'retransmits', where),
+    failures: count(from, 'failures', where),
+    rtt_us: countOrNull(from, 'rtt_us', where),
+  };
+}
+
+function connectionRow(value: unknown, where: string): ConnectionRow {
+  const from = object(value, where);
+  return {
+    key: text(from, 'key', where),
+    protocol: text(from, 'protocol', where),
+    node: text(from, 'node', where),
+    source: text(from, 'source', where),
+    dest: text(from, 'dest', where),
+    source_port: count(from, 'source_port', where),
+    dest_port: count(from, 'dest_port', where),
+    direction: text(from, 'direction', where),
+    state: textOrNull(from, 'state', where),
+    close_reason: textOrNull(from, 'close_reason', where),
+    process: textOrNull(from, 'process', where),
+    sent_bytes: count(from, 'sent_bytes', where),
+    recv_bytes: count(from, 'recv_bytes', where),
+    retransmits: count(from, 'retransmits', where),
+    rtt_us: countOrNull(from, 'rtt_us', where),
+  };
+}
+
+/** Reads the body of `GET /api/v1/diff`; throws as {@link parseEdges} does. */
+export const parseChanges = (body: string): Answer<Change> => answerOf(body, change);
+
+/** Reads the body of `GET /api/v1/series`. */
+export const parseSeries = (body: string): Answer<Series> =>
+  answerOf(body, (value, where) => ({ ...edge(value, where), points: list(object(value, where), 'points', where, point) }));
+
+/** Reads the body of `GET /api/v1/connections`. */
+export const parseConnections = (body: string): Answer<ConnectionRow> => answerOf(body, connectionRow);
 
 function position(value: unknown, where: string): Position | null {
   if (value === null) return null;

@@ -38,7 +38,28 @@ function groupingOf(text: string | null): Grouping {
   return attribute ?? oneOf<Grouping>(GROUPINGS, text, DEFAULT_VIEW.by);
 }
 
+/** The pictures of one answer: a map, or its table. */
+export const SHOWS = ['map', 'table'] as const;
+export type Show = (typeof SHOWS)[number];
+
+/** What a span can be compared with: how long before it. */
+export const AGES = [
+  { age: '10m', words: '10 minutes before', ms: 600_000 },
+  { age: '1h', words: '1 hour before', ms: 3_600_000 },
+  { age: '1d', words: '1 day before', ms: 86_400_000 },
+  { age: '7d', words: '7 days before', ms: 604_800_000 },
+] as const;
+
 export interface View {
+  show: Show;
+  /** What of a grouping by namespace is opened, as the API's `expand`: `shop`, `shop/cart`, `node:a`. */
+  expand: string[];
+  /** The instant that is looked at, RFC 3339; null: now. */
+  at: string | null;
+  /** What it is compared with: one of {@link AGES}, or an instant; null: nothing. */
+  against: string | null;
+  /** The link or the node whose panel is open, by its key; null: none. */
+  chosen: string | null;
   query: string;
   /** In the server's filter language; empty: everything. */
   filter: string;
@@ -51,6 +72,11 @@ export interface View {
 }
 
 export const DEFAULT_VIEW: View = {
+  show: 'map',
+  expand: [],
+  at: null,
+  against: null,
+  chosen: null,
   query: '',
   filter: '',
   by: 'workload',
@@ -70,12 +96,29 @@ function oneOf<T extends string>(allowed: readonly T[], value: string | null, ot
   return allowed.find((candidate) => candidate === value) ?? otherwise;
 }
 
+/** Opened parts at most, and how long one is: keeps a hostile link from holding megabytes. */
+const EXPAND_MAX = 500;
+const EXPAND_LENGTH_MAX = 600;
+const CHOSEN_LENGTH_MAX = 2000;
+
+/** An instant in the one form that is put into addresses; null: the text is none. */
+export function instantOf(text: string | null): string | null {
+  if (text === null || !/^\d{4}-\d\d-\d\dT/.test(text)) return null;
+  const at = Date.parse(text);
+  return Number.isNaN(at) ? null : new Date(at).toISOString();
+}
+
 /** Reads a view from a URL's query (`?q=redis&by=process`). */
 export function parseView(search: string): View {
   const params = new URLSearchParams(search);
   const sort = oneOf(COLUMNS, params.get('sort'), DEFAULT_VIEW.sort);
   const order = params.get('order');
   return {
+    show: oneOf(SHOWS, params.get('show'), DEFAULT_VIEW.show),
+    expand: [...new Set(params.getAll('expand'))].filter((one) => one !== '' && one.length <= EXPAND_LENGTH_MAX).slice(0, EXPAND_MAX),
+    at: instantOf(params.get('at')),
+    against: AGES.find(({ age }) => age === params.get('against'))?.age ?? instantOf(params.get('against')),
+    chosen: params.get('chosen')?.slice(0, CHOSEN_LENGTH_MAX) ?? null,
     query: (params.get('q') ?? '').slice(0, QUERY_LENGTH_MAX),
     filter: (params.get('filter') ?? '').slice(0, FILTER_LENGTH_MAX),
     by: groupingOf(params.get('by')),
@@ -93,9 +136,14 @@ export function parseView(search: string): View {
 /** Writes a view as a URL's query, empty for the default view. */
 export function formatView(view: View): string {
   const params = new URLSearchParams();
+  if (view.show !== DEFAULT_VIEW.show) params.set('show', view.show);
   if (view.query !== '') params.set('q', view.query);
   if (view.filter !== '') params.set('filter', view.filter);
   if (view.by !== DEFAULT_VIEW.by) params.set('by', view.by);
+  if (view.by === 'namespace') for (const one of view.expand) params.append('expand', one);
+  if (view.at !== null) params.set('at', view.at);
+  if (view.against !== null) params.set('against', view.against);
+  if (view.chosen !== null) params.set('chosen', view.chosen);
   if (view.since !== DEFAULT_VIEW.since) params.set('since', view.since);
   if (view.sort !== DEFAULT_VIEW.sort) params.set('sort', view.sort);
   if (view.direction !== firstDirection(view.sort)) params.set('order', view.direction === 'ascending' ? 'asc' : 'desc');
@@ -110,10 +158,58 @@ export function formatView(view: View): string {
  */
 const ROWS_MAX = 5000;
 
+/** What of a view is asked of the server. */
+export type Asked = Pick<View, 'filter' | 'by' | 'since' | 'expand' | 'at'>;
+
+/** What every question about a view's edges asks, without the span. `more`: a filter that is joined with the view's. */
+function parameters(view: Asked, more = ''): string {
+  const filter = [view.filter.trim(), more].filter((part) => part !== '');
+  const joined = filter.length < 2 ? (filter[0] ?? '') : filter.map((part) => `(${part})`).join(' and ');
+  const expand = view.by === 'namespace' ? view.expand.map((one) => `&expand=${encodeURIComponent(one)}`).join('') : '';
+  return `by=${encodeURIComponent(view.by)}${expand}${joined === '' ? '' : `&filter=${encodeURIComponent(joined)}`}`;
+}
+
+const atOf = (view: Asked): string => (view.at === null ? '' : `&at=${encodeURIComponent(view.at)}`);
+
 /** The request that answers a view, relative to the page. Search and order are the page's own work. */
-export function edgesPath(view: Pick<View, 'filter' | 'by' | 'since'>): string {
-  const filter = view.filter.trim() === '' ? '' : `&filter=${encodeURIComponent(view.filter)}`;
-  return `api/v1/edges?by=${encodeURIComponent(view.by)}&since=${view.since}&limit=${ROWS_MAX}${filter}`;
+export function edgesPath(view: Asked): string {
+  return `api/v1/edges?${parameters(view)}&since=${view.since}${atOf(view)}&limit=${ROWS_MAX}`;
+}
+
+/** The steps of the edges that a filter lets through. */
+export function seriesPath(view: Asked, only: string, since: string): string {
+  return `api/v1/series?${parameters(view, only)}&since=${since}${atOf(view)}&limit=100`;
+}
+
+/** The connections that a filter lets through. */
+export function connectionsPath(view: Asked, only: string): string {
+  const filter = [view.filter.trim(), only].filter((part) => part !== '').map((part) => `(${part})`).join(' and ');
+  return `api/v1/connections?since=${view.since}${atOf(view)}&limit=50${filter === '' ? '' : `&filter=${encodeURIComponent(filter)}`}`;
+}
+
+/** The totals of a strip of time, as steps: one row and the one of all others. It always ends now. */
+export function stripPath(view: Asked): string {
+  return `api/v1/series?${parameters({ ...view, by: 'node', expand: [] })}&since=${stripOf(view.since)}&limit=1`;
+}
+
+/** How far a span's strip of time looks back. */
+export function stripOf(since: Since): string {
+  const strips: Record<Since, string> = { '1m': '30m', '5m': '2h', '15m': '6h', '1h': '1d', '6h': '7d', '24h': '30d' };
+  return strips[since];
+}
+
+/** The comparison of a view's span with one as long before it. */
+export function diffPath(view: Asked & Pick<View, 'against'>, now: number): string {
+  const after = view.at === null ? now : Date.parse(view.at);
+  const age = AGES.find(({ age }) => age === view.against);
+  const before = age === undefined ? (view.against ?? '') : new Date(after - age.ms).toISOString();
+  const until = view.at ?? new Date(now).toISOString();
+  return `api/v1/diff?${parameters(view)}&before=${encodeURIComponent(before)}&after=${encodeURIComponent(until)}&window=${view.since}&limit=${ROWS_MAX}`;
+}
+
+/** Whether what is compared with is an instant, and not so long before. */
+export function timeless(against: string): boolean {
+  return !AGES.some(({ age }) => age === against);
 }
 
 /** A filter's text around the character at which it went wrong, counted from 1: before it, itself, after it. */

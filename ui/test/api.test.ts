@@ -51,7 +51,7 @@ test('a_problem_is_the_servers_words_or_nothing', () => {
 test('the_fields_are_those_of_the_rust_types', () => {
   const rust = readFileSync('../crates/wire/src/api.rs', 'utf8');
   const script = readFileSync('src/api.ts', 'utf8');
-  for (const name of ['Completeness', 'Resolution', 'Steps', 'NodeCoverage', 'LossTotal', 'EdgeEnd', 'Edge', 'Health', 'Symptom', 'Problem', 'Position']) {
+  for (const name of ['Completeness', 'Resolution', 'Steps', 'NodeCoverage', 'LossTotal', 'EdgeEnd', 'Edge', 'Health', 'Symptom', 'Change', 'Point', 'Problem', 'Position']) {
     const fields = [...(new RegExp(`pub struct ${name} \\{([^}]*)\\}`).exec(rust)?.[1] ?? '').matchAll(/pub (\w+):/g)].map((m) => m[1]);
     const ours = [...(new RegExp(`interface ${name} \\{([^}]*)\\}`).exec(script)?.[1] ?? '').matchAll(/^ {2}(\w+)\??:/gm)].map((m) => m[1]);
     assert.ok(fields.length > 0, `crates/wire/src/api.rs has no ${name}`);

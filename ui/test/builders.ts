@@ -2,7 +2,7 @@
 import type { Completeness, Edge, EdgeEnd, NodeCoverage } from '../src/api.ts';
 
 export function end(name: string, change: Partial<EdgeEnd> = {}): EdgeEnd {
-  return { kind: 'workload', namespace: null, name, node: null, zone: null, address: null, certainty: 'known', ...change };
+  return { kind: 'workload', namespace: null, name, node: null, zone: null, address: null, workload: null, certainty: 'known', ...change };
 }
 
 export function edge(change: Partial<Edge> = {}): Edge {

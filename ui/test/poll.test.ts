@@ -8,10 +8,12 @@ function world(path = 'a') {
   let clock = 0;
   let ids = 0;
   const timers = new Map<number, { at: number; run: () => void }>();
-  const requests: { path: string; aborted: boolean; answer: (status: number, body: string) => Promise<void>; fail: () => Promise<void> }[] = [];
+  const requests: { path: string; aborted: boolean; accept: string; stream: () => Promise<(piece: string | null) => Promise<void>>; answer: (status: number, body: string) => Promise<void>; fail: () => Promise<void> }[] = [];
   const states: PollState<string>[] = [];
   const settle = async () => {
     for (let i = 0; i < 20; i += 1) await Promise.resolve();
+    // Streams hand on in turns of their own.
+    for (let i = 0; i < 4; i += 1) await new Promise((turn) => setImmediate(turn));
   };
   const poller = new Poller<string>(
     path,
@@ -20,13 +22,27 @@ function world(path = 'a') {
       return `read ${body}`;
     },
     {
-      fetch: (asked, { signal }) =>
+      fetch: (asked, { signal, headers }) =>
         new Promise((resolve, reject) => {
           const request = {
             path: asked,
             aborted: false,
+            accept: headers['accept'] ?? '',
+            /** Answers with events; what it returns sends a piece, null ends it. */
+            stream: async () => {
+              let control: ReadableStreamDefaultController<Uint8Array> | undefined;
+              const body = new ReadableStream<Uint8Array>({ start: (own) => void (control = own) });
+              signal.addEventListener('abort', () => control?.error(new DOMException('aborted', 'AbortError')));
+              resolve(new Response(body, { headers: { 'content-type': 'text/event-stream' } }));
+              await settle();
+              return async (piece: string | null) => {
+                if (piece === null) control?.close();
+                else control?.enqueue(new TextEncoder().encode(piece));
+                await settle();
+              };
+            },
             answer: async (status: number, body: string) => {
-              resolve({ ok: status === 200, status, text: () => Promise.resolve(body) } as Response);
+              resolve({ ok: status === 200, status, headers: new Headers(), text: () => Promise.resolve(body) } as Response);
               await settle();
             },
             fail: async () => {
@@ -229,4 +245,60 @@ test('the_same_body_is_the_same_value', async () => {
   await last().answer(200, '1');
   assert.equal(poller.state.answer?.value, before?.value);
   assert.equal(poller.state.answer?.at, 2000);
+});
+
+test('where_the_server_sends_events_nothing_is_asked_again', async () => {
+  const { poller, requests, last, pass } = world();
+  const seen = (): PollState<string> => poller.state;
+  poller.wake();
+  assert.match(last().accept, /text\/event-stream/);
+  const send = await last().stream();
+  await send('event: answer\ndata: on');
+  
+  assert.equal(seen().answer, null, 'half of an event is none');
+  await send('e\n\n');
+  assert.deepEqual([seen().answer?.value, seen().subscribed, seen().asking], ['read one', true, false]);
+  await pass(9_000);
+  await send(': nothing changed\n\n');
+  assert.deepEqual([seen().answer?.value, seen().answer?.at], ['read one', 9_000], 'it is as new as the word that nothing changed');
+  await send('event: answer\ndata: two\n\nevent: answer\ndata: three\n\n');
+  assert.equal(seen().answer?.value, 'read three');
+  assert.equal(requests.length, 1);
+  poller.rest();
+  assert.equal(last().aborted, true);
+  assert.equal(seen().subscribed, false);
+});
+
+test('when_events_end_or_fall_silent_it_asks_instead_and_offers_again_later', async () => {
+  const { poller, requests, last, pass } = world();
+  const seen = (): PollState<string> => poller.state;
+  poller.wake();
+  const send = await last().stream();
+  await send('event: answer\ndata: one\n\n');
+  await send(null);
+  await pass(0);
+  assert.equal(requests.length, 2);
+  for (let i = 0; i < 15; i += 1) {
+    assert.equal(last().accept, 'application/json');
+    await last().answer(200, `plain ${i}`);
+    await pass(POLL_INTERVAL_MS);
+  }
+  assert.match(last().accept, /text\/event-stream/, 'after some that went well');
+  const again = await last().stream();
+  await again('event: answer\ndata: four\n\n');
+  assert.equal(seen().failure, null);
+  await pass(25_000);
+  assert.equal(last().aborted, true, 'a stream without a word is broken');
+  assert.deepEqual([seen().failure?.kind, seen().answer?.value], ['unreachable', 'read four']);
+  await pass(2_000);
+  assert.equal(last().accept, 'application/json');
+});
+
+test('an_event_in_another_form_is_a_failure_and_is_not_shown', async () => {
+  const { poller, last } = world();
+  const seen = (): PollState<string> => poller.state;
+  poller.wake();
+  const send = await last().stream();
+  await send('event: answer\ndata: rubbish\n\n');
+  assert.deepEqual([seen().failure?.kind, seen().answer], ['format', null]);
 });
