@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use support::agent::Agent;
 use support::feed::{Answer, Feed};
 use support::ingest::Ingest;
 use support::until;
+use tokio::sync::Notify;
 use weir_wire::agent::refusal::Reason;
 
 fn reply(sent: u64) -> Answer {
@@ -111,6 +113,28 @@ fn a_server_that_lost_what_it_had_is_told_of_the_hole() {
     let hole = held.batches[&3].tombstone.unwrap();
     assert_eq!((hole.first_sequence, hole.last_sequence), (3, 3));
     assert!(!held.batches[&3].covered);
+}
+
+#[test]
+fn a_new_stream_begins_where_its_hello_said_whatever_is_dropped_before_the_welcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let _feed = moving(folder.path());
+    let ingest = Ingest::start();
+    let welcome = Arc::new(Notify::new());
+    ingest.held().late_welcome = Some(Arc::clone(&welcome));
+    let agent = Agent::start(folder.path(), &ingest.url, &["--interval", "10ms", "--spool-max-age", "500ms"]);
+    let oldest = until("the agent greets", || ingest.held().hellos.first().map(|hello| hello.oldest_sequence));
+    until("what was the oldest is dropped", || {
+        (agent.counter("weir_agent_losses_total{place=\"agent\",reason=\"spool_old\"}") > oldest + 1).then_some(())
+    });
+    welcome.notify_one();
+    let first = until("batches come", || ingest.held().batches.keys().next().copied());
+    assert_eq!(first, oldest, "the server waits for it");
+    until("it is told what was dropped", || {
+        ingest.held().batches.values().any(|batch| batch.gap_reason == "spool_old").then_some(())
+    });
+    assert_eq!(ingest.held().hellos.len(), 1, "the server refused it");
+    agent.stop();
 }
 
 #[test]

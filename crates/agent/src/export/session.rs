@@ -122,6 +122,7 @@ impl<'a> Session<'a> {
         // Hello, and one window of frames.
         let (out, messages) = mpsc::channel(WINDOW + 1);
         let hello = hello(exporter);
+        let oldest = hello.oldest_sequence;
         let _ = out.try_send(AgentMessage { message: Some(Out::Hello(hello)) });
         let mut request = Request::new(ReceiverStream::new(messages));
         if let Some(path) = &exporter.token_file {
@@ -158,7 +159,8 @@ impl<'a> Session<'a> {
                 spool.acknowledge(welcome.next_sequence - 1)?;
                 welcome.next_sequence
             } else {
-                spool.oldest_sequence()
+                // As Hello said, for there a new stream begins: what the spool has dropped since then is told as holes.
+                oldest
             }
         };
         let max_batch = if welcome.max_batch_bytes == 0 { MAX_MESSAGE } else { welcome.max_batch_bytes as usize };

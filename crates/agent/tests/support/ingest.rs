@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -30,6 +31,8 @@ pub struct Held {
     pub silent: bool,
     /// What to say in Welcome instead of the truth.
     pub want: Option<u64>,
+    /// The next call is welcomed when this says so.
+    pub late_welcome: Option<Arc<Notify>>,
     /// Sequences that came a second time with other bytes.
     pub changed: Vec<u64>,
 }
@@ -115,6 +118,10 @@ impl weir_wire::agent::ingest_server::Ingest for Service {
         tokio::spawn(async move {
             while let Some(Ok(AgentMessage { message: Some(next) })) = frames.next().await {
                 let answer = take(&held, next);
+                let late = held.lock().unwrap().late_welcome.take();
+                if let Some(late) = late {
+                    late.notified().await;
+                }
                 if let Some(answer) = answer
                     && out.send(Ok(ServerMessage { message: Some(answer) })).await.is_err()
                 {
