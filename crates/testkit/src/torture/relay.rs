@@ -8,6 +8,7 @@ use super::random::Random;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -85,6 +86,10 @@ impl Happened {
 struct Sent {
     frame: Frame,
     records: Vec<(Counter, Totals)>,
+    /// When its agent polled, nanoseconds of `CLOCK_MONOTONIC`; 0 where it is of no poll.
+    polled: u64,
+    /// What it stands for, as a tombstone.
+    dropped: Option<RangeInclusive<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +97,8 @@ struct Stream {
     hello: Option<Hello>,
     batches: BTreeMap<u64, Sent>,
     acknowledged: u64,
+    /// The last poll of which a batch is acknowledged.
+    told_to: u64,
     /// What the server said last that it has.
     welcomed: u64,
     /// Sequences that the agent went on without: an acknowledgement of a later one says nothing of them.
@@ -202,6 +209,14 @@ impl Relay {
         bytes
     }
 
+    /// Up to which poll (`CLOCK_MONOTONIC`, nanoseconds) a node's agent has told all: a batch of it is acknowledged, and
+    /// with that everything before.
+    pub fn told_to(&self, node: &str) -> u64 {
+        let shared = lock(&self.shared);
+        let of_node = |stream: &&Stream| stream.hello.as_ref().is_some_and(|hello| hello.node == node);
+        shared.streams.values().filter(of_node).map(|stream| stream.told_to).max().unwrap_or(0)
+    }
+
     /// How many batches of a node came so far and are still kept.
     pub fn batches(&self, node: &str) -> usize {
         let shared = lock(&self.shared);
@@ -292,10 +307,10 @@ impl Shared {
         let before = last.unwrap_or_else(|| entry.welcomed.max(oldest.saturating_sub(1)));
         entry.skip(before + 1, frame.sequence);
         *last = Some(frame.sequence.max(before));
-        if let Some(tombstone) = &batch.tombstone {
-            entry.dropped.extend(tombstone.first_sequence..=tombstone.last_sequence);
-        }
-        entry.batches.insert(frame.sequence, Sent { frame: frame.clone(), records });
+        let dropped = batch.tombstone.map(|tombstone| tombstone.first_sequence..=tombstone.last_sequence);
+        entry.dropped.extend(dropped.iter().cloned().flatten());
+        let sent = Sent { frame: frame.clone(), records, polled: batch.monotonic_ns, dropped };
+        entry.batches.insert(frame.sequence, sent);
     }
 
     fn note_under_way(&mut self, stream: &[u8], frame: &Frame) {
@@ -311,10 +326,14 @@ impl Shared {
         if sequence <= entry.acknowledged {
             return;
         }
-        for (number, sent) in entry.batches.range(entry.acknowledged + 1..=sequence) {
-            if entry.skipped.contains(number) {
+        let covered = || entry.batches.range(entry.acknowledged + 1..=sequence);
+        // A tombstone closes the hole before it: where one is among them, it may have come instead of what it stands for.
+        let dropped: Vec<_> = covered().filter_map(|(_, sent)| sent.dropped.clone()).collect();
+        for (number, sent) in covered() {
+            if entry.skipped.contains(number) || dropped.iter().any(|dropped| dropped.contains(number)) {
                 continue;
             }
+            entry.told_to = entry.told_to.max(sent.polled);
             for (counter, totals) in &sent.records {
                 let held = self.acknowledged.entry(counter.clone()).or_default();
                 *held = (held.0.max(totals.0), held.1.max(totals.1));
@@ -464,9 +483,10 @@ impl Ingest for Service {
         let mut client = client(server).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let (to_server, frames) = mpsc::channel(QUEUE);
         let greeting = AgentMessage { message: Some(FromAgent::Hello(hello.clone())) };
+        // Before it is sent: as soon as the server has it, an earlier call's acknowledgement may cover what this one skips.
+        lock(&self.shared).note_hello(&hello);
         to_server.send(greeting).await.map_err(|_closed| Status::unavailable("the call is over"))?;
         let from_server = client.deliver(ReceiverStream::new(frames)).await?.into_inner();
-        lock(&self.shared).note_hello(&hello);
         let (to_agent, answers) = mpsc::channel(QUEUE);
         let (up, down) = (self.clone(), self.clone());
         #[expect(clippy::disallowed_methods, reason = "ends with the call, or with the relay's runtime")]
@@ -480,3 +500,7 @@ impl Ingest for Service {
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;
