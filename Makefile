@@ -73,7 +73,7 @@ accuracy: test-packages ## Every kind of traffic on every path against its truth
 
 TORTURE_FLAGS ?= --out docs/torture.md
 .PHONY: torture
-torture: test-packages ## 200 random runs of kills, faults and time against real agents and a server; writes docs/torture.md (40 minutes; TORTURE_FLAGS='--seed N': one again, '--state etcd': all with etcd)
+torture: test-packages ## 200 random runs of kills, faults and time against real agents and a server; writes docs/torture.md (40 minutes; TORTURE_FLAGS='--seed N': one again, '--state etcd|etcd-members|configmap': all with that)
 	@$(MAKE) --no-print-directory ui/dist/index.html
 	$(CARGO) build --locked --bins -p weir-cli -p weir-agent -p weir-tracer -p weir-testkit
 	nice target/debug/weir-torture $(TORTURE_FLAGS)

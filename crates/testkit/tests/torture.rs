@@ -4,25 +4,49 @@
 use anyhow::{Result, ensure};
 use weir_testkit::torture::blind::{self, Manner};
 use weir_testkit::torture::parts::can_set_clocks;
-use weir_testkit::torture::plan::Plan;
+use weir_testkit::torture::plan::{Plan, State};
 use weir_testkit::torture::run::play;
 
 /// Runs; 10 to 30 s each.
 const RUNS: u64 = 2;
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() -> Result<()> {
-    ensure!(can_set_clocks(), "Debian's package libfaketime is missing: `make test-packages` installs it");
-    let first: u64 = match std::env::var("WEIR_SEED") {
+fn first_seed() -> Result<u64> {
+    Ok(match std::env::var("WEIR_SEED") {
         Ok(text) => text.parse()?,
         Err(_) => u64::from(std::process::id()),
-    };
-    for seed in first..first + RUNS {
-        println!("seed {seed}: play it again with `weir-torture --seed {seed}`");
-        let outcome = play(&Plan::of(seed))?;
-        ensure!(outcome.killed() > 0 && outcome.flows > 50 && outcome.reads > 0, "a run without a fault: {outcome:?}");
-    }
+    })
+}
+
+/// Plays a run of the seed, its state where the seed says or where it is told.
+fn torture(seed: u64, state: Option<(State, &str)>) -> Result<()> {
+    ensure!(can_set_clocks(), "Debian's package libfaketime is missing: `make test-packages` installs it");
+    let flag = state.map_or(String::new(), |(_, word)| format!(" --state {word}"));
+    println!("seed {seed}: play it again with `weir-torture --seed {seed}{flag}`");
+    let plan = Plan::of(seed);
+    let outcome = play(&state.map_or(plan.clone(), |(state, _)| plan.with_state(state)))?;
+    ensure!(outcome.killed() > 0 && outcome.flows > 50 && outcome.reads > 0, "a run without a fault: {outcome:?}");
     Ok(())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() -> Result<()> {
+    let first = first_seed()?;
+    (first..first + RUNS).try_for_each(|seed| torture(seed, None))
+}
+
+#[test]
+fn the_same_with_state_in_etcd() -> Result<()> {
+    torture(first_seed()?, Some((State::Etcd, "etcd")))
+}
+
+#[test]
+fn the_same_with_state_in_three_members_of_etcd() -> Result<()> {
+    torture(first_seed()?, Some((State::EtcdMembers, "etcd-members")))
+}
+
+#[test]
+fn the_same_with_state_in_configmaps() -> Result<()> {
+    torture(first_seed()?, Some((State::ConfigMap, "configmap")))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A run is drawn from a seed ([`plan::Plan`]). Its [`world`] is what really happens; agents read it from feeds, deliver
 //! through a [`relay`] that mistreats messages, in some runs over [`cables`] that are pulled, to a server whose folder
-//! (or [`etcd`]) survives; all [`parts`] are killed, ended at fail points and frozen, in some runs also the tracer of a
+//! (or [`etcd`], or [`config_maps`]) survives; all [`parts`] are killed, ended at fail points and frozen, in some runs also the tracer of a
 //! [`real`] node. Meanwhile a [`reader`] reads; afterwards [`check`] and [`care`] hold answers and history against the
 //! truth. [`blind`] is what they must catch; [`report`] writes down what was played.
 
@@ -10,6 +10,7 @@ pub mod blind;
 pub mod cables;
 pub mod care;
 pub mod check;
+pub mod config_maps;
 pub mod disk;
 pub mod etcd;
 pub mod parts;

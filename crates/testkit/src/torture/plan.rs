@@ -14,6 +14,28 @@ pub enum State {
     Embedded,
     /// Also in an etcd of the run's own, which is killed and frozen, too.
     Etcd,
+    /// Also in an etcd of three members, of which one at a time is killed or frozen.
+    #[value(name = "etcd-members")]
+    EtcdMembers,
+    /// Also in ConfigMaps at an API server of the run's own, which fails calls and goes away.
+    #[value(name = "configmap")]
+    ConfigMap,
+}
+
+impl State {
+    /// Whether it is also elsewhere than in the folder.
+    pub fn is_shared(self) -> bool {
+        self != Self::Embedded
+    }
+
+    /// How many members of etcd it is in.
+    pub fn members(self) -> usize {
+        match self {
+            Self::Etcd => 1,
+            Self::EtcdMembers => 3,
+            Self::Embedded | Self::ConfigMap => 0,
+        }
+    }
 }
 
 /// How long a node cannot reach the server.
@@ -97,7 +119,12 @@ impl Plan {
             },
             full_disk: random.permille(150),
             cables: random.permille(250),
-            state: if random.permille(200) { State::Etcd } else { State::Embedded },
+            state: match random.below(1000) {
+                0..130 => State::Etcd,
+                130..230 => State::EtcdMembers,
+                230..380 => State::ConfigMap,
+                _ => State::Embedded,
+            },
             tracer: random.permille(150),
             random,
         };
@@ -112,7 +139,6 @@ impl Plan {
                 plan.silence = Silence::Within;
             }
         }
-        plan = plan.apart();
         plan.full_disk &= is_root;
         plan.cables &= is_root;
         // Its truth is held against all of it.
@@ -123,16 +149,7 @@ impl Plan {
     /// The same run with current state elsewhere.
     #[must_use]
     pub fn with_state(self, state: State) -> Self {
-        Self { state, ..self }.apart()
-    }
-
-    /// Spools that drop and etcd are not in one run: such runs failed in a way that is not understood, and until it is, they
-    /// would make a test that is red now and then (`docs/torture.md`, open).
-    fn apart(mut self) -> Self {
-        if self.state == State::Etcd {
-            self.spools = Spools::Large;
-        }
-        self
+        Self { state, ..self }
     }
 
     /// Whether something is told as lost in the end: then every flow has one view, so that each byte of it is either in
@@ -152,6 +169,8 @@ impl Plan {
             (self.spools == Spools::Bytes, "spools bounded by bytes"),
             (self.cables, "pulled cables"),
             (self.state == State::Etcd, "state in etcd"),
+            (self.state == State::EtcdMembers, "state in three members of etcd"),
+            (self.state == State::ConfigMap, "state in ConfigMaps"),
             (self.tracer, "a real tracer"),
         ]
         .into_iter()
@@ -173,6 +192,12 @@ pub struct Done {
     pub clocks: u64,
     /// Disks filled.
     pub filled: u64,
+    /// Calls that an API server failed.
+    pub calls_failed: u64,
+    /// Times that an API server was away.
+    pub api_away: u64,
+    /// ConfigMaps that somebody else wrote.
+    pub touched: u64,
 }
 
 /// What was told as lost in the end, and was missing.

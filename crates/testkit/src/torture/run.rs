@@ -1,14 +1,16 @@
 //! One run: drawn from its seed, played, and held against the truth.
 //!
 //! ```text
-//! world ◀─poll─ weir-agent ─(cable)─▶ relay ─▶ weir server ─(etcd)  ◀─ reader
-//!   │           (killed, ended, frozen)       (the same, etcd too)       │
+//! world ◀─poll─ weir-agent ─(cable)─▶ relay ─▶ weir server ◀──────── reader
+//!   │           (killed, ended, frozen)       (the same)       │         │
+//!   │                                   (etcd, or ConfigMaps) ◀┘         │
 //!   └─────────────────────────────── check ──────────────────────────────┘
 //! ```
 
 use super::cables::{self, Cables};
 use super::care;
 use super::check::{self, Told};
+use super::config_maps::ConfigMaps;
 use super::disk::Disk;
 use super::etcd;
 use super::parts::{self, Part, PartCommand};
@@ -17,7 +19,7 @@ use super::random::Random;
 use super::reader::{self, Reader};
 use super::real::Real;
 use super::relay::Relay;
-use super::world::{Kinds, World, address, name};
+use super::world::{Kinds, World, address, monotonic, name};
 use crate::checker::{edges_differ, transactions_differ};
 use crate::feed::{Behaviour, StandIn};
 use crate::process::{binary, until};
@@ -44,10 +46,8 @@ const CLOCK_MAX_S: u64 = 1500;
 /// How far the server's clock is set ahead when a silent node comes back beyond the horizon (1 h), seconds: less than the
 /// two hours after which a closed connection leaves the state.
 const BEYOND_S: i64 = 5000;
-/// How much longer a run with etcd is: a killed server's successor waits for the lease.
+/// How much longer a run with a shared state is: a killed server's successor waits for the lease.
 const LEASES: Duration = Duration::from_secs(8);
-/// The exit code of a server that does not find what it needs, a disk with room or etcd.
-const FAILED: i32 = 1;
 
 /// Plays a run; its folder is kept when it fails.
 ///
@@ -64,7 +64,8 @@ pub fn play(plan: &Plan) -> Result<Outcome> {
 /// One of the processes of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
-    Etcd,
+    /// A member.
+    Etcd(usize),
     Server,
     Tracer,
     Agent(usize),
@@ -85,7 +86,8 @@ struct Run {
     /// Of a thousand polls so many get half a reply or an error.
     feed_rate: Arc<AtomicU64>,
     disk: Option<Disk>,
-    etcd: Option<SocketAddr>,
+    etcd: Vec<etcd::Member>,
+    config_maps: Option<ConfigMaps>,
     real: Option<Real>,
     /// What really happened on the node with a real tracer.
     truth: Vec<Truth>,
@@ -123,7 +125,8 @@ impl Run {
         let mut run = Self {
             due: BTreeMap::new(),
             disk: None,
-            etcd: None,
+            etcd: etcd::members(plan.state.members()),
+            config_maps: (plan.state == State::ConfigMap).then(|| ConfigMaps::start(folder)).transpose()?,
             real: None,
             truth: Vec::new(),
             plan: plan.clone(),
@@ -146,13 +149,13 @@ impl Run {
             std::fs::create_dir(&run.data)?;
             run.disk = Some(Disk::mount(&run.data)?);
         }
-        if plan.state == State::Etcd {
-            let addresses = etcd::addresses();
-            run.parts.insert(Role::Etcd, Part::new("etcd", folder, etcd::command(folder, addresses)));
-            run.etcd = Some(addresses.0);
+        for (number, member) in run.etcd.iter().enumerate() {
+            let command = etcd::command(folder, &run.etcd, number, *member);
+            run.parts.insert(Role::Etcd(number), Part::new(&etcd::name(number), folder, command));
         }
         let mut server = Part::new("server", folder, run.server_command(&run.data)?);
-        server.forgiven = (run.disk.is_some() || run.etcd.is_some()).then_some(FAILED);
+        // It may not find what it needs: a disk with room, or its shared state.
+        server.forgiven = (run.disk.is_some() || plan.state.is_shared()).then_some(parts::FAILED);
         if plan.silence == Silence::Beyond {
             server.set_clock(0)?;
         }
@@ -173,11 +176,10 @@ impl Run {
             ["server", "--data", &text(data), "--listen", "127.0.0.1:0", "--agents-listen", "127.0.0.1:0"]
                 .map(str::to_owned)
                 .into();
-        if let Some(etcd) = self.etcd {
-            let etcd = format!("http://{etcd}");
-            arguments
-                .extend(["--state", "etcd", "--etcd-endpoints", &etcd, "--etcd-lease", etcd::LEASE].map(str::to_owned));
+        if !self.etcd.is_empty() {
+            arguments.extend(etcd::arguments(&self.etcd));
         }
+        arguments.extend(self.config_maps.iter().flat_map(ConfigMaps::arguments));
         Ok(PartCommand { program: binary("weir")?, arguments })
     }
 
@@ -261,9 +263,11 @@ impl Run {
     }
 
     fn play(&mut self) -> Result<Outcome> {
-        if let Some(clients) = self.etcd {
-            self.start(Role::Etcd, None)?;
-            etcd::wait(clients)?;
+        for number in 0..self.etcd.len() {
+            self.start(Role::Etcd(number), None)?;
+        }
+        for member in &self.etcd {
+            etcd::wait(member.clients)?;
         }
         for role in self.roles() {
             self.start(role, None)?;
@@ -282,7 +286,7 @@ impl Run {
         self.feed_rate.store(self.random.below(120), Ordering::Relaxed);
         let silent = (self.plan.silence != Silence::None).then(|| self.random.below(self.plan.writers as u64) as usize);
         let mut is_silent = false;
-        let chaos = self.plan.chaos + if self.etcd.is_some() { LEASES } else { Duration::ZERO };
+        let chaos = self.plan.chaos + if self.plan.state.is_shared() { LEASES } else { Duration::ZERO };
         let end = now() + chaos;
         while now() < end {
             if let Some(node) = silent
@@ -306,6 +310,7 @@ impl Run {
         self.kill(Role::Server)?;
         self.start(Role::Server, None)?;
         self.settle()?;
+        self.catch_up()?;
         self.is_over = true;
         for (role, part) in &mut self.parts {
             if matches!(role, Role::Agent(_) | Role::Tracer) {
@@ -317,8 +322,8 @@ impl Run {
         self.part(Role::Server)?.stop()?;
         let faults = self.reader.faults();
         ensure!(faults.is_empty(), "{faults}");
-        if self.etcd.is_some() {
-            self.go_on_from_etcd(&last).context("a server with an empty folder, from etcd")?;
+        if self.plan.state.is_shared() {
+            self.go_on_from_shared(&last).context("a server with an empty folder, from the shared state")?;
         }
         let edges = check::told_edges(&last.edges).into_iter();
         let mut edges: care::Sums = edges.map(|(key, (sent, recv, _))| (key, (sent, recv))).collect();
@@ -335,12 +340,16 @@ impl Run {
                 *steps.entry(step.clone()).or_default() += times;
             }
         }
+        let mut done = self.done;
+        if let Some(api) = &self.config_maps {
+            (done.calls_failed, done.api_away, done.touched) = (api.failed(), api.away, api.touched);
+        }
         Outcome {
             seed: self.plan.seed,
             writers: self.plan.writers + usize::from(self.plan.tracer),
             kills,
             steps,
-            done: self.done,
+            done,
             messages: self.relay.happened(),
             feed_faults: self.feed_faults.load(Ordering::Relaxed),
             flows: self.world.flows().len() + self.truth.len() / 2,
@@ -351,7 +360,7 @@ impl Run {
     }
 
     fn roles(&self) -> Vec<Role> {
-        self.parts.keys().copied().filter(|role| *role != Role::Etcd).collect()
+        self.parts.keys().copied().filter(|role| !matches!(role, Role::Etcd(_))).collect()
     }
 
     fn part(&mut self, role: Role) -> Result<&mut Part> {
@@ -418,13 +427,36 @@ impl Run {
             53..=57 => self.fill_disk(false)?,
             58..=62 => self.pull(node, true)?,
             63..=76 => self.pull(node, false)?,
-            77..=79 => self.kill(Role::Etcd)?,
-            80 => self.freeze(Role::Etcd, true)?,
-            81..=90 => self.freeze(Role::Etcd, false)?,
+            what @ 77..=90 => self.disturb_shared(what - 77)?,
             91..=95 => self.kill(Role::Tracer)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// One of fourteen things is done to the shared state.
+    fn disturb_shared(&mut self, what: u64) -> Result<()> {
+        if let Some(api) = &mut self.config_maps {
+            match what {
+                0..=2 => api.leave(&mut self.random, now()),
+                3..=8 => api.fail(&mut self.random),
+                _ => api.touch(&mut self.random)?,
+            }
+            return Ok(());
+        }
+        if self.etcd.is_empty() {
+            return Ok(());
+        }
+        let number = self.random.below(self.etcd.len() as u64) as usize;
+        let mut others = self.parts.iter().filter(|(role, _)| matches!(role, Role::Etcd(other) if *other != number));
+        // One at a time: the others are a majority.
+        let may_fall = others.all(|(_, part)| part.pid() != 0 && !part.is_stopped());
+        match what {
+            0..=2 if may_fall => self.kill(Role::Etcd(number)),
+            3 if may_fall => self.freeze(Role::Etcd(number), true),
+            4.. => (0..self.etcd.len()).try_for_each(|number| self.freeze(Role::Etcd(number), false)),
+            _ => Ok(()),
+        }
     }
 
     fn pull(&mut self, node: usize, pull: bool) -> Result<()> {
@@ -446,6 +478,9 @@ impl Run {
 
     /// Starts what is dead and has been for long enough, and lets the server be found once it has been looked at.
     fn restart_due(&mut self, with_fail_points: bool) -> Result<()> {
+        if let Some(api) = &mut self.config_maps {
+            api.come_back(now());
+        }
         let mut dead = Vec::new();
         for (role, part) in &mut self.parts {
             let may_have_ended = self.is_over && matches!(role, Role::Agent(_) | Role::Tracer);
@@ -467,7 +502,7 @@ impl Run {
             let (steps, times): (Vec<&[&str]>, u64) = match role {
                 Role::Server => (vec![failpoint::SERVER, failpoint::SEGMENT], 4),
                 Role::Agent(_) => (vec![failpoint::AGENT], 20),
-                Role::Etcd | Role::Tracer => (Vec::new(), 0),
+                Role::Etcd(_) | Role::Tracer => (Vec::new(), 0),
             };
             let steps = steps.concat();
             let fail_point = (with_fail_points && self.random.permille(500))
@@ -521,7 +556,12 @@ impl Run {
                 self.relay.apart(&name(node), false);
             }
         }
-        self.freeze(Role::Etcd, false)?;
+        for number in 0..self.etcd.len() {
+            self.freeze(Role::Etcd(number), false)?;
+        }
+        if let Some(api) = &mut self.config_maps {
+            api.behave(now());
+        }
         // Whoever still waits for a fail point would die of it later: all are started anew.
         for role in self.roles() {
             self.freeze(role, false)?;
@@ -579,6 +619,16 @@ impl Run {
         answers.context("nothing was read")
     }
 
+    /// Waits until every agent has told what it polled from now on, and with that all before: what it dropped while the
+    /// server was away, too. One that is stopped earlier may keep a tombstone in its spool, and the gap that it stands for
+    /// stays told as batches of which nobody knows what was in them.
+    fn catch_up(&mut self) -> Result<()> {
+        let (since, agents) = (monotonic(), self.plan.writers + usize::from(self.plan.tracer));
+        self.keep_up("every agent has told what it knows", |run| {
+            Ok((0..agents).all(|node| run.relay.told_to(&name(node)) > since))
+        })
+    }
+
     fn read(&mut self) -> Result<Answers> {
         let flows = self.world.flows();
         let http = self.http()?;
@@ -618,8 +668,8 @@ impl Run {
         Ok(Answers { rows: rows.into_iter().chain(real).collect(), edges, dropped, lost })
     }
 
-    /// What etcd has is all that a server with nothing else needs to know of transactions.
-    fn go_on_from_etcd(&self, last: &Answers) -> Result<()> {
+    /// What the shared state has is all that a server with nothing else needs to know of transactions.
+    fn go_on_from_shared(&self, last: &Answers) -> Result<()> {
         let data = self.folder.join("server-anew");
         let mut server = Part::new("server-anew", &self.folder, self.server_command(&data)?);
         server.start(None)?;
@@ -666,7 +716,7 @@ impl Drop for Run {
 
 fn title(role: Role) -> &'static str {
     match role {
-        Role::Etcd => "etcd",
+        Role::Etcd(_) => "etcd",
         Role::Server => "server",
         Role::Tracer => "tracer",
         Role::Agent(_) => "agents",

@@ -154,6 +154,21 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Somebody writes an annotation into an object, which gets another version by that; nothing where it is not there.
+    ///
+    /// # Errors
+    /// When no such resource is served.
+    pub fn annotate(&self, plural: &str, namespace: &str, name: &str, (key, text): (&str, &str)) -> Result<()> {
+        let resource = resource(plural)?;
+        self.shared.change(|registry| {
+            if let Some(mut object) = registry.get(resource, namespace, name).cloned() {
+                object["metadata"]["annotations"][key] = json!(text);
+                registry.put(resource, object);
+            }
+        });
+        Ok(())
+    }
+
     /// Forgets what was before now: older versions and continue tokens are expired.
     pub fn compact(&self) {
         self.shared.registry().compact();
@@ -202,6 +217,11 @@ impl ApiServer {
     /// Lets a token be known.
     pub fn admit(&self, token: &str, identity: Identity) {
         self.shared.identities().insert(token.to_owned(), identity);
+    }
+
+    /// Requests that went wrong as planned.
+    pub fn struck(&self) -> u64 {
+        self.shared.faults.struck()
     }
 
     /// Every request so far.

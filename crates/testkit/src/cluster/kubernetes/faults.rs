@@ -4,7 +4,7 @@ use super::api::{failure, silence};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -109,6 +109,7 @@ struct Planned {
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     planned: Mutex<Vec<Planned>>,
+    struck: AtomicU64,
     seen: Mutex<(Option<tokio::time::Instant>, Vec<Seen>)>,
     /// Rises to break every open watch.
     pub(super) breaks: watch::Sender<u64>,
@@ -145,6 +146,7 @@ impl Faults {
             }
             one.times -= 1;
             fault = Some(one.fault.clone());
+            self.struck.fetch_add(1, Ordering::Relaxed);
             break;
         }
         planned.retain(|one| one.times > 0);
@@ -157,6 +159,11 @@ impl Faults {
             all.1.push(seen);
         }
         fault
+    }
+
+    /// Requests that went wrong so far.
+    pub(super) fn struck(&self) -> u64 {
+        self.struck.load(Ordering::Relaxed)
     }
 
     /// Every request so far.
