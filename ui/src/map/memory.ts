@@ -28,8 +28,10 @@ export function forget(shape: Shape): void {
   }
 }
 
+/** The same memory is the same text. */
 export function writeMemory(memory: Memory): string {
-  return JSON.stringify([...memory].map(([box, slots]) => [box, [...slots].map(([key, { column, row }]) => [key, column, row])]));
+  const sorted = <T>(map: ReadonlyMap<string, T>): [string, T][] => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify(sorted(memory).map(([box, slots]) => [box, sorted(slots).map(([key, { column, row }]) => [key, column, row])]));
 }
 
 /** Reads what was written; anything else is nothing. */
