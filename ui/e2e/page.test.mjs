@@ -447,10 +447,11 @@ real('the_map_of_a_running_weir_is_told_what_is_new_by_itself', async (t) => {
   await page.reload();
   const map = page.getByTestId('map');
   await until(async () => Number(await map.getAttribute('data-nodes').catch(() => 0)) > 0, 'real traffic', 60_000);
-  assert.match(answers[0], /^text\/event-stream/);
+  assert.match(answers.at(-1), /^text\/event-stream/);
   const ends = await page.getByRole('listbox').getByRole('option').allTextContents();
   assert.ok(ends.some((words) => / on /.test(words)), `processes of this machine: ${ends.join('; ')}`);
   await page.getByTestId('strip').getByRole('slider').waitFor();
+  const had = answers.length;
   await page.getByRole('listbox').focus();
   await page.keyboard.press('Home');
   await page.keyboard.press('Space');
@@ -459,5 +460,5 @@ real('the_map_of_a_running_weir_is_told_what_is_new_by_itself', async (t) => {
   await panel.getByTestId('charts').waitFor();
   await panel.getByTestId('connections').waitFor();
   await assertAccessible(page, 'a real map');
-  assert.equal(answers.length, 1, 'without another question');
+  assert.equal(answers.length, had, 'without another question');
 });
