@@ -33,6 +33,7 @@ pub mod shop;
 pub mod system_probe;
 pub mod thread_netns;
 pub mod torture;
+pub mod tour;
 pub mod traffic;
 pub mod weir;
 

@@ -62,3 +62,59 @@ fn a_demo_whose_port_is_taken_says_so() -> Result<()> {
     ensure!(!output.status.success() && said.contains(&format!("{taken} is in use")), "{said}");
     Ok(())
 }
+
+/// What `weir-demo ARGS` prints, and whether it succeeded.
+fn told(args: &[&str]) -> Result<(bool, String)> {
+    let output = Command::new(binary("weir-demo")?).args(args).output()?;
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    Ok((output.status.success(), text))
+}
+
+#[test]
+fn a_fault_is_switched_from_another_terminal() -> Result<()> {
+    if !is_root_or_skip("a_fault_is_switched_from_another_terminal") {
+        return Ok(());
+    }
+    let mut command = Command::new(binary("weir-demo")?);
+    command.args(["--listen", "127.0.0.1:0"]);
+    let mut demo = Process::spawn(command)?;
+    let look = loop {
+        let line = demo.line(PATIENCE)?;
+        if line.starts_with("Look:") {
+            break line;
+        }
+    };
+    let (_, address) = look.split_once("http://").context("the page's address")?;
+    let address = address.trim();
+    let tell = |args: &[&str]| told(&[&["--listen", address], args].concat());
+    let answers = Answers::of(address);
+    let failures = || -> Result<u64> {
+        let edges = answers.edges_by("workload")?;
+        Ok(edges.iter().filter(|edge| edge.server.name == "mail").map(|edge| edge.failures).sum())
+    };
+    until(PATIENCE, || Ok(answers.edges_by("workload")?.iter().any(|edge| edge.server.name == "mail")))?;
+    let (is_done, text) = tell(&["faults"])?;
+    ensure!(is_done && text.lines().count() == 5 && !text.contains(" on "), "{text}");
+    let (is_done, text) = tell(&["fault", "refused"])?;
+    ensure!(is_done && text.contains("refused is on"), "{text}");
+    until(PATIENCE, || Ok(failures()? > 0))?;
+    let (is_done, text) = tell(&["fault", "refused"])?;
+    ensure!(!is_done && text.contains("on already"), "{text}");
+    // Every other one goes on and off, and nothing ends of it.
+    for fault in ["loss", "dns", "rollout", "heavy"] {
+        for way in ["on", "off"] {
+            let (is_done, text) = tell(&["fault", fault, way])?;
+            ensure!(is_done, "{fault} {way}: {text}");
+        }
+    }
+    let (is_done, text) = tell(&["faults"])?;
+    let on: Vec<&str> = text.lines().filter(|line| line.contains(" on ")).collect();
+    ensure!(is_done && on.len() == 1 && on.iter().all(|line| line.starts_with("refused")), "{text}");
+    let (is_done, text) = tell(&["fault", "refused", "off"])?;
+    ensure!(is_done, "{text}");
+    demo.signal(nix::sys::signal::Signal::SIGINT)?;
+    ensure!(demo.wait(PATIENCE)?.success());
+    let (is_done, text) = tell(&["fault", "refused"])?;
+    ensure!(!is_done && text.contains("no demo has its page at port"), "{text}");
+    Ok(())
+}

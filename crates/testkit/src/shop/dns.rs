@@ -1,7 +1,7 @@
 //! As much of DNS (RFC 1035) as the shop needs: one question for an address, one answer.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// The length of a message's header.
@@ -38,18 +38,24 @@ pub fn resolve(server: SocketAddr, name: &str) -> Result<Ipv4Addr> {
     Ok(address.into())
 }
 
-/// Answers a question from `records`; `None` when it is none.
-pub fn answer(question: &[u8], records: &BTreeMap<String, IpAddr>) -> Option<Vec<u8>> {
+/// Answers a question from `records`, and for the names that are `failing` that the server failed; `None` when it is no
+/// question.
+pub fn answer(question: &[u8], records: &BTreeMap<String, IpAddr>, failing: &BTreeSet<String>) -> Option<Vec<u8>> {
     let (name, length) = name(question.get(HEADER..)?)?;
     let end = HEADER + length + ADDRESS.len();
     let mut answer = question.get(..end)?.to_vec();
-    let found = records.get(&name).and_then(|address| match address {
+    let is_failing = failing.contains(&name);
+    let found = records.get(&name).filter(|_| !is_failing).and_then(|address| match address {
         IpAddr::V4(address) if answer.ends_with(&ADDRESS) => Some(address.octets()),
         _ => None,
     });
-    // A response, authoritative, recursion available; NXDOMAIN (3) for an unknown name.
+    // A response, authoritative, recursion available; SERVFAIL (2), or NXDOMAIN (3) for an unknown name.
     answer[2] = 0x85;
-    answer[3] = if found.is_some() || records.contains_key(&name) { 0x80 } else { 0x83 };
+    answer[3] = match is_failing {
+        true => 0x82,
+        false if found.is_some() || records.contains_key(&name) => 0x80,
+        false => 0x83,
+    };
     answer[4..HEADER].copy_from_slice(&[0, 1, 0, found.is_some().into(), 0, 0, 0, 0]);
     if let Some(address) = found {
         // The name is the question's (a pointer to it), valid for 5 s, 4 bytes long.
@@ -79,22 +85,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_resolved_and_an_unknown_one_is_not() {
+    fn a_name_is_resolved_and_an_unknown_or_failing_one_is_not() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let records = BTreeMap::from([("cart.shop.svc.cluster.local".to_owned(), "10.96.0.21".parse().unwrap())]);
         let serving = std::thread::spawn(move || {
-            for _ in 0..2 {
+            for failing in [None, None, Some("cart.shop.svc.cluster.local".to_owned())] {
                 let mut block = [0_u8; 512];
                 let (length, peer) = server.recv_from(&mut block).unwrap();
-                server.send_to(&answer(&block[..length], &records).unwrap(), peer).unwrap();
+                let failing = failing.into_iter().collect();
+                server.send_to(&answer(&block[..length], &records, &failing).unwrap(), peer).unwrap();
             }
         });
         let found = resolve(address, "cart.shop.svc.cluster.local").unwrap();
         assert_eq!(found, Ipv4Addr::new(10, 96, 0, 21));
         let missing = resolve(address, "gone.shop.svc.cluster.local").unwrap_err();
         assert!(missing.to_string().contains("rcode 3"), "{missing}");
+        let failed = resolve(address, "cart.shop.svc.cluster.local").unwrap_err();
+        assert!(failed.to_string().contains("rcode 2"), "{failed}");
         serving.join().unwrap();
-        assert_eq!(answer(b"short", &BTreeMap::new()), None);
+        assert_eq!(answer(b"short", &BTreeMap::new(), &BTreeSet::new()), None);
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Each is one [`Part`]: it serves requests on its ports, and for each request, or every so often by itself, makes the
 //! [`Call`]s of its own. Names of Services are asked from a DNS part ([`dns`]), as in a cluster. The [`town`] is who runs in
-//! the demo.
+//! the demo, [`faults`] are what can go wrong in it, and [`control`] is how a running demo is told so.
 //!
 //! A request is a line with a number; the answer is a line with the part's name and the address that it saw, then as
 //! many bytes. Several may follow each other on one connection. A datagram is answered with such a line.
 
+pub mod control;
 pub mod dns;
+pub mod faults;
 pub mod part;
 pub mod town;
 

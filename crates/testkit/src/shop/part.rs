@@ -2,11 +2,11 @@
 
 use super::{Customer, dns};
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The length of one write of an answer.
@@ -74,6 +74,15 @@ pub struct Part {
     /// How often it makes them before it ends; for ever without.
     #[arg(long)]
     pub times: Option<u64>,
+    /// Takes orders on its standard input: `fail NAME` and `answer NAME`, for what DNS questions are answered with.
+    #[arg(long)]
+    pub control: bool,
+    /// Names that DNS questions fail for.
+    #[arg(skip)]
+    failing: Arc<Mutex<BTreeSet<String>>>,
+    /// Where names led last: a name that cannot be resolved any more is still used, as by many a runtime.
+    #[arg(skip)]
+    resolved: Arc<Mutex<BTreeMap<String, Ipv4Addr>>>,
 }
 
 fn record(text: &str) -> Result<(String, IpAddr)> {
@@ -101,6 +110,10 @@ impl Part {
             let part = Arc::clone(&part);
             let is_dns = part.dns == socket.local_addr().ok().map(|address| address.port());
             serving.push(std::thread::spawn(move || part.answer_datagrams(&socket, is_dns)));
+        }
+        if part.control {
+            let part = Arc::clone(&part);
+            std::thread::spawn(move || part.take_orders());
         }
         println!("{} is open", part.name);
         if let Some(every) = part.every_ms {
@@ -180,7 +193,30 @@ impl Part {
             return Ok((address, call.port).into());
         }
         let resolver = self.resolver.with_context(|| format!("nobody to ask for {}", call.host))?;
-        Ok((dns::resolve(resolver, &call.host)?, call.port).into())
+        let found = dns::resolve(resolver, &call.host);
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = match (found, resolved.get(&call.host)) {
+            (Ok(address), _) => address,
+            (Err(_), Some(before)) => *before,
+            (Err(error), None) => return Err(error),
+        };
+        resolved.insert(call.host.clone(), address);
+        Ok((address, call.port).into())
+    }
+
+    fn take_orders(&self) {
+        for line in std::io::stdin().lines().map_while(std::result::Result::ok) {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            match line.split_once(' ') {
+                Some(("fail", name)) => {
+                    failing.insert(name.to_owned());
+                }
+                Some(("answer", name)) => {
+                    failing.remove(name);
+                }
+                _ => eprintln!("{}: `{line}` is no order", self.name),
+            }
+        }
     }
 
     fn answer_datagrams(&self, socket: &UdpSocket, is_dns: bool) {
@@ -188,7 +224,8 @@ impl Part {
         let mut block = [0_u8; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut block) {
             let answer = if is_dns {
-                dns::answer(&block[..length], &records)
+                let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+                dns::answer(&block[..length], &records, &failing)
             } else {
                 Some(format!("{} {}\n", self.name, peer.ip().to_canonical()).into_bytes())
             };

@@ -1,0 +1,210 @@
+//! Plays the tour and writes it down: each command as it is typed, and what it printed.
+
+use super::{Demo, Expected, STOPS, Seen, Stop};
+use crate::process::until;
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A window of the record.
+const WINDOW: Duration = Duration::from_secs(10);
+/// How long a fault may stay unsaid: two windows, and the poll after them.
+const TWO_WINDOWS: Duration = Duration::from_secs(23);
+/// What is asked about at each look.
+const SINCE: &str = "30s";
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long after a fault is over until nothing is said of it any more: the span, two windows, and the machine's own time.
+const OVER: Duration = Duration::from_secs(90);
+
+/// How the tour is played.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long nothing is done at first, and nothing may be said.
+    pub quiet: Duration,
+    /// How the program that makes screenshots is called, and where they go; without it there are none.
+    pub screenshots: Option<(PathBuf, PathBuf)>,
+}
+
+struct Tour<'a> {
+    demo: &'a Demo,
+    settings: &'a Settings,
+    text: String,
+    wrong: String,
+}
+
+/// Plays the tour on a running demo. Answers the page, and what was not as it has to be, in words.
+///
+/// # Errors
+/// When a command fails.
+pub fn write(demo: &Demo, settings: &Settings) -> Result<(String, String)> {
+    let mut tour = Tour { demo, settings, text: String::new(), wrong: String::new() };
+    tour.at_rest()?;
+    for stop in &STOPS {
+        tour.visit(stop)?;
+    }
+    Ok((tour.text, tour.wrong))
+}
+
+impl Tour<'_> {
+    fn say(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// A command of `weir`, and what it printed.
+    fn weir(&mut self, args: &[&str]) -> Result<()> {
+        let (said, code) = self.demo.weir(args)?;
+        let exit = if code == 0 { String::new() } else { format!("(exit code {code})\n") };
+        let _ = write!(self.text, "\n```console\n$ weir {}\n{}\n{exit}```\n", quoted(args), said.trim_end());
+        Ok(())
+    }
+
+    fn tell(&mut self, args: &[&str]) -> Result<()> {
+        let said = self.demo.tell(args)?;
+        let _ = write!(self.text, "\n```console\n# weir-demo {}\n{}\n```\n", args.join(" "), said.trim_end());
+        Ok(())
+    }
+
+    fn picture(&mut self, name: &str, query: &str, words: &str) -> Result<()> {
+        let Some((program, folder)) = &self.settings.screenshots else { return Ok(()) };
+        let url = format!("http://{}/{query}", self.demo.address());
+        let file = folder.join(format!("{name}.png"));
+        let output = Command::new("node").arg(program).arg(&url).arg(&file).output().context("failed to start node")?;
+        ensure!(output.status.success(), "no picture of {url}: {}", String::from_utf8_lossy(&output.stderr));
+        let _ = write!(self.text, "\n![{words}](images/{name}.png)\n");
+        Ok(())
+    }
+
+    fn at_rest(&mut self) -> Result<()> {
+        self.say("## At rest\n\nWho talks to whom, by workload, and the same of one namespace as a filter says it:");
+        self.weir(&["edges", "--since", "1m"])?;
+        self.weir(&["edges", "--since", "1m", "--by", "pod", "--filter", "server.workload=database and bytes>10kB"])?;
+        self.say("\nThe three largest and, exactly, all others:");
+        self.weir(&["edges", "--since", "1m", "--limit", "3"])?;
+        self.picture("at-rest", "", "the page at rest")?;
+        let (began, mut looks, mut said) = (now(), 0_u64, 0_u64);
+        while began.elapsed() < self.settings.quiet {
+            let seen = Seen::unhealthy(self.demo, SINCE)?;
+            looks += 1;
+            if !seen.is_empty() {
+                said += 1;
+                let _ = write!(self.wrong, "at rest: {}", Expected::default().too_much(&seen));
+            }
+            pause(LOOK);
+        }
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        let (before, after) = (self.span(began, began.elapsed() / 2), self.since(began + began.elapsed() / 2));
+        let changes = Seen::changes(self.demo, &before, &after)?;
+        let _ = write!(self.wrong, "{}", Expected::default().too_much(&changes));
+        let _ = writeln!(
+            self.text,
+            "\nFor {minutes:.1} minutes nothing is done. `weir edges --unhealthy --since {SINCE}` was asked {looks} times in it and \
+             named an edge {said} times. The second half against the first:"
+        );
+        self.weir(&["diff", "--before", &before, "--after", &after])?;
+        self.say("\nThe database's edges, step by step:");
+        self.weir(&["series", "--since", "5m", "--filter", "server.workload=database"])
+    }
+
+    fn visit(&mut self, stop: &Stop) -> Result<()> {
+        let name = stop.fault.name();
+        let _ = write!(self.text, "\n## {name}\n\nWhat is done: {}.\n", stop.fault.words());
+        let quiet_from = now() - Duration::from_secs(60).min(self.settings.quiet);
+        let before = self.since(quiet_from);
+        self.tell(&["fault", name])?;
+        let began = now();
+        let health = Expected::of(stop.unhealthy);
+        if !stop.unhealthy.is_empty() {
+            let took = self.awaited(&health, began)?;
+            let _ = writeln!(self.text, "\nIt is named {:.0} s later:", took.as_secs_f64());
+            self.weir(&["edges", "--unhealthy", "--since", SINCE])?;
+        }
+        // The whole of two windows is there to be compared, and what is named stays all that is.
+        while began.elapsed() < 3 * WINDOW {
+            let seen = Seen::unhealthy(self.demo, SINCE)?;
+            self.wrong.push_str(&health.too_much(&seen));
+            pause(LOOK);
+        }
+        let after = self.since(began + Duration::from_secs(2));
+        let changes = Seen::changes(self.demo, &before, &after)?;
+        let differs = Expected::of(stop.changes).differs(&changes);
+        if !differs.is_empty() {
+            let _ = write!(self.wrong, "{name}, diff: {differs}");
+        }
+        self.say("\nAgainst the minute before:");
+        self.weir(&["diff", "--before", &before, "--after", &after])?;
+        if name == "rollout" {
+            self.say("\nThe same, found by the rollout itself:");
+            self.weir(&["diff", "--rollout", "shop/cart", "--window", "30s"])?;
+        }
+        let query = format!("?before={}&after={}", encoded(&before), encoded(&after));
+        self.picture(&format!("{name}-map"), "", &format!("the page with the fault {name}"))?;
+        self.picture(&format!("{name}-diff"), &query, &format!("the fault {name} in the mode of differences"))?;
+        self.tell(&["fault", name, "off"])?;
+        let ended = now();
+        until(OVER, || Ok(ended.elapsed() > 3 * WINDOW && Seen::unhealthy(self.demo, SINCE)?.is_empty()))
+            .with_context(|| format!("{name} is over and still something is named"))?;
+        let _ = writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Waits until exactly this is named; how long after `began` that was.
+    fn awaited(&mut self, expected: &Expected, began: Instant) -> Result<Duration> {
+        let mut last = String::new();
+        loop {
+            let seen = Seen::unhealthy(self.demo, SINCE)?;
+            last.clone_from(&expected.differs(&seen));
+            self.wrong.push_str(&expected.too_much(&seen));
+            let took = began.elapsed();
+            if last.is_empty() || took > 3 * TWO_WINDOWS {
+                if took > TWO_WINDOWS {
+                    let _ = write!(self.wrong, "after {:.0} s: {last}", took.as_secs_f64());
+                }
+                return Ok(took);
+            }
+            pause(LOOK);
+        }
+    }
+
+    /// From an instant for a time, as `weir diff` takes it.
+    fn span(&self, from: Instant, length: Duration) -> String {
+        format!("{}..{}", wall(from), wall(from + length))
+    }
+
+    fn since(&self, from: Instant) -> String {
+        self.span(from, from.elapsed())
+    }
+}
+
+/// As it is typed in a shell.
+fn quoted(args: &[&str]) -> String {
+    let quote = |arg: &&str| if arg.contains([' ', '<', '>', '*']) { format!("'{arg}'") } else { (*arg).to_owned() };
+    args.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// An instant of this process in RFC 3339, seconds.
+fn wall(at: Instant) -> String {
+    humantime::format_rfc3339_seconds(system_time() - at.elapsed()).to_string()
+}
+
+fn encoded(text: &str) -> String {
+    text.replace(':', "%3A").replace('+', "%2B")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tour takes place in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tour takes place in real time")]
+fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "faults take time to be seen; how long is what is measured")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
