@@ -64,6 +64,10 @@ lint: ## Formatting, clippy, documentation
 history-check: ## The snippets of docs/history.md with DuckDB, pandas and ClickHouse's engine (downloads them once)
 	@scripts/history-check.sh
 
+.PHONY: api-check
+api-check: ## A server against its own /openapi.json, with schemathesis (downloads it once; two minutes)
+	@scripts/api-check.sh
+
 .PHONY: bench
 bench: build ## Benchmarks; prints the figures that bench/README.md keeps
 	@scripts/bench.sh
