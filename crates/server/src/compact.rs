@@ -135,8 +135,7 @@ impl Judge for Pairing<'_> {
         } else {
             Fate::Counted
         };
-        let edge = (fate != Fate::OtherView).then(|| Arc::clone(&judged.edge));
-        Judgement { side: judged.side, fate, edge }
+        Judgement { side: judged.side, fate, edge: Some(Arc::clone(&judged.edge)) }
     }
 }
 
@@ -155,7 +154,7 @@ fn judge_all(sources: &Sources, selection: &Selection, question: &Question) -> H
     let mut table = EndTable::new(selection, naming);
     let mut ends: HashMap<EndId, Arc<SettledEnd>> = HashMap::new();
     let mut edges: HashMap<_, Arc<SettledEdge>> = HashMap::new();
-    let mut judged = HashMap::with_capacity(selection.subjects.len());
+    let mut judged: HashMap<ConnectionId, Judged> = HashMap::with_capacity(selection.subjects.len());
     for subject in selection.subjects.values() {
         let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
         let (client, server, port) = table.of(subject);
@@ -182,6 +181,14 @@ fn judge_all(sources: &Sources, selection: &Selection, question: &Question) -> H
                 edge: Arc::clone(edge),
             },
         );
+    }
+    // What the server's end sent again is of the edge that its client's view counts in.
+    let other_views = selection.verdicts.iter().filter(|(_, verdict)| verdict.is_counted_by_client());
+    for (id, verdict) in other_views {
+        let edge = verdict.counterpart.and_then(|id| judged.get(&id)).map(|client| Arc::clone(&client.edge));
+        if let (Some(edge), Some(server)) = (edge, judged.get_mut(id)) {
+            server.edge = edge;
+        }
     }
     judged
 }

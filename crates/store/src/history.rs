@@ -196,7 +196,8 @@ pub struct EdgeTotal {
     pub steps: Vec<(UnixNanos, Sums)>,
 }
 
-/// Sums by edge of everything in a span that is settled and counts, or is a told loss.
+/// Sums by edge of everything in a span that is settled and counts, or is a told loss; and of views that do not count where
+/// their end sent something again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EdgeTotals {
     /// Each edge once, in no particular order.

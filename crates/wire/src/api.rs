@@ -177,7 +177,7 @@ pub struct Edge {
     pub recv_bytes: u64,
     /// Connections open at the span's start plus those opened within it.
     pub connections: u64,
-    /// Segments that either counted view sent again.
+    /// Segments that either end sent again.
     pub retransmits: u64,
     /// The mean of the connections' smoothed round-trip times, microseconds.
     pub rtt_us: Option<u64>,
@@ -254,7 +254,7 @@ pub struct Point {
     pub recv_bytes: u64,
     /// Connections whose first record is of the step.
     pub opened: u64,
-    /// Segments that either counted view sent again.
+    /// Segments that either end sent again.
     pub retransmits: u64,
     /// Connections that failed to open or broke.
     pub failures: u64,

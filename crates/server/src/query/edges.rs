@@ -165,16 +165,23 @@ fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completenes
         }
         let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
         if verdict.is_counted_by_client() {
+            if moved.all.retransmits > 0 {
+                let client = verdict.counterpart.and_then(|id| selection.subjects.get(&id));
+                let client = client.filter(|client| client.passes(question));
+                if let Some(sum) = client.and_then(|client| sum_of(&mut sums, &mut table, client, question)) {
+                    sum.add_resent(
+                        question.step.and_then(|_step| selection.steps.get(&subject.id)),
+                        moved.all.retransmits,
+                    );
+                }
+            }
             continue;
         }
         let counts = part.counts(subject, &moved, question);
         if !counts && moved.rows == 0 && moved.late_rows == 0 {
             continue;
         }
-        let (client, server, port) = table.of(subject);
-        let via = table.via(subject, server);
-        let between = Between { via, client, server, port, protocol: subject.protocol };
-        let Some(sum) = entry(&mut sums, between, &table, question) else { continue };
+        let Some(sum) = sum_of(&mut sums, &mut table, subject, question) else { continue };
         if moved.late_rows > 0 {
             told.late(&subject.node, moved.late_rows, moved.late.sent.0.saturating_add(moved.late.recv.0), 1);
             if moved.rows == 0 {
@@ -318,6 +325,19 @@ fn entry<'s>(
     sum.as_mut()
 }
 
+/// The sum of what a subject's connection is a part of, if the question's filters let it through.
+fn sum_of<'s, 'a>(
+    sums: &'s mut HashMap<Between, Option<Sum>>,
+    table: &mut EndTable<'a>,
+    subject: &'a Subject,
+    question: &Question,
+) -> Option<&'s mut Sum> {
+    let (client, server, port) = table.of(subject);
+    let via = table.via(subject, server);
+    let between = Between { via, client, server, port, protocol: subject.protocol };
+    entry(sums, between, table, question)
+}
+
 fn add_settled(
     sums: &mut HashMap<Between, Option<Sum>>,
     table: &mut EndTable<'_>,
@@ -340,7 +360,12 @@ fn add_settled(
     match total.fate {
         Fate::Late => told.late(&seen_on, rows, bytes, connections),
         Fate::Unpaired => told.unpaired(&seen_on, bytes, connections),
-        Fate::OtherView => {}
+        Fate::OtherView => {
+            sum.retransmits = sum.retransmits.saturating_add(total.sums.retransmits);
+            for (at, step) in total.steps.iter().filter(|(_, step)| step.retransmits > 0) {
+                sum.points.entry(*at).or_default().retransmits += step.retransmits;
+            }
+        }
         Fate::Counted => sum.merge(Sum {
             sent,
             recv,
@@ -592,6 +617,14 @@ impl Sum {
             is_there: true,
             points: BTreeMap::new(),
         });
+    }
+
+    /// What the other end of a counted view sent again: its bytes count there already, its segments nowhere else.
+    fn add_resent(&mut self, steps: Option<&BTreeMap<UnixNanos, Stepped>>, retransmits: u64) {
+        self.retransmits = self.retransmits.saturating_add(retransmits);
+        for (at, stepped) in steps.into_iter().flatten().filter(|(_, stepped)| stepped.all.retransmits > 0) {
+            self.points.entry(*at).or_default().retransmits += stepped.all.retransmits;
+        }
     }
 
     fn merge(&mut self, other: Self) {

@@ -225,7 +225,8 @@ impl Totals {
                 total.settled = Some(settled);
                 total.fate = if counted { Fate::Counted } else { fate };
             }
-            if total.fate != Fate::OtherView {
+            // Of a view that does not count, what its end sent again is told nowhere else.
+            if total.fate != Fate::OtherView || total.sums.retransmits > 0 {
                 edges.push(total);
             }
         }

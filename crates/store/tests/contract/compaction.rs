@@ -144,7 +144,7 @@ fn gathered(rows: &[RollupRow], resolution: Resolution) -> Vec<RollupRow> {
 
 fn total(totals: &EdgeTotals) -> ByEdge {
     let mut sums = ByEdge::new();
-    for edge in &totals.edges {
+    for edge in totals.edges.iter().filter(|edge| edge.fate != Fate::OtherView) {
         let (client, server) = (Arc::new(edge.client.clone()), Arc::new(edge.server.clone()));
         add(&mut sums, &client, &server, edge.port, true, edge.sums);
     }

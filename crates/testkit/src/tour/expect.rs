@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use weir_wire::api::{Answer, Change, Edge};
 
 /// An edge between workloads, by their names.
-pub type Pair = (String, String);
+type Pair = (String, String);
 /// A pair and what is said of it: a symptom's signal, or the kind of change.
 pub type Alarm = (&'static str, &'static str, &'static str);
 

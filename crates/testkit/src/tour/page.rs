@@ -147,7 +147,8 @@ impl Tour<'_> {
         let ended = now();
         until(OVER, || Ok(ended.elapsed() > 3 * WINDOW && Seen::unhealthy(self.demo, SINCE)?.is_empty()))
             .with_context(|| format!("{name} is over and still something is named"))?;
-        let _ = writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
+        let _ =
+            writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
         Ok(())
     }
 
