@@ -95,7 +95,7 @@ bench-footprint: build test-packages ## What tracer and agent use: at rest, at 2
 	@scripts/bench-footprint.sh $(BENCH_FLAGS)
 
 .PHONY: bench-store
-bench-store: build test-packages ## A server's ingest, history and largest edges beside SQLite, DuckDB, ClickHouse and etcd (20 minutes, 10 GB; BENCH_FLAGS=--quick: 2)
+bench-store: build test-packages ## A server's ingest, history and largest edges beside SQLite, DuckDB, ClickHouse, etcd and ConfigMaps (20 minutes, 10 GB; BENCH_FLAGS=--quick: 2)
 	$(CARGO) build --release --locked --bins -p weir-testkit
 	$(CARGO) build --release --locked -p weir-store --example bench-history
 	@scripts/bench-store.sh store $(BENCH_FLAGS)
@@ -104,6 +104,12 @@ bench-store: build test-packages ## A server's ingest, history and largest edges
 bench-growth: build test-packages ## 10 to 5,000 agents against one server: processor, memory, latency, totals (6 minutes; BENCH_FLAGS=--quick: 1)
 	$(CARGO) build --release --locked --bins -p weir-testkit
 	@scripts/bench-store.sh growth $(BENCH_FLAGS)
+
+.PHONY: bench-api
+bench-api: build ## 50 readers at the same time of a server with 20 million rows of history and 10,000 edges (10 minutes, 1 GB; BENCH_FLAGS=--quick: 1)
+	$(CARGO) build --release --locked --bins -p weir-testkit
+	$(CARGO) build --release --locked -p weir-store --example bench-history
+	@scripts/bench-store.sh api $(BENCH_FLAGS)
 
 .PHONY: image
 image: packages ## The image for Kubernetes (IMAGE=REGISTRY/weir:TAG), built by the Docker engine that answers

@@ -3,7 +3,7 @@
 //! ```text
 //! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier ─▶ state.db, segments
 //! API server ─HTTP─▶ watches of the cluster ──────────────┘
-//! readers ─HTTP─▶ question (4 at a time) ─▶ snapshot of state + pending rows + segments
+//! readers ─HTTP─▶ question (2 to 4 at a time) ─▶ snapshot of state + pending rows + segments
 //! subscribers (64) ─HTTP─▶ the same again, when the applier has applied something
 //! ```
 //!
@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,9 @@ use weir_wire::agent::ingest_server::IngestServer;
 
 /// A protobuf envelope around the largest frame.
 const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX + (1 << 20);
+/// Connections that wait to be taken: after a restart all agents of a large cluster come at once, and 5,000 of them
+/// overflowed a queue of 1,024. The kernel's own bound, `net.core.somaxconn`, is 4,096 by default.
+const CONNECTIONS_WAITING: u32 = 4_096;
 /// An agent that is gone without a word is noticed within twice this, and its stream is free again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What stopping may take: a question that is being answered, the last segment. Below every supervisor's patience.
@@ -99,8 +102,8 @@ impl Server {
             tokio::task::spawn_blocking(move || open(&data, &networks, &place, tiers, clock, counts))
         };
         let Opened { applier, sources } = opening.await.context("failed to open the data folder")??;
-        let http = bind("listen", args.listen).await?;
-        let agents = bind("agents-listen", args.agents_listen).await?;
+        let http = bind("listen", args.listen)?;
+        let agents = bind("agents-listen", args.agents_listen)?;
         let (http_address, agents_address) = (http.local_addr()?, agents.local_addr()?);
 
         let mut tasks = Tasks::new(shutdown.clone());
@@ -258,8 +261,15 @@ pub(crate) fn open(
     Ok(Opened { applier, sources })
 }
 
-async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of a server that was here before may still linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(CONNECTIONS_WAITING)
+    };
+    listen().with_context(|| {
         format!(
             "failed to listen on {address}; another program has the port, or --{flag} names no address of this machine"
         )

@@ -7,6 +7,7 @@ pub(crate) mod api;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod page;
+pub(crate) mod shared_answers;
 pub(crate) mod subscription;
 
 use crate::auth::Token;
@@ -17,6 +18,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use shared_answers::{SharedAnswers, share};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use subscription::SUBSCRIPTIONS_MAX;
@@ -24,8 +26,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use weir_wire::api::Problem;
 
-/// Questions answered at the same time; the others wait. One holds up to some 500 MB.
-const QUESTIONS_MAX: usize = 4;
+/// Questions answered at the same time, one a processor within these bounds; the others wait. One about 100,000
+/// connections holds some 300 MB.
+const QUESTIONS: std::ops::RangeInclusive<usize> = 2..=4;
 
 /// Only what this server serves itself, nothing inline.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -45,22 +48,29 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(sources: Arc<Sources>, token: Option<Arc<Token>>, shutdown: CancellationToken) -> Self {
-        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let questions = Arc::new(Semaphore::new(questions_max()));
         let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
         Self { sources, token, questions, subscriptions, shutdown }
     }
 }
 
+fn questions_max() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from).clamp(*QUESTIONS.start(), *QUESTIONS.end())
+}
+
 /// Every path.
 pub(crate) fn router(app: App) -> Router {
-    let guarded = Router::new()
-        .route("/api/v1/status", get(api::status))
+    let shared = Arc::new(SharedAnswers::new(Arc::clone(&app.sources.clock)));
+    let shared = Router::new()
         .route("/api/v1/edges", get(api::edges))
         .route("/api/v1/series", get(api::series))
         .route("/api/v1/connections", get(api::connections))
+        .route("/api/v1/dns", get(api::dns))
+        .layer(middleware::from_fn_with_state(shared, share));
+    let guarded = shared
+        .route("/api/v1/status", get(api::status))
         .route("/api/v1/transactions", get(api::transactions))
         .route("/api/v1/metadata", get(api::metadata))
-        .route("/api/v1/dns", get(api::dns))
         .route("/metrics", get(metrics::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), authorize));
     Router::new()

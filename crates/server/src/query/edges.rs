@@ -298,8 +298,7 @@ impl Part {
     fn counts(&self, subject: &Subject, moved: &Moved, question: &Question) -> bool {
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
         let is_open = !subject.ended || subject.last >= until;
-        let ended_untold = subject.transaction.as_ref().is_some_and(|transaction| transaction.closed().is_none());
-        !self.has_settled || is_open || moved.closed || ended_untold
+        !self.has_settled || is_open || moved.closed || subject.is_end_untold
     }
 
     /// The connections of settled sums that no subject stands for.

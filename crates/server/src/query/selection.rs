@@ -48,8 +48,12 @@ pub(crate) struct Subject {
     pub(crate) client_key: Option<String>,
     pub(crate) cgroup_path: String,
     pub(crate) rtt_us: Option<u32>,
-    /// The stored form.
-    pub(crate) transaction: Option<Transaction>,
+    /// It is in the state.
+    pub(crate) is_stored: bool,
+    /// It is in the state, where no end of it was told.
+    pub(crate) is_end_untold: bool,
+    /// The stored form, where the question is about it.
+    pub(crate) transaction: Option<Box<Transaction>>,
     /// It overlaps the span. The others are here only to pair with.
     pub(crate) in_span: bool,
 }
@@ -87,6 +91,8 @@ pub(crate) struct Selection {
     /// The same by the start of the step that holds the rows, where the question is about steps; what came late left out.
     pub(crate) steps: HashMap<ConnectionId, BTreeMap<UnixNanos, Stepped>>,
     step: Option<Step>,
+    /// Of servers' views, with the instant as of which the client was looked up: mostly the same in all rows of one.
+    coverers: HashMap<ConnectionId, (UnixNanos, Coverer)>,
     pub(crate) verdicts: HashMap<ConnectionId, Verdict>,
     translations: BTreeSet<Translation>,
     names: Arc<Names>,
@@ -105,6 +111,13 @@ pub(crate) enum Depth<'a> {
     Unsettled(&'a dyn HistoryView),
 }
 
+/// What becomes of a connection's stored form once it is read: of many connections it is most of what they take.
+#[derive(Clone, Copy)]
+enum Stored {
+    Kept,
+    Dropped,
+}
+
 impl Selection {
     pub(crate) fn load(
         sources: &Sources,
@@ -119,9 +132,10 @@ impl Selection {
         // A connection that is open in the span may have begun long before it.
         view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
         let boots = current_boots(view)?;
+        let stored = if matches!(depth, Depth::Unsettled(_)) { Stored::Dropped } else { Stored::Kept };
         let mut subjects = HashMap::new();
         view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {
-            let mut subject = Subject::of(transaction, &boots);
+            let mut subject = Subject::of(transaction, &boots, stored);
             subject.in_span = subject.from < until && (!subject.ended || subject.last >= since);
             subjects.insert(subject.id, subject);
         })?;
@@ -130,6 +144,7 @@ impl Selection {
             moved: HashMap::new(),
             steps: HashMap::new(),
             step: question.step,
+            coverers: HashMap::new(),
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
             names: Arc::clone(&sources.names),
@@ -147,7 +162,7 @@ impl Selection {
                 selection.add_pending(pending, since, until);
             }
         }
-        selection.find_counterparts(view, &boots)?;
+        selection.find_counterparts(view, &boots, stored)?;
         Ok(selection)
     }
 
@@ -158,6 +173,7 @@ impl Selection {
             moved: HashMap::new(),
             steps: HashMap::new(),
             step: None,
+            coverers: HashMap::new(),
             verdicts: HashMap::new(),
             translations: BTreeSet::new(),
             names: Arc::clone(&sources.names),
@@ -189,16 +205,18 @@ impl Selection {
             moved.rows += 1;
             moved.closed |= row.closed;
         }
-        let is_client_covered = !row.late
-            && row.view == Some(Side::Server)
-            && client_covered(
-                &self.names.read(),
-                &self.covered,
-                &row.node,
-                (row.client.ip(), row.server.ip()),
-                row.started.unwrap_or(row.from),
-                row.to,
-            );
+        let is_client_covered = !row.late && row.view == Some(Side::Server) && {
+            let began = row.started.unwrap_or(row.from);
+            let who = || {
+                let ends = (row.client.ip(), row.server.ip());
+                (began, Coverer::of(&self.names.read(), &row.node, ends, began))
+            };
+            let known = self.coverers.entry(row.connection).or_insert_with(who);
+            if known.0 != began {
+                *known = who();
+            }
+            known.1.covers(&self.covered, row.to)
+        };
         if is_client_covered {
             moved.while_client_covered += own;
         }
@@ -213,7 +231,7 @@ impl Selection {
             stepped.rtt.1 += u64::from(row.rtt_us.is_some());
         }
         match self.subjects.get_mut(&row.connection) {
-            Some(subject) if subject.transaction.is_none() => subject.add_row(row),
+            Some(subject) if !subject.is_stored => subject.add_row(row),
             Some(_) => {}
             None => {
                 self.subjects.insert(row.connection, Subject::of_row(row));
@@ -222,7 +240,7 @@ impl Selection {
     }
 
     /// Pairs what is here; looks up the buckets of what found no other end, also behind translations, and pairs again.
-    fn find_counterparts(&mut self, view: &dyn StateView, boots: &Boots) -> Result<(), StoreError> {
+    fn find_counterparts(&mut self, view: &dyn StateView, boots: &Boots, stored: Stored) -> Result<(), StoreError> {
         let mut asked: HashSet<i64> = HashSet::new();
         // Each hop has its translation and, behind it, its views.
         for _ in 0..=HOPS_MAX {
@@ -241,7 +259,7 @@ impl Selection {
             let mut found = Vec::new();
             view.linked(&links, &mut |transaction| found.push(transaction))?;
             for transaction in found {
-                added |= self.subjects.insert_if_new(Subject::of(transaction, boots));
+                added |= self.subjects.insert_if_new(Subject::of(transaction, boots, stored));
             }
             if !added {
                 return Ok(());
@@ -295,8 +313,44 @@ impl InsertIfNew for HashMap<ConnectionId, Subject> {
     }
 }
 
-/// A client on the server's own node is covered by the very poll that tells of the server's view. A node's own address
-/// proves nothing: whoever the node masquerades has it too, and the node would have told of a socket of its own.
+/// Whose polls would have told of a client's view.
+#[derive(Clone, Debug)]
+enum Coverer {
+    /// The very poll that tells of the server's.
+    Same,
+    /// Those of another node.
+    Node(Box<str>),
+    /// Nobody's: who the client is, is not known, or nobody watches it.
+    Nobody,
+}
+
+impl Coverer {
+    /// A client on the server's own node is covered by the very poll that tells of the server's view. A node's own address
+    /// proves nothing: whoever the node masquerades has it too, and the node would have told of a socket of its own.
+    fn of(inventory: &Inventory, node: &str, (client, server): (IpAddr, IpAddr), began: UnixNanos) -> Self {
+        if client.is_loopback() || client == server {
+            return Self::Same;
+        }
+        let who =
+            inventory.remote(&RemoteEnd { seen_on: node, address: client, began: Some(began), first_seen: began });
+        match who.kind() {
+            "pod" | "container" if who.node() == node => Self::Same,
+            "pod" | "container" => Self::Node(who.node().into()),
+            _ => Self::Nobody,
+        }
+    }
+
+    /// Whether they have told of what ended `at`.
+    fn covers(&self, covered: &Covered, at: UnixNanos) -> bool {
+        match self {
+            Self::Same => true,
+            Self::Node(node) => covered.covers(node, at),
+            Self::Nobody => false,
+        }
+    }
+}
+
+/// Whether a client's view would have been told of.
 ///
 /// `ends`: the client's address and the server's; `began`: when the client's address was whose it was; `at`: the end of
 /// the record.
@@ -304,19 +358,11 @@ pub(crate) fn client_covered(
     inventory: &Inventory,
     covered: &Covered,
     node: &str,
-    (client, server): (IpAddr, IpAddr),
+    ends: (IpAddr, IpAddr),
     began: UnixNanos,
     at: UnixNanos,
 ) -> bool {
-    if client.is_loopback() || client == server {
-        return true;
-    }
-    let who = inventory.remote(&RemoteEnd { seen_on: node, address: client, began: Some(began), first_seen: began });
-    match who.kind() {
-        "pod" | "container" if who.node() == node => true,
-        "pod" | "container" => covered.covers(who.node(), at),
-        _ => false,
-    }
+    Coverer::of(inventory, node, ends, began).covers(covered, at)
 }
 
 type Boots = BTreeMap<NodeName, [u8; 16]>;
@@ -334,8 +380,12 @@ fn current_boots(view: &dyn StateView) -> Result<Boots, StoreError> {
 }
 
 impl Subject {
-    fn of(transaction: Transaction, boots: &Boots) -> Self {
-        let owner = transaction.owner.clone().unwrap_or_default();
+    fn of(mut transaction: Transaction, boots: &Boots, stored: Stored) -> Self {
+        let owner = match stored {
+            Stored::Kept => transaction.owner.clone(),
+            Stored::Dropped => transaction.owner.take(),
+        };
+        let owner = owner.unwrap_or_default();
         let same_boot = boots.get(&transaction.key.node).is_none_or(|boot| *boot == transaction.key.boot);
         Self {
             id: transaction.id(),
@@ -358,7 +408,9 @@ impl Subject {
             cgroup_path: owner.cgroup_path,
             rtt_us: transaction.rtt.map(|rtt| rtt.us),
             in_span: false,
-            transaction: Some(transaction),
+            is_stored: true,
+            is_end_untold: transaction.closed().is_none(),
+            transaction: matches!(stored, Stored::Kept).then(|| Box::new(transaction)),
         }
     }
 
@@ -387,6 +439,8 @@ impl Subject {
             client_key: client_key(&row.container_id, 0, 0),
             cgroup_path: String::new(),
             rtt_us: row.rtt_us,
+            is_stored: false,
+            is_end_untold: false,
             transaction: None,
             in_span: true,
         }

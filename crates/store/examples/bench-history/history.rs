@@ -1,7 +1,7 @@
 //! Rows of a small cluster, made for as many as are wanted: half of them the clients' views, half the servers'.
 //!
-//! Twenty nodes with ten pods each; a thousand edges, few of which carry most; connections of a minute to an hour that
-//! move in every poll of both ends' nodes. Nodes poll at instants of their own, some milliseconds early or late; bytes
+//! A hundred nodes with ten pods each, of 250 workloads; ten thousand edges, few of which carry most; connections of a minute
+//! to an hour that move in every poll of both ends' nodes. Nodes poll at instants of their own, some milliseconds early or late; bytes
 //! and round-trip times scatter around what is usual on the edge. So a row has about as much in it that cannot be
 //! foreseen as a real one.
 
@@ -15,9 +15,10 @@ use weir_store::{
     StoreError,
 };
 
-const NODES: u64 = 20;
+const NODES: u64 = 100;
 const PODS_OF_A_NODE: u64 = 10;
-const EDGES: u64 = 1_000;
+const WORKLOADS: u64 = 250;
+const EDGES: u64 = 10_000;
 const WINDOW_NS: i64 = 10_000_000_000;
 /// Windows of a segment: what compaction puts into one file, so that its work is what a larger server's would be.
 const WINDOWS_OF_A_SEGMENT: i64 = 60;
@@ -60,7 +61,7 @@ struct Pod {
 impl Pod {
     fn of(number: u64) -> Self {
         let (node_number, pod) = (number / PODS_OF_A_NODE, number % PODS_OF_A_NODE);
-        let (namespace, app) = (format!("team-{}", pod % 5), format!("app-{}", number % 50));
+        let (namespace, app) = (format!("team-{}", pod % 5), format!("app-{}", number % WORKLOADS));
         let endpoint = Endpoint {
             kind: "pod".into(),
             namespace: namespace.clone(),
@@ -220,8 +221,8 @@ impl Place {
         self.life += 1;
         let random = mixed(&[self.number, self.life, 10]);
         // Squared: a tenth of the edges has a third of the connections.
-        let part = (random % 1_000) * (random % 1_000) / 1_000;
-        self.edge = (part * EDGES / 1_000) as u16;
+        let part = random % EDGES;
+        self.edge = (part * part / EDGES) as u16;
         self.age = 0;
         self.length = WINDOWS_MIN + (random >> 32) % (WINDOWS_MAX - WINDOWS_MIN);
         self.port = 32_768 + (random >> 48) as u16 % 28_000;
@@ -237,11 +238,9 @@ impl Judge for Cluster {
 
     fn judge(&mut self, row: &HistoryRow) -> Judgement {
         let side = row.view.unwrap_or(Side::Client);
-        if side == Side::Server {
-            return Judgement { side, fate: Fate::OtherView, edge: None };
-        }
         let edge = usize::from(u16::from_le_bytes([row.connection.0[14], row.connection.0[15]]));
-        Judgement { side, fate: Fate::Counted, edge: Some(Arc::clone(&self.edges[edge].settled)) }
+        let fate = if side == Side::Server { Fate::OtherView } else { Fate::Counted };
+        Judgement { side, fate, edge: Some(Arc::clone(&self.edges[edge].settled)) }
     }
 }
 

@@ -5,8 +5,7 @@ use arrow_array::builder::{
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
-use std::collections::HashMap;
+use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch};
 use std::sync::Arc;
 use weir_model::{Endpoint, Side, UnixNanos};
 
@@ -81,53 +80,39 @@ pub(super) fn view_of(text: &str) -> Option<Side> {
     }
 }
 
-/// A text column with its values already turned into `T`, so that a text is read once, not once a row. The file's reader
-/// gives plain texts; equal ones mostly stand together, since rows are sorted.
-pub(super) struct Column<T> {
-    keys: Vec<usize>,
+/// A text column with its values already turned into `T`, so that a text is read once a batch, not once a row.
+pub(super) struct Column<'a, T> {
+    keys: &'a PrimitiveArray<Int32Type>,
     values: Vec<T>,
+    /// Of a row without a value.
+    empty: Option<T>,
 }
 
-impl<T: Clone> Column<T> {
-    pub(super) fn of(batch: &RecordBatch, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Self> {
-        let texts: &StringArray = batch.column_by_name(name)?.as_string_opt::<i32>()?;
-        let mut known: HashMap<&str, usize> = HashMap::new();
-        let mut column = Self { keys: Vec::with_capacity(texts.len()), values: Vec::new() };
-        let mut before = None;
-        for text in texts {
-            let text = text.unwrap_or_default();
-            let key = match before {
-                Some((same, key)) if same == text => key,
-                _ => {
-                    if let Some(key) = known.get(text) {
-                        *key
-                    } else {
-                        column.values.push(read(text)?);
-                        known.insert(text, column.values.len() - 1);
-                        column.values.len() - 1
-                    }
-                }
-            };
-            before = Some((text, key));
-            column.keys.push(key);
-        }
-        Some(column)
+impl<'a, T: Clone> Column<'a, T> {
+    pub(super) fn of(batch: &'a RecordBatch, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Self> {
+        let texts = batch.column_by_name(name)?.as_dictionary_opt::<Int32Type>()?;
+        let values = texts.values().as_string_opt::<i32>()?;
+        let values = values.iter().map(|text| read(text.unwrap_or_default())).collect::<Option<Vec<T>>>()?;
+        Some(Self { keys: texts.keys(), values, empty: read("") })
     }
 
     pub(super) fn get(&self, row: usize) -> Option<T> {
-        self.values.get(*self.keys.get(row)?).cloned()
+        if self.keys.is_null(row) {
+            return self.empty.clone();
+        }
+        self.values.get(usize::try_from(self.keys.value(row)).ok()?).cloned()
     }
 }
 
 /// The three columns of an end's name.
-pub(super) struct Ends {
-    columns: [Column<Arc<str>>; 3],
+pub(super) struct Ends<'a> {
+    columns: [Column<'a, Arc<str>>; 3],
     /// Rows are sorted by edge: the ends of a row are mostly those of the row before.
     last: Arc<Endpoint>,
 }
 
-impl Ends {
-    pub(super) fn of(batch: &RecordBatch, names: [&str; 3]) -> Option<Self> {
+impl<'a> Ends<'a> {
+    pub(super) fn of(batch: &'a RecordBatch, names: [&str; 3]) -> Option<Self> {
         let [kind, namespace, name] = names.map(|name| shared_column(batch, name));
         Some(Self { columns: [kind?, namespace?, name?], last: Arc::default() })
     }
@@ -145,10 +130,10 @@ impl Ends {
 pub(super) const CLIENT: [&str; 3] = ["client_kind", "client_namespace", "client_name"];
 pub(super) const SERVER: [&str; 3] = ["server_kind", "server_namespace", "server_name"];
 
-pub(super) fn shared_column(batch: &RecordBatch, name: &str) -> Option<Column<Arc<str>>> {
+pub(super) fn shared_column<'a>(batch: &'a RecordBatch, name: &str) -> Option<Column<'a, Arc<str>>> {
     Column::of(batch, name, |text| Some(Arc::from(text)))
 }
 
-pub(super) fn address_column(batch: &RecordBatch, name: &str) -> Option<Column<std::net::IpAddr>> {
+pub(super) fn address_column<'a>(batch: &'a RecordBatch, name: &str) -> Option<Column<'a, std::net::IpAddr>> {
     Column::of(batch, name, |text| text.parse().ok())
 }

@@ -106,10 +106,8 @@ impl HistoryView for View<'_> {
     }
 
     fn edge_totals(&self, since: UnixNanos, until: UnixNanos, step: Option<Step>) -> Result<EdgeTotals, StoreError> {
-        let mut sums = totals::Totals::new(step);
-        for (entry, path) in self.between(since, until) {
-            sums.add(entry, &path, since, until)?;
-        }
+        let files: Vec<(&Entry, PathBuf)> = self.between(since, until).collect();
+        let sums = totals::Totals::of(&files, since, until, step)?;
         let reader = self.store.reader()?;
         let named = sums.named(&reader);
         self.store.give_back(reader);

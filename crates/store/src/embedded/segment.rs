@@ -8,9 +8,11 @@ use super::folder::sync_folder;
 use crate::error::StoreError;
 use crate::history::SegmentId;
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -19,6 +21,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use weir_daemon::failpoint;
 use weir_model::UnixNanos;
 
@@ -28,7 +31,7 @@ const VERSION_KEY: &str = "weir.segment.version";
 
 /// zstd's level: 3 is its own default; higher ones gained under 5 % here for twice the time.
 const ZSTD_LEVEL: i32 = 3;
-/// Rows turned into columns at a time: about 2 MB.
+/// Rows turned into columns, or read from them, at a time: about 2 MB.
 const BATCH_ROWS: usize = 8192;
 
 /// What a segment's file holds. The numbers are the catalogue's `tier` and `settled`.
@@ -260,11 +263,12 @@ pub(super) fn missing_column(path: &Path) -> StoreError {
     StoreError::Segment { action: "read", path: path.into(), text: "a column is missing or of another type".into() }
 }
 
-/// Opens a file of this version.
+/// Opens a file of this version. Texts stay dictionaries, so that none is looked at once a row.
 pub(super) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
+    let failed = || StoreError::segment("read", path);
     let file = File::open(path).map_err(StoreError::io("open", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::segment("read", path))?;
-    let version = builder
+    let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(failed())?;
+    let version = found
         .metadata()
         .file_metadata()
         .key_value_metadata()
@@ -274,7 +278,16 @@ pub(super) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>,
     if version != SEGMENT_VERSION.to_string() {
         return Err(StoreError::TooNew { path: path.into(), found: version, known: SEGMENT_VERSION });
     }
-    Ok(builder)
+    let fields = found.schema().fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => {
+            let text = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            field.as_ref().clone().with_data_type(text)
+        }
+        _ => field.as_ref().clone(),
+    });
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.collect::<Vec<Field>>())));
+    let known = ArrowReaderMetadata::try_new(Arc::clone(found.metadata()), options).map_err(failed())?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, known))
 }
 
 /// Calls `visit` for every row that is found in `[since, until)`.
@@ -284,7 +297,7 @@ pub(super) fn read<R: FileRow>(
     until: UnixNanos,
     visit: &mut dyn FnMut(R),
 ) -> Result<(), StoreError> {
-    let batches = open(path)?.build().map_err(StoreError::segment("read", path))?;
+    let batches = open(path)?.with_batch_size(BATCH_ROWS).build().map_err(StoreError::segment("read", path))?;
     for batch in batches {
         let batch = batch.map_err(StoreError::segment("read", path))?;
         R::from_batch(&batch, &mut |row: R| {

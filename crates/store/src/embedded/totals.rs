@@ -9,18 +9,20 @@ use crate::settled::Fate;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow_array::{Array as _, RecordBatch};
-use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use weir_model::{Endpoint, Protocol, UnixNanos};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 32_768;
+/// Fewer rows are read sooner than a thread is worth it: some 20 ms.
+const ROWS_OF_ONE_THREAD: u64 = 300_000;
+/// Of an answer: other questions and the writer want processors, too.
+const THREADS_MAX: usize = 4;
 
 const RAW: &[&str] =
     &["edge", "counted", "sent_bytes", "recv_bytes", "retransmits", "opened", "closed", "failure", "rtt_us", "to_time"];
@@ -51,17 +53,52 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn new(step: Option<Step>) -> Self {
-        Self { step, ..Self::default() }
-    }
-
-    pub(super) fn add(
-        &mut self,
-        entry: &Entry,
-        path: &Path,
+    /// Of the files' rows in the span. Many rows are read by several threads, each of which takes the next file.
+    pub(super) fn of(
+        files: &[(&Entry, PathBuf)],
         since: UnixNanos,
         until: UnixNanos,
-    ) -> Result<(), StoreError> {
+        step: Option<Step>,
+    ) -> Result<Self, StoreError> {
+        let next = AtomicUsize::new(0);
+        let share = || {
+            let mut sums = Self { step, ..Self::default() };
+            while let Some((entry, path)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                sums.add(entry, path, since, until)?;
+            }
+            Ok(sums)
+        };
+        let rows: u64 = files.iter().map(|(entry, _)| entry.rows).sum();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let others = if rows < ROWS_OF_ONE_THREAD { 0 } else { threads - 1 };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(share)).collect();
+            let mut sums: Self = share()?;
+            for other in others {
+                sums.merge(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(sums)
+        })
+    }
+
+    fn merge(&mut self, other: Self) {
+        let Self { sums, step: _, steps, unsettled_rows, unsettled_from } = other;
+        for (edge, sum) in sums {
+            let held = self.sums.entry(edge).or_default();
+            *held = held.plus(sum);
+        }
+        for (edge, steps) in steps {
+            let held = self.steps.entry(edge).or_default();
+            for (at, sum) in steps {
+                let held = held.entry(at).or_default();
+                *held = held.plus(sum);
+            }
+        }
+        self.unsettled_rows += unsettled_rows;
+        self.unsettled_from = self.unsettled_from.into_iter().chain(unsettled_from).min();
+    }
+
+    fn add(&mut self, entry: &Entry, path: &Path, since: UnixNanos, until: UnixNanos) -> Result<(), StoreError> {
         if entry.kind == SegmentKind::Received {
             let from = entry.oldest.max(since);
             self.unsettled_from = Some(self.unsettled_from.map_or(from, |held| held.min(from)));
@@ -235,25 +272,9 @@ impl Totals {
     }
 }
 
-/// Reads only these columns; texts stay dictionaries, so that none is looked at once a row.
-fn open(path: &Path, columns: &[&str]) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, StoreError> {
+/// Reads only these columns.
+fn open(path: &Path, columns: &[&str]) -> Result<ParquetRecordBatchReader, StoreError> {
     let builder = segment::open(path)?;
-    let fields: Vec<Field> = builder
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| match field.data_type() {
-            DataType::Utf8 => {
-                let text = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-                field.as_ref().clone().with_data_type(text)
-            }
-            _ => field.as_ref().clone(),
-        })
-        .collect();
-    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
-        .map_err(StoreError::segment("read", path))?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(StoreError::segment("read", path))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After so many lost calls a member gives up.
 const CALLS_LOST_MAX: u64 = 20;
+/// As `weir-agent`: before it tries to reach a server again; every member a little later than the one before it.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Batches as they go over the wire, by member and poll.
 pub type Frames = Vec<Vec<Bytes>>;
@@ -37,6 +39,15 @@ pub enum Pace {
     Flat,
     /// A batch of each member every so long; the members one after the other.
     Every(Duration),
+    /// The same, and so many batches before at once: an agent's that comes back.
+    Late(Duration, u64),
+}
+
+impl Pace {
+    /// Batches of a member that are due at once.
+    pub fn backlog(self) -> u64 {
+        if let Self::Late(_, backlog) = self { backlog } else { 0 }
+    }
 }
 
 /// What delivering came to.
@@ -93,9 +104,10 @@ pub async fn deliver(address: SocketAddr, frames: Frames, pace: Pace) -> Result<
         let ready = Arc::clone(&ready);
         tasks.spawn(async move {
             let member = member as u64;
-            let session = Session::open(address, member, frames.len() as u64).await?;
+            let (session, calls_lost) = reach(address, member, frames.len() as u64).await?;
             ready.wait().await;
             let mut delivery = Delivery::new(frames, pace, member as f64 / members as f64);
+            delivery.calls_lost = calls_lost;
             delivery.run(session, address, member).await?;
             Ok::<_, anyhow::Error>(delivery)
         });
@@ -115,6 +127,19 @@ pub async fn deliver(address: SocketAddr, frames: Frames, pace: Pace) -> Result<
     acknowledged_after.sort_unstable();
     let behind_at_the_end = last.saturating_duration_since(last_due);
     Ok(Delivered { took: last - first, acknowledged_after, behind_at_the_end, calls_lost })
+}
+
+/// A session, and how many calls came to none before: when thousands come at once, a server's queue of connections is full.
+async fn reach(address: SocketAddr, member: u64, batches: u64) -> Result<(Session, u64)> {
+    let mut lost = 0;
+    loop {
+        match Session::open(address, member, batches).await {
+            Ok(session) => return Ok((session, lost)),
+            Err(error) if lost == CALLS_LOST_MAX => return Err(error),
+            Err(_) => lost += 1,
+        }
+        sleep(PAUSE + Duration::from_millis(member % 1_000)).await;
+    }
 }
 
 /// A call that was welcomed.
@@ -168,7 +193,9 @@ impl Delivery {
         let due = (0..frames.len())
             .map(|poll| match pace {
                 Pace::Flat => None,
-                Pace::Every(every) => Some(began + every.mul_f64(place + poll as f64)),
+                Pace::Every(every) | Pace::Late(every, _) => {
+                    Some(began + every.mul_f64((place + poll as f64 - pace.backlog() as f64).max(0.0)))
+                }
             })
             .collect();
         Self { frames, due, acknowledged: Vec::new(), sent: 0, calls_lost: 0 }
@@ -182,7 +209,9 @@ impl Delivery {
             if self.calls_lost > CALLS_LOST_MAX {
                 return Err(error);
             }
-            session = Session::open(address, member, self.frames.len() as u64).await?;
+            let (anew, calls_lost) = reach(address, member, self.frames.len() as u64).await?;
+            self.calls_lost += calls_lost;
+            session = anew;
             self.has(session.has);
             self.sent = session.has;
         }

@@ -197,9 +197,12 @@ impl Crowd {
                 parent: Self::node(member),
                 addresses: vec![format!("{a}.{b}.{c}.{d}")],
                 from_unix_ns,
-                attributes: [("owner_kind", "DaemonSet".to_owned()), ("owner_name", format!("app-{pod}"))]
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .into(),
+                attributes: [
+                    ("owner_kind", "StatefulSet".to_owned()),
+                    ("owner_name", format!("app-{pod}-of-{member:05}")),
+                ]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
                 ..MetadataFact::default()
             };
             let container = MetadataFact {

@@ -10,6 +10,7 @@
 
 pub mod delivery;
 pub mod member;
+pub mod readers;
 
 use crate::answers::Answers;
 use crate::overhead::kept::Used;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 use delivery::{Delivered, Pace};
 use member::{Crowd, Truth};
 use nix::time::{ClockId, clock_gettime};
+use readers::{Readers, Waited};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -167,20 +169,25 @@ pub struct Order {
     pub pace: Pace,
 }
 
+/// What an order's members tell, from now on.
+fn crowd(order: &Order) -> Result<Crowd> {
+    let every = match order.pace {
+        Pace::Flat => Duration::from_secs(10),
+        Pace::Every(every) | Pace::Late(every, _) => every,
+    };
+    let every_ns = every.as_nanos() as i64;
+    // Everything lies in the past when it comes, so that no row is of the future; within the horizon, so that none is late.
+    let before = if matches!(order.pace, Pace::Flat) { order.polls } else { order.pace.backlog() };
+    let begins = wall()? - every_ns * (before as i64 + 1);
+    Ok(Crowd { members: order.members, connections: order.connections, polls: order.polls, every_ns, begins })
+}
+
 /// Plays an order against a new server with its data in `data`, which must not exist.
 ///
 /// # Errors
 /// When the server does not come up, or refuses a batch. Totals that differ are part of the outcome.
 pub fn play(order: &Order, data: &Path, more: &[&str]) -> Result<Outcome> {
-    let every = match order.pace {
-        Pace::Flat => Duration::from_secs(10),
-        Pace::Every(every) => every,
-    };
-    let every_ns = every.as_nanos() as i64;
-    let now = wall()?;
-    // What nothing paces lies in the past, so that no row is of the future; within the horizon, so that none is late.
-    let begins = if matches!(order.pace, Pace::Flat) { now - every_ns * (order.polls as i64 + 1) } else { now };
-    let crowd = Crowd { members: order.members, connections: order.connections, polls: order.polls, every_ns, begins };
+    let crowd = crowd(order)?;
     let frames = delivery::prepare(&crowd)?;
     let wire_bytes: usize = frames.iter().flatten().map(prost::bytes::Bytes::len).sum();
     let truth = crowd.truth();
@@ -217,6 +224,61 @@ pub fn play(order: &Order, data: &Path, more: &[&str]) -> Result<Outcome> {
     };
     outcome.wrong = compare(&server, &crowd, &truth)?;
     Ok(outcome)
+}
+
+/// What readers waited for a server that takes batches all the while.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What was asked first, all others together, then each question.
+    pub waited: Vec<Waited>,
+    /// How long they read.
+    pub took: Duration,
+    /// Records that were merged before they began.
+    pub records_before: u64,
+    /// Records in all.
+    pub records: u64,
+    /// Calls of agents that ended before everything was delivered.
+    pub calls_lost: u64,
+    /// The server's processor time while they read, per cent of one processor; and this process's.
+    pub percent: [f64; 2],
+    /// The most that the server had resident, bytes.
+    pub server_resident: u64,
+    /// What differs between the server's answers and the truth afterwards.
+    pub wrong: Vec<String>,
+}
+
+/// Plays an order whose backlog comes first against a server with its data in `data`, which may hold history; then has it
+/// read while the rest comes.
+///
+/// # Errors
+/// When the server does not come up, or does not answer.
+pub fn read(order: &Order, readers: Readers, data: &Path, more: &[&str]) -> Result<Reading> {
+    let crowd = crowd(order)?;
+    let frames = delivery::prepare(&crowd)?;
+    let truth = crowd.truth();
+    let records_before = (order.members * order.connections) as u64 * order.pace.backlog();
+    let server = Server::start(data, more)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut delivering = tokio::task::JoinSet::new();
+    delivering.spawn_on(delivery::deliver(server.agents, frames, order.pace), runtime.handle());
+    until(MERGED, || Ok(server.merged()? >= records_before)).context("the server has not merged what was before")?;
+    let (before, crowd_before, began) = (server.used()?, own()?, monotonic()?);
+    let waited = runtime.block_on(readers::read(server.http, readers))?;
+    let took_s = (monotonic()? - began) as f64 / 1e9;
+    let (after, crowd_after) = (server.used()?, own()?);
+    let percent = |before: Used, after: Used| (after.processor_ms - before.processor_ms) as f64 / 10.0 / took_s;
+    let delivered = runtime.block_on(delivering.join_next()).context("nothing was delivered")???;
+    until(MERGED, || Ok(server.merged()? >= truth.records)).context("the server has not merged all it acknowledged")?;
+    Ok(Reading {
+        waited,
+        took: Duration::from_secs_f64(took_s),
+        records_before,
+        records: truth.records,
+        calls_lost: delivered.calls_lost,
+        percent: [percent(before, after), percent(crowd_before, crowd_after)],
+        server_resident: after.resident_max,
+        wrong: compare(&server, &crowd, &truth)?,
+    })
 }
 
 /// What of the truth is not so in the server's edges, and what the server itself calls lost.
