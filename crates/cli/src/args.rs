@@ -36,7 +36,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Shows who talks to whom.
     #[command(after_help = EDGES_HELP)]
-    Edges(EdgesArgs),
+    Edges(EdgesCommandArgs),
     /// Shows who talks to whom as it goes on: sort, filter, go nearer, pause.
     #[command(after_help = TOP_HELP)]
     Top(TopArgs),
@@ -82,13 +82,13 @@ const SERVER_HELP: &str = "Examples:\n  weir server --data ./server\n  \
 const STATUS_HELP: &str = "Examples:\n  weir status\n  weir status -o json | jq '.items[] | select(.health != \"healthy\")'\n\n\
     Exit codes: 0 healthy (degraded counts as healthy and is told), 1 failed, 2 wrong usage, 3 unhealthy: a part is\n\
     unhealthy, a node is silent, or a node's source does not answer.";
-const EDGES_HELP: &str = "Examples:\n  weir edges --since 5m\n  weir edges --by process --from 'curl*'\n  \
+const EDGES_HELP: &str = "Examples:\n  weir edges --unhealthy                         what is wrong now, between whom, and why\n  weir edges --since 5m\n  weir edges --by process --from 'curl*'\n  \
     weir edges --by pod --namespace shop --service redis\n  weir edges --by attribute:team --label team=payments\n  \
     weir edges --filter 'server.namespace=shop and not client.namespace=shop and failures>0'\n  \
     weir edges --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z --port 443 -o csv\n\n\
     SENT is what the client sent. SERVICE is what the client asked for; with ? it is inferred from the\n\
     endpoints that hold the server's address. In csv, a text that a spreadsheet would take for a formula begins with '.\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage.";
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an edge is unhealthy (with --health or --unhealthy).";
 const TOP_HELP: &str = "Examples:\n  weir top\n  weir top --by pod --span 5m\n  \
     weir top --filter 'namespace=shop and failures>0'\n\n\
     Keys: Enter goes nearer (workloads, pods, connections), Esc back, / filters, Left and Right sort, b groups, + and -\n\
@@ -280,7 +280,7 @@ pub struct StatusArgs {
     pub read: ReadArgs,
 }
 
-/// `weir edges`.
+/// `weir edges`, and what `weir series` shares with it.
 #[derive(Clone, Debug, Args)]
 pub struct EdgesArgs {
     /// Server and form.
@@ -330,6 +330,21 @@ pub struct TopArgs {
     /// A TOML file with settings (table `[cli]`).
     #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `weir edges`.
+#[derive(Clone, Debug, Args)]
+pub struct EdgesCommandArgs {
+    /// The edges.
+    #[command(flatten)]
+    pub edges: EdgesArgs,
+    /// Says of every edge how it does against its own past, the hour before the span (docs/health.md): healthy,
+    /// unhealthy with the reason, or unknown where too little happened.
+    #[arg(long)]
+    pub health: bool,
+    /// Only edges that are unhealthy, with the reason. The default span is then a minute: what is so now.
+    #[arg(long, help_heading = "Filters")]
+    pub unhealthy: bool,
 }
 
 /// `weir series`.

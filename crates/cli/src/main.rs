@@ -8,7 +8,7 @@ use weir_cli::exit::{Failure, Verdict, conclude};
 use weir_cli::read::query::Query;
 use weir_cli::read::{self, Question};
 use weir_cli::{doctor, settings, store, top, up};
-use weir_wire::api::{ConnectionRow, DnsRow, Edge, MetadataRow, Series, Transaction};
+use weir_wire::api::{ConnectionRow, DnsRow, MetadataRow, Series, Transaction};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -54,9 +54,7 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
     runtime.block_on(async {
         match command {
             Command::Status(args) => read::status::run(&args).await,
-            Command::Edges(args) => {
-                read::run::<Edge>(&args.read, &Question { command: "edges", query: Query::from(&args) }).await
-            }
+            Command::Edges(args) => read::edges::run(&args).await,
             Command::Series(args) => {
                 let question = Question { command: "series", query: Query::from(&args) };
                 read::run::<Series>(&args.edges.read, &question).await

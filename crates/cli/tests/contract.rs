@@ -89,6 +89,9 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
             assert_eq!(output.status.code(), Some(0), "{command} {form}: {}", stderr(&output));
         }
     }
+    for health in ["--health", "--unhealthy"] {
+        assert_eq!(server.ask(&["edges", health]).status.code(), Some(0), "{health}");
+    }
     for by in ["workload", "service", "namespace", "node", "zone", "process", "address"] {
         assert_eq!(server.ask(&["edges", "--by", by]).status.code(), Some(0), "{by}");
     }

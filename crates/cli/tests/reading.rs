@@ -10,7 +10,7 @@ use stand_in::{
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::Duration;
-use weir_wire::api::{Completeness, Edge};
+use weir_wire::api::{Completeness, Edge, Health, Symptom};
 
 #[test]
 fn tables_show_rows_and_completeness() {
@@ -28,6 +28,38 @@ fn tables_show_rows_and_completeness() {
     assert_snapshot!("series", stdout(&series));
     let dns = StandIn::answering(200, body(vec![dns()], complete())).weir(&["dns"]);
     assert_snapshot!("dns", stdout(&dns));
+}
+
+#[test]
+fn an_unhealthy_edge_is_exit_code_3_where_health_is_asked_for() {
+    let judged = |verdict: &str, texts: &[&str]| {
+        let symptom = |text: &&str| Symptom { signal: "refused".into(), text: (*text).into(), ..Symptom::default() };
+        let health = Health {
+            verdict: verdict.into(),
+            symptoms: texts.iter().map(symptom).collect(),
+            since: Some("2026-01-31T10:04:00Z".into()),
+            past_from: None,
+        };
+        let mut edge = edges().remove(1);
+        edge.health = Some(health);
+        edge
+    };
+    let refused = "20 of 20 connections refused in 30 s, usually none";
+    let rows = vec![judged("unhealthy", &[refused, "and more"]), judged("healthy", &[]), judged("unknown", &[])];
+    for flag in ["--health", "--unhealthy"] {
+        let sick = StandIn::answering(200, body(rows.clone(), complete())).weir(&["edges", flag]);
+        assert_eq!(sick.status.code(), Some(3));
+        assert!(stdout(&sick).contains(&format!("unhealthy: {refused}; and 1 more")), "{}", stdout(&sick));
+    }
+    let csv = StandIn::answering(200, body(rows.clone(), complete())).weir(&["edges", "--health", "-o", "csv"]);
+    assert_eq!(csv.status.code(), Some(3));
+    assert!(
+        stdout(&csv).contains(&format!("unhealthy,\"refused: {refused}; refused: and more\",2026-01-31T10:04:00Z,"))
+    );
+    let well = StandIn::answering(200, body(rows[1..].to_vec(), complete())).weir(&["edges", "--health"]);
+    assert_eq!(well.status.code(), Some(0));
+    let none = StandIn::answering(200, body(Vec::<Edge>::new(), complete())).weir(&["edges", "--unhealthy"]);
+    assert_eq!((none.status.code(), stdout(&none).lines().next()), (Some(0), Some("(no rows) no edge is unhealthy")));
 }
 
 #[test]

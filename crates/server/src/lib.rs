@@ -21,6 +21,7 @@ mod pairing;
 mod query;
 mod server;
 mod state;
+mod statistics;
 mod tiers;
 mod told;
 mod translations;

@@ -257,7 +257,8 @@ pub(crate) fn open(
     let log = Arc::new(Mutex::new(log));
     applier.log = Some(Arc::clone(&log));
     let cluster = Arc::new(Cluster::default());
-    let sources = Arc::new(Sources { store, shared, live, names, log, streams, clock, counts, cluster });
+    let pasts = crate::query::health::past::Pasts::default();
+    let sources = Arc::new(Sources { store, shared, live, names, log, streams, clock, counts, cluster, pasts });
     Ok(Opened { applier, sources })
 }
 

@@ -194,6 +194,8 @@ pub struct EdgeTotal {
     /// The same by step, in order of time, where steps were asked for: a step's start and what is of it. They add up to
     /// `sums`.
     pub steps: Vec<(UnixNanos, Sums)>,
+    /// The failures of those steps by their reason: a step's start, the reason, how many. They add up to the steps'.
+    pub failed: Vec<(UnixNanos, Arc<str>, u64)>,
 }
 
 /// Sums by edge of everything in a span that is settled and counts, or is a told loss; and of views that do not count where

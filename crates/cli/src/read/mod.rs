@@ -1,8 +1,9 @@
 //! The reading commands: ask `/api/v1/<command>`, print what it answers.
 //!
 //! `-o json` prints the body as it came; the other forms parse it. What an answer lacks is said below a table and on
-//! standard error beside jsonl and csv. [`status`] judges besides, [`follow`] goes on.
+//! standard error beside jsonl and csv. [`status`] and [`edges`] judge besides, [`follow`] goes on.
 
+pub mod edges;
 pub mod follow;
 pub mod query;
 pub mod status;
@@ -216,6 +217,8 @@ pub fn tell(completeness: &Completeness, how: &PrintArgs, zone: &TimeZone) {
 fn nothing(completeness: &Completeness, question: &Question) -> String {
     let hint = if completeness.nodes.is_empty() {
         "no agent has delivered anything yet; `weir doctor` says what is missing"
+    } else if question.query.value("unhealthy").is_some() {
+        "no edge is unhealthy"
     } else if question.query.is_narrowed() {
         "nothing matches; try fewer filters or a longer --since"
     } else {

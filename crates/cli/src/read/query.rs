@@ -1,8 +1,8 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
 use crate::args::{
-    ConnectionsArgs, DnsArgs, EdgesArgs, FilterArgs, InstantArgs, MetadataArgs, RowState, RowsArgs, SeriesArgs,
-    SortArgs, TrafficArgs,
+    ConnectionsArgs, DnsArgs, EdgesArgs, EdgesCommandArgs, FilterArgs, InstantArgs, MetadataArgs, RowState, RowsArgs,
+    SeriesArgs, SortArgs, TrafficArgs,
 };
 
 /// The parameters of one question, in the order of the flags.
@@ -34,9 +34,9 @@ impl Query {
 
     /// Whether anything but the span and the form of the rows is asked for.
     pub fn is_narrowed(&self) -> bool {
-        self.0
-            .iter()
-            .any(|(key, _)| !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by" | "expand"))
+        self.0.iter().any(|(key, _)| {
+            !matches!(*key, "since" | "until" | "at" | "step" | "sort" | "limit" | "by" | "expand" | "health")
+        })
     }
 
     fn ordered(self, sort: &SortArgs, instant: &InstantArgs) -> Self {
@@ -70,6 +70,14 @@ impl From<&EdgesArgs> for Query {
         let mut query = Self::new().with("by", args.by.as_ref());
         query.0.extend(args.expand.iter().map(|expand| ("expand", expand.clone())));
         query.ordered(&args.sort, &args.instant).traffic(&args.traffic)
+    }
+}
+
+impl From<&EdgesCommandArgs> for Query {
+    fn from(args: &EdgesCommandArgs) -> Self {
+        Self::from(&args.edges)
+            .with("health", args.health.then_some(true))
+            .with("unhealthy", args.unhealthy.then_some(true))
     }
 }
 

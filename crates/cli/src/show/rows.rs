@@ -6,7 +6,9 @@ use super::terminal::Paint;
 use super::units;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
-use weir_wire::api::{ConnectionRow, DnsRow, Edge, EdgeEnd, MetadataRow, Point, Series, StatusRow, Steps, Transaction};
+use weir_wire::api::{
+    ConnectionRow, DnsRow, Edge, EdgeEnd, Health, MetadataRow, Point, Series, StatusRow, Steps, Transaction,
+};
 
 /// How numbers and times are written in a table.
 #[derive(Clone, Debug)]
@@ -103,18 +105,20 @@ impl Row for Edge {
         Column::number("PORT"),
         Column::number("SENT"),
         Column::number("RECV"),
-        Column::number("CONNS").goes(1),
-        Column::number("RETR").goes(3),
-        Column::number("RTT").goes(4),
-        Column::number("FAIL").goes(2),
-        Column::text("SERVICE", 8).goes(6),
-        Column::word("CERTAINTY").goes(5),
+        Column::number("CONNS").goes(2),
+        Column::number("RETR").goes(4),
+        Column::number("RTT").goes(5),
+        Column::number("FAIL").goes(3),
+        Column::text("SERVICE", 8).goes(7),
+        Column::word("CERTAINTY").goes(6),
+        Column::text("HEALTH", 48).goes(1),
     ];
 
     fn names() -> Vec<&'static str> {
         "client_kind client_namespace client_name client_node client_zone client_address client_workload client_certainty \
              server_kind server_namespace server_name server_node server_zone server_address server_workload server_certainty \
-             service service_certainty service_candidates port protocol sent_bytes recv_bytes connections retransmits rtt_us failures certainty"
+             service service_certainty service_candidates port protocol sent_bytes recv_bytes connections retransmits rtt_us failures certainty \
+             health_verdict health_symptoms health_since health_past_from"
             .split(' ')
             .collect()
     }
@@ -133,6 +137,7 @@ impl Row for Edge {
             style.faults(self.failures),
             service(self),
             certainty,
+            edge_health(self),
         ]
     }
 
@@ -152,8 +157,37 @@ impl Row for Edge {
             self.failures.into(),
             Field::from(&self.certainty),
         ]);
+        fields.extend(health_fields(self.health.as_ref()));
         fields
     }
+}
+
+/// The verdict, and the worst symptom's text; nothing where that was not asked for.
+fn edge_health(edge: &Edge) -> Cell {
+    let Some(told) = &edge.health else { return Cell::new("") };
+    let paint = match told.verdict.as_str() {
+        "healthy" => Paint::Good,
+        "unknown" => Paint::Dim,
+        _ => Paint::Bad,
+    };
+    let more = told.symptoms.len().saturating_sub(1);
+    let text = match told.symptoms.first() {
+        Some(worst) if more == 0 => format!("{}: {}", told.verdict, worst.text),
+        Some(worst) => format!("{}: {}; and {more} more", told.verdict, worst.text),
+        None => told.verdict.clone(),
+    };
+    Cell::new(text).painted(paint)
+}
+
+fn health_fields(told: Option<&Health>) -> [Field; 4] {
+    let symptoms = told.into_iter().flat_map(|told| &told.symptoms);
+    let texts: Vec<String> = symptoms.map(|symptom| format!("{}: {}", symptom.signal, symptom.text)).collect();
+    [
+        Field::from(&told.map(|told| told.verdict.clone())),
+        Field::Text(texts.join("; ")),
+        Field::from(&told.and_then(|told| told.since.clone())),
+        Field::from(&told.and_then(|told| told.past_from.clone())),
+    ]
 }
 
 /// Port and protocol; nothing where a row sums up several.
@@ -622,7 +656,7 @@ mod tests {
         let mut names = Vec::new();
         for (name, value) in object {
             match value {
-                serde_json::Value::Object(inner) if matches!(name.as_str(), "client" | "server") => {
+                serde_json::Value::Object(inner) if matches!(name.as_str(), "client" | "server" | "health") => {
                     names.extend(inner.keys().map(|key| format!("{name}_{key}")));
                 }
                 _ => names.push(name),
@@ -633,18 +667,21 @@ mod tests {
     }
 
     fn holds<R: Row + serde::Serialize + Default>() {
-        let row = R::default();
+        holds_of(&R::default());
+    }
+
+    fn holds_of<R: Row + serde::Serialize>(row: &R) {
         let mut fields: Vec<String> = R::names().iter().map(ToString::to_string).collect();
         assert_eq!(row.fields().len(), fields.len());
         let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC, steps: None };
         assert_eq!(row.cells(&style).len(), R::COLUMNS.len());
         fields.sort();
-        assert_eq!(fields, names(&row));
+        assert_eq!(fields, names(row));
     }
 
     #[test]
     fn csv_has_every_field_of_the_api() {
-        holds::<Edge>();
+        holds_of(&Edge { health: Some(Health::default()), ..Edge::default() });
         holds::<Transaction>();
         holds::<ConnectionRow>();
         holds::<MetadataRow>();

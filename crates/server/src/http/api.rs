@@ -62,6 +62,17 @@ pub(crate) struct SortParameters {
     sort: Option<String>,
 }
 
+/// How edges do.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct HealthParameters {
+    /// `true`: every edge has its `health`, against its own past: the hour before the span. See `docs/health.md`.
+    health: Option<bool>,
+    /// `true`: only edges that are unhealthy, with their `health`; the default span is then a minute.
+    unhealthy: Option<bool>,
+}
+
 /// How long steps are.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -159,7 +170,8 @@ pub(crate) async fn status(State(app): State<App>, RawQuery(query): RawQuery) ->
 /// an event `problem` before the end where it can no longer be answered.
 #[utoipa::path(get, path = "/api/v1/edges", tag = "api",
     params(
-        CommonParameters, InstantParameters, TrafficParameters, GroupingParameters, ExpandParameters, SortParameters
+        CommonParameters, InstantParameters, TrafficParameters, GroupingParameters, ExpandParameters, SortParameters,
+        HealthParameters
     ), responses(
     (status = 200, description = "One row an edge, the largest first", content(
         (Answer<Edge> = "application/json"), (String = "text/event-stream"),

@@ -34,7 +34,7 @@ struct Sum {
 }
 
 /// The ends of a count under the question's grouping.
-type Named = (EdgeEnd, EdgeEnd);
+pub(crate) type Named = (EdgeEnd, EdgeEnd);
 
 /// Answers `/api/v1/dns`.
 pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<DnsRow>, StoreError> {
@@ -91,7 +91,8 @@ fn fold(rows: &mut Vec<(DnsRow, Sum)>, limit: usize) -> u64 {
     count
 }
 
-fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
+/// The ends of a count under the question's grouping, if its filters let them through.
+pub(crate) fn name_ends(naming: Naming<'_>, count: &DnsCount) -> Option<Named> {
     let question = naming.question;
     let (mut client, mut server) = (naming.dns_client(count), naming.dns_server(count));
     client.decide(question);

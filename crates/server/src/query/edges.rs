@@ -9,17 +9,19 @@
 
 use super::ends::{End, EndId, EndTable, Ends};
 use super::naming::{Naming, Via};
-use super::params::{Grouping, Question};
+use super::params::{Grouping, HealthAsked, Question};
+use super::quality::Quality;
 use super::records::evicted;
 use super::selection::{Depth, Moved, Selection, Stepped, Subject};
-use super::{Sources, Unanswered, completeness, other, rfc3339, settled, steps};
+use super::{Sources, Unanswered, completeness, health, other, rfc3339, settled, steps};
 use crate::ingest::convert::is_failure;
 use crate::live::Pending;
+use crate::pairing::Verdict;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
+use weir_model::{Certainty, ConnectionId, Deltas, Protocol, Side, UnixNanos};
 use weir_store::rollup::Sums;
-use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, StoreError};
+use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, Step, StoreError};
 use weir_wire::api::{Answer, Completeness, Edge, EdgeEnd, Point, Series};
 use weir_wire::filter::{Comparison, Field, Glob, Level, Place};
 use weir_wire::losses::{LATE, Reason, TRANSLATIONS_EVICTED, UNPAIRED};
@@ -100,6 +102,8 @@ struct Sum {
     is_there: bool,
     /// What of it is of which step, by the step's start; empty but for a series.
     points: BTreeMap<UnixNanos, Moment>,
+    /// How well it did in each step; empty where nobody asks for health.
+    quality: BTreeMap<UnixNanos, Quality>,
 }
 
 /// What is summed up of one step.
@@ -115,9 +119,43 @@ struct Moment {
 }
 
 /// A row of the answer, with the sum that it was made from.
-struct Row {
-    edge: Edge,
+pub(crate) struct Row {
+    pub(crate) edge: Edge,
     sum: Sum,
+}
+
+impl Row {
+    /// How well it did, by step, where the question is about health and has a step.
+    pub(crate) fn quality(&self) -> &BTreeMap<UnixNanos, Quality> {
+        &self.sum.quality
+    }
+
+    pub(crate) fn into_quality(self) -> BTreeMap<UnixNanos, Quality> {
+        self.sum.quality
+    }
+}
+
+/// An edge as it is found again in another span.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EdgeName {
+    client: (String, Option<String>, String),
+    server: (String, Option<String>, String),
+    service: Option<String>,
+    port: u16,
+    protocol: String,
+}
+
+impl EdgeName {
+    pub(crate) fn of(edge: &Edge) -> Self {
+        let end = |end: &EdgeEnd| (end.kind.clone(), end.namespace.clone(), end.name.clone());
+        Self {
+            client: end(&edge.client),
+            server: end(&edge.server),
+            service: edge.service.clone(),
+            port: edge.port,
+            protocol: edge.protocol.clone(),
+        }
+    }
 }
 
 /// Answers `/api/v1/edges`: what is settled by its sums as they were settled, what is not by pairing anew.
@@ -142,6 +180,18 @@ pub(crate) fn series(sources: &Sources, question: &Question) -> Result<Answer<Se
 
 /// The edges of a question, the largest first, at most as many as its limit and one that sums up all others.
 fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completeness), StoreError> {
+    let (mut rows, mut completeness) =
+        if question.health == HealthAsked::No { all(sources, question)? } else { health::rows(sources, question)? };
+    rows.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(&row.edge, comparison)));
+    // Stable: edges of the same size stay in the order of their names. What is not known is the smallest.
+    let sort = question.sort.as_ref().unwrap_or(&Field::Bytes);
+    rows.sort_by_key(|row| std::cmp::Reverse(number(&row.edge, sort)));
+    completeness.omitted = fold(&mut rows, question.limit);
+    Ok((rows, completeness))
+}
+
+/// Every edge of a question in the order of their names, before anything is chosen by what they sum up.
+pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completeness), StoreError> {
     let now = sources.clock.wall();
     let (view, pending) = sources.live.read(&*sources.store)?;
     let history = sources.store.history(pending.watermark)?;
@@ -220,21 +270,19 @@ fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completenes
             if failed {
                 sum.points.entry(step.floor(subject.last)).or_default().failures += 1;
             }
+            if question.health != HealthAsked::No {
+                sum.note_quality(&selection, subject, verdict, step, failed);
+            }
         }
     }
     for total in &part.settled.edges {
         add_settled(&mut sums, &mut table, &mut told, &part, total, question);
     }
-    let mut rows = by_grouping(&table, sums, question);
+    let rows = by_grouping(&table, sums, question);
     drop(inventory);
-    rows.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(&row.edge, comparison)));
-    // Stable: edges of the same size stay in the order of their names. What is not known is the smallest.
-    let sort = question.sort.as_ref().unwrap_or(&Field::Bytes);
-    rows.sort_by_key(|row| std::cmp::Reverse(number(&row.edge, sort)));
     let losses = told.losses(question.since.unwrap_or(now), question.until.unwrap_or(now));
     let losses = losses.chain(evicted(&*view, TRANSLATIONS_EVICTED)?).collect();
     let mut completeness = completeness::of(&*view, question, now, losses)?;
-    completeness.omitted = fold(&mut rows, question.limit);
     completeness.resolution = completeness::resolution(&*history, question, now);
     if let Some(step) = question.step {
         completeness.steps = Some(completeness::steps(&*view, question, step, now)?);
@@ -351,6 +399,7 @@ fn add_settled(
         return;
     }
     let seen_on = if client.is_seen { &client.node } else { &server.node }.clone().unwrap_or_default();
+    let counted_by = if client.is_seen { Side::Client } else { Side::Server };
     let (client, server) = (table.add(client), table.add(server));
     let between = Between { via, client, server, port: total.port, protocol: total.protocol };
     let Some(sum) = entry(sums, between, table, question) else { return };
@@ -365,18 +414,24 @@ fn add_settled(
                 sum.points.entry(*at).or_default().retransmits += step.retransmits;
             }
         }
-        Fate::Counted => sum.merge(Sum {
-            sent,
-            recv,
-            retransmits: total.sums.retransmits,
-            connections: part.connections(&total.sums),
-            failures: total.sums.failures,
-            rtt_total: total.sums.rtt_sum_us,
-            rtt_views: total.sums.rtt_rows,
-            certainty,
-            is_there: true,
-            points: total.steps.iter().map(|(at, sums)| (*at, Moment::of(sums))).collect(),
-        }),
+        Fate::Counted => {
+            if question.health != HealthAsked::No {
+                sum.note_settled_quality(counted_by, total);
+            }
+            sum.merge(Sum {
+                sent,
+                recv,
+                retransmits: total.sums.retransmits,
+                connections: part.connections(&total.sums),
+                failures: total.sums.failures,
+                rtt_total: total.sums.rtt_sum_us,
+                rtt_views: total.sums.rtt_rows,
+                certainty,
+                is_there: true,
+                points: total.steps.iter().map(|(at, sums)| (*at, Moment::of(sums))).collect(),
+                quality: BTreeMap::new(),
+            });
+        }
     }
 }
 
@@ -551,6 +606,7 @@ impl Default for Sum {
             certainty: Certainty::Known,
             is_there: false,
             points: BTreeMap::new(),
+            quality: BTreeMap::new(),
         }
     }
 }
@@ -615,6 +671,7 @@ impl Sum {
             certainty: self.certainty,
             is_there: true,
             points: BTreeMap::new(),
+            quality: BTreeMap::new(),
         });
     }
 
@@ -623,6 +680,31 @@ impl Sum {
         self.retransmits = self.retransmits.saturating_add(retransmits);
         for (at, stepped) in steps.into_iter().flatten().filter(|(_, stepped)| stepped.all.retransmits > 0) {
             self.points.entry(*at).or_default().retransmits += stepped.all.retransmits;
+        }
+    }
+
+    /// How well a connection did, by step: as the view that counts tells it, and what the other one sent again.
+    fn note_quality(&mut self, selection: &Selection, subject: &Subject, verdict: &Verdict, step: Step, failed: bool) {
+        let steps = |id: &ConnectionId| selection.steps.get(id).into_iter().flatten();
+        for (at, stepped) in steps(&subject.id) {
+            self.quality.entry(*at).or_default().merge(&Quality::counted(verdict.side, stepped));
+        }
+        if let Some(counterpart) = verdict.counterpart.filter(|_| verdict.side == Side::Client) {
+            for (at, stepped) in steps(&counterpart) {
+                self.quality.entry(*at).or_default().merge(&Quality::uncounted(Side::Server, stepped));
+            }
+        }
+        if failed {
+            self.quality.entry(step.floor(subject.last)).or_default().fail(&subject.close_reason, 1);
+        }
+    }
+
+    fn note_settled_quality(&mut self, counted_by: Side, total: &EdgeTotal) {
+        for (at, sums) in &total.steps {
+            self.quality.entry(*at).or_default().merge(&Quality::settled(counted_by, sums));
+        }
+        for (at, reason, count) in &total.failed {
+            self.quality.entry(*at).or_default().fail(reason, *count);
         }
     }
 
@@ -638,6 +720,9 @@ impl Sum {
         self.is_there |= other.is_there;
         for (at, moment) in other.points {
             self.points.entry(at).or_default().merge(moment);
+        }
+        for (at, quality) in other.quality {
+            self.quality.entry(at).or_default().merge(&quality);
         }
     }
 

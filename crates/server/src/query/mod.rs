@@ -2,15 +2,18 @@
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
 //! [`ends`] what each grouping calls that, [`expand`] what of a grouping by namespace is opened, [`settled`] how that is kept for good,
-//! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are, [`completeness`] says how complete they are, [`status`] how the parts do.
+//! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are,
+//! [`quality`] how well an edge did in each, [`health`] what that means against its past, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
 pub(crate) mod dns;
 pub(crate) mod edges;
 pub(crate) mod ends;
 pub(crate) mod expand;
+pub(crate) mod health;
 pub(crate) mod naming;
 pub(crate) mod params;
+pub(crate) mod quality;
 pub(crate) mod records;
 pub(crate) mod selection;
 pub(crate) mod settled;
@@ -43,6 +46,7 @@ pub(crate) struct Sources {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) pasts: health::past::Pasts,
 }
 
 /// Why a question has no answer.

@@ -23,6 +23,8 @@ const WINDOW_NS: i64 = 10_000_000_000;
 const EXPAND: &str = "expand";
 /// The span of edges and connections where `since` is not given: five minutes.
 const SPAN_NS: i64 = 300_000_000_000;
+/// The span of unhealthy edges where `since` is not given, a minute: what is so now, and not what is over.
+const UNHEALTHY_NS: i64 = 60_000_000_000;
 
 /// What the ends of an edge are grouped by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,19 @@ pub(crate) enum OpenOrClosed {
 
 const CONDITIONS: [(&str, OpenOrClosed); 3] =
     [("all", OpenOrClosed::All), ("open", OpenOrClosed::Open), ("closed", OpenOrClosed::Closed)];
+/// What of health is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HealthAsked {
+    /// Nothing.
+    #[default]
+    No,
+    /// Every edge's.
+    All,
+    /// Only edges that are unhealthy.
+    Unhealthy,
+}
+
+const BOOLEANS: [(&str, bool); 2] = [("true", true), ("false", false)];
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
 /// A parsed question.
@@ -95,6 +110,8 @@ pub(crate) struct Question {
     pub(crate) sort: Option<Field>,
     /// How long a series' steps are; `None`: they are chosen.
     pub(crate) step: Option<Step>,
+    /// Of edges.
+    pub(crate) health: HealthAsked,
     pub(crate) limit: usize,
 }
 
@@ -120,6 +137,7 @@ impl Default for Question {
             filter: None,
             sort: None,
             step: None,
+            health: HealthAsked::default(),
             limit: LIMIT,
         }
     }
@@ -164,8 +182,9 @@ impl Asked {
         const FILTER: &[&str] = &["filter"];
         const SORT: &[&str] = &["sort"];
         const LIMIT: &[&str] = &["limit"];
+        const HEALTH: &[&str] = &["health", "unhealthy"];
         match self {
-            Self::Edges => [SPAN, AT, BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Edges => [SPAN, AT, BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT, HEALTH].concat(),
             Self::Series => [SPAN, AT, &["step"], BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
             Self::Connections => [SPAN, AT, ENDS, NAMES, FLOW, NODE, STATE, FILTER, SORT, LIMIT].concat(),
             Self::Transactions => [SPAN, ENDS, NAMES, FLOW, NODE, STATE, FILTER, LIMIT].concat(),
@@ -328,6 +347,16 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
                 let allowed = "write an address or a network, for example 10.0.0.0/8 or fd00::/8";
                 question.cidr = Some(network.map_err(|_not_a_network| wrong(allowed))?);
             }
+            "health" if one_of(&BOOLEANS, value).map_err(|allowed| wrong(&allowed))? => {
+                // Those that are unhealthy have theirs, too.
+                if question.health == HealthAsked::No {
+                    question.health = HealthAsked::All;
+                }
+            }
+            "unhealthy" if one_of(&BOOLEANS, value).map_err(|allowed| wrong(&allowed))? => {
+                question.health = HealthAsked::Unhealthy;
+            }
+            "health" | "unhealthy" => {}
             "port" => {
                 question.port = Some(value.parse().map_err(|_not_a_port| wrong("write a number from 0 to 65535"))?);
             }
@@ -346,6 +375,8 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         }
         _ => {}
     }
+    let default_since =
+        if question.health == HealthAsked::Unhealthy { Some(now.plus(-UNHEALTHY_NS)) } else { default_since };
     question.since = question.since.or(default_since);
     if let (Some(since), until) = (question.since, question.until.unwrap_or(really))
         && since >= until

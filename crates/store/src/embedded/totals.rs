@@ -8,12 +8,13 @@ use crate::rollup::Sums;
 use crate::settled::Fate;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::{Array as _, DictionaryArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use weir_model::{Endpoint, Protocol, UnixNanos};
 
@@ -41,6 +42,9 @@ const ROLLED: &[&str] = &[
     "window_start",
 ];
 
+/// Failures by the step's start and their reason.
+type ByReason = BTreeMap<(UnixNanos, Arc<str>), u64>;
+
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     /// By edge, and whether the rows count.
@@ -48,6 +52,8 @@ pub(super) struct Totals {
     step: Option<Step>,
     /// The same by the step's start, where steps are asked for.
     steps: HashMap<(u64, bool), BTreeMap<UnixNanos, Sums>>,
+    /// And its failures by their reason.
+    failed: HashMap<(u64, bool), ByReason>,
     unsettled_rows: u64,
     unsettled_from: Option<UnixNanos>,
 }
@@ -82,7 +88,7 @@ impl Totals {
     }
 
     fn merge(&mut self, other: Self) {
-        let Self { sums, step: _, steps, unsettled_rows, unsettled_from } = other;
+        let Self { sums, step: _, steps, failed, unsettled_rows, unsettled_from } = other;
         for (edge, sum) in sums {
             let held = self.sums.entry(edge).or_default();
             *held = held.plus(sum);
@@ -92,6 +98,12 @@ impl Totals {
             for (at, sum) in steps {
                 let held = held.entry(at).or_default();
                 *held = held.plus(sum);
+            }
+        }
+        for (edge, failed) in failed {
+            let held = self.failed.entry(edge).or_default();
+            for (at, count) in failed {
+                *held.entry(at).or_default() += count;
             }
         }
         self.unsettled_rows += unsettled_rows;
@@ -117,7 +129,9 @@ impl Totals {
         // The instant is the last column, and only of use where not all rows are asked for, or all by their time.
         let timeless = whole && self.step.is_none();
         let columns = if timeless { &columns[..columns.len() - 1] } else { columns };
-        for batch in open(path, columns)? {
+        // Why connections failed is told by step only.
+        let why: &[&str] = if rolled && self.step.is_some() { &["failure"] } else { &[] };
+        for batch in open(path, &[columns, why].concat())? {
             let batch = batch.map_err(StoreError::segment("read", path))?;
             let span = (!timeless).then_some((since, until));
             let added = match entry.kind {
@@ -146,8 +160,9 @@ impl Totals {
         let reasons = failure.values().as_string_opt::<i32>()?;
         let failed: Vec<bool> = reasons.iter().map(|reason| reason.is_some_and(|text| !text.is_empty())).collect();
         let keys = failure.keys().values();
+        let why = Some(failure).filter(|_| self.step.is_some());
         let rtt = batch.column_by_name("rtt_us")?.as_primitive_opt::<UInt32Type>()?;
-        self.runs(batch, span, "to_time", edge, |row| {
+        self.runs(batch, (span, "to_time"), why, edge, |row| {
             let rtt_us = (!rtt.is_null(row)).then(|| rtt.value(row));
             let sums = Sums {
                 sent: sent[row],
@@ -173,7 +188,8 @@ impl Totals {
             (number("rows")?, number("opened_count")?, number("closed_count")?, number("failure_count")?);
         let (rtt_sum, rtt_rows) = (number("rtt_us_sum")?, number("rtt_rows")?);
         let counted = batch.column_by_name("counted")?.as_boolean_opt()?;
-        self.runs(batch, span, "window_start", edge, |row| {
+        let why = batch.column_by_name("failure").and_then(|column| column.as_dictionary_opt::<Int32Type>());
+        self.runs(batch, (span, "window_start"), why, edge, |row| {
             let sums = Sums {
                 sent: sent[row],
                 recv: recv[row],
@@ -194,8 +210,8 @@ impl Totals {
     fn runs(
         &mut self,
         batch: &RecordBatch,
-        span: Option<(UnixNanos, UnixNanos)>,
-        instant: &str,
+        (span, instant): (Option<(UnixNanos, UnixNanos)>, &str),
+        why: Option<&DictionaryArray<Int32Type>>,
         edges: &[u64],
         of: impl Fn(usize) -> (bool, Sums),
     ) -> Option<()> {
@@ -203,6 +219,11 @@ impl Totals {
             Some(_) => Some(batch.column_by_name(instant)?.as_primitive_opt::<TimestampNanosecondType>()?.values()),
             None => None,
         };
+        let reasons: Vec<Arc<str>> = match why {
+            Some(why) => why.values().as_string_opt::<i32>()?.iter().map(|text| text.unwrap_or("").into()).collect(),
+            None => Vec::new(),
+        };
+        let reason = |row: usize| why.and_then(|why| reasons.get(why.keys().values()[row] as usize));
         let inside = |row: usize| match (span, at) {
             (Some((since, until)), Some(at)) => (since.0..until.0).contains(&at[row]),
             _ => true,
@@ -220,6 +241,11 @@ impl Totals {
                     let steps = self.steps.entry((edge, counted)).or_default();
                     let held = steps.entry(step.floor(UnixNanos(at[row]))).or_default();
                     *held = held.plus(sums);
+                    if let Some(reason) = reason(row).filter(|_| sums.failures > 0) {
+                        let failed = self.failed.entry((edge, counted)).or_default();
+                        *failed.entry((step.floor(UnixNanos(at[row])), Arc::clone(reason))).or_default() +=
+                            sums.failures;
+                    }
                 }
             }
             begin += length;
@@ -244,6 +270,8 @@ impl Totals {
         let mut settled_edges = SettledEdges::default();
         for ((edge, counted), sums) in self.sums {
             let steps = self.steps.remove(&(edge, counted)).unwrap_or_default().into_iter().collect();
+            let failed = self.failed.remove(&(edge, counted)).unwrap_or_default();
+            let failed = failed.into_iter().map(|((at, reason), count)| (at, reason, count)).collect();
             let (mut total, settled) = statement
                 .query_row([edge as i64], |row| {
                     let end = |at: usize| -> rusqlite::Result<Endpoint> {
@@ -252,12 +280,12 @@ impl Totals {
                     let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
                     let (client, server, port) = (end(0)?, end(3)?, row.get(7)?);
                     let fate = if counted { Fate::Counted } else { Fate::OtherView };
-                    let total =
-                        EdgeTotal { client, server, protocol, port, fate, settled: None, sums, steps: Vec::new() };
+                    let (settled, steps, failed) = (None, Vec::new(), Vec::new());
+                    let total = EdgeTotal { client, server, protocol, port, fate, settled, sums, steps, failed };
                     Ok((total, row.get::<_, String>(8)?))
                 })
                 .map_err(sql())?;
-            total.steps = steps;
+            (total.steps, total.failed) = (steps, failed);
             if let Some((settled, fate)) = settled_edges.read(connection, &settled, total.port)? {
                 total.settled = Some(settled);
                 total.fate = if counted { Fate::Counted } else { fate };

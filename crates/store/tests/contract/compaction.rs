@@ -330,11 +330,14 @@ fn steps_add_up_to_the_sums_at_every_resolution(store: &dyn HistoryStore) {
         let totals = history.edge_totals(since, until, Some(step)).unwrap();
         let plain = history.edge_totals(since, until, None).unwrap();
         assert_eq!(total(&totals), total(&plain), "{stage}");
-        assert!(plain.edges.iter().all(|edge| edge.steps.is_empty()));
+        assert!(plain.edges.iter().all(|edge| edge.steps.is_empty() && edge.failed.is_empty()));
         for edge in &totals.edges {
             let sum = edge.steps.iter().fold(Sums::default(), |sum, (_, step)| sum.plus(*step));
             assert_eq!(sum, edge.sums, "{stage}");
             assert!(edge.steps.is_sorted_by(|a, b| a.0 < b.0), "{stage}");
+            let failed = |at: UnixNanos| edge.failed.iter().filter(move |failed| failed.0 == at).map(|failed| failed.2);
+            assert!(edge.steps.iter().all(|(at, step)| failed(*at).sum::<u64>() == step.failures), "{stage}");
+            assert!(edge.failed.iter().all(|(_, reason, count)| !reason.is_empty() && *count > 0), "{stage}");
             let aligned =
                 |(at, _): &(UnixNanos, Sums)| step.floor(*at) == *at && *at >= step.floor(since) && *at < until;
             assert!(edge.steps.iter().all(aligned), "{stage}");

@@ -1,0 +1,119 @@
+//! How well an edge did in one step of time: what its verdict and its comparisons are made from.
+//!
+//! From connections that are not settled, and from the sums of those that are. Of those, only what the counted view sent
+//! again is kept: nothing is said then of the other end.
+
+use super::selection::Stepped;
+use weir_model::Side;
+use weir_store::rollup::Sums;
+
+/// Why connections fail to open or break, in the words of the feed.
+pub(crate) const REASONS: [&str; 5] = ["refused", "reset", "timed_out", "unreachable", "aborted"];
+
+/// What a segment holds: an Ethernet frame's payload less the headers of IP and TCP with timestamps (1,448), a little
+/// less where packets go through a tunnel.
+const SEGMENT_BYTES: u64 = 1_400;
+
+/// What one end sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sending {
+    /// Segments, estimated: as many as its bytes fill, two for every connection that was opened, and one for each
+    /// connection and step.
+    pub(crate) segments: u64,
+    /// Those that were sent again, counted.
+    pub(crate) resent: u64,
+}
+
+/// What is of one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Quality {
+    /// Connections of which anything was told; of settled sums, times the windows of 10 s in which it was.
+    pub(crate) active: u64,
+    /// Connections whose first record is of the step.
+    pub(crate) opened: u64,
+    /// Those that failed to open or broke, by [`REASONS`].
+    pub(crate) failed: [u64; REASONS.len()],
+    pub(crate) client: Sending,
+    pub(crate) server: Sending,
+    /// The smoothed round-trip times that were told, summed, microseconds; and how many were.
+    pub(crate) rtt: (u64, u64),
+    /// Payload bytes in both directions.
+    pub(crate) bytes: u64,
+}
+
+impl Sending {
+    fn of(bytes: u64, opened: u64, active: u64, resent: u64) -> Self {
+        let filled = bytes.div_ceil(SEGMENT_BYTES);
+        Self { segments: filled.saturating_add(opened.saturating_mul(2)).saturating_add(active), resent }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.segments = self.segments.saturating_add(other.segments);
+        self.resent = self.resent.saturating_add(other.resent);
+    }
+}
+
+impl Quality {
+    /// Of one connection in a step, by the view that counts.
+    pub(crate) fn counted(side: Side, stepped: &Stepped) -> Self {
+        let bytes = stepped.all.sent.0.saturating_add(stepped.all.recv.0);
+        let counted = Self { active: 1, opened: u64::from(stepped.opened), rtt: stepped.rtt, bytes, ..Self::default() };
+        counted.with(side, stepped)
+    }
+
+    /// What the view that does not count adds: what its end sent again.
+    pub(crate) fn uncounted(side: Side, stepped: &Stepped) -> Self {
+        Self::default().with(side, stepped)
+    }
+
+    fn with(mut self, side: Side, stepped: &Stepped) -> Self {
+        let sending = Sending::of(stepped.all.sent.0, u64::from(stepped.opened), 1, stepped.all.retransmits);
+        match side {
+            Side::Client => self.client = sending,
+            Side::Server => self.server = sending,
+        }
+        self
+    }
+
+    /// Of a step's settled sums; `side`: whose view counted.
+    pub(crate) fn settled(side: Side, sums: &Sums) -> Self {
+        let bytes = match side {
+            Side::Client => sums.sent,
+            Side::Server => sums.recv,
+        };
+        let sending = Sending::of(bytes, sums.opened, sums.rows, sums.retransmits);
+        let (client, server) = match side {
+            Side::Client => (sending, Sending::default()),
+            Side::Server => (Sending::default(), sending),
+        };
+        Self {
+            active: sums.rows,
+            opened: sums.opened,
+            failed: [0; REASONS.len()],
+            client,
+            server,
+            rtt: (sums.rtt_sum_us, sums.rtt_rows),
+            bytes: sums.sent.saturating_add(sums.recv),
+        }
+    }
+
+    /// Counts connections that failed.
+    pub(crate) fn fail(&mut self, reason: &str, count: u64) {
+        for (failed, _) in self.failed.iter_mut().zip(REASONS).filter(|(_, word)| *word == reason) {
+            *failed = failed.saturating_add(count);
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.active = self.active.saturating_add(other.active);
+        self.opened = self.opened.saturating_add(other.opened);
+        for (failed, more) in self.failed.iter_mut().zip(other.failed) {
+            *failed = failed.saturating_add(more);
+        }
+        self.client.merge(other.client);
+        self.server.merge(other.server);
+        self.rtt.0 = self.rtt.0.saturating_add(other.rtt.0);
+        self.rtt.1 = self.rtt.1.saturating_add(other.rtt.1);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
