@@ -96,7 +96,8 @@ impl Tour<'_> {
             pause(LOOK);
         }
         let minutes = began.elapsed().as_secs_f64() / 60.0;
-        let (before, after) = (self.span(began, began.elapsed() / 2), self.since(began + began.elapsed() / 2));
+        let half = began.elapsed() / 2;
+        let (before, after) = (span_until(began + half, half), span_until(began + 2 * half, half));
         let changes = Seen::changes(self.demo, &before, &after)?;
         let _ = write!(self.wrong, "{}", Expected::default().too_much(&changes));
         let _ = writeln!(
@@ -112,8 +113,7 @@ impl Tour<'_> {
     fn visit(&mut self, stop: &Stop) -> Result<()> {
         let name = stop.fault.name();
         let _ = write!(self.text, "\n## {name}\n\nWhat is done: {}.\n", stop.fault.words());
-        let quiet_from = now() - Duration::from_secs(60).min(self.settings.quiet);
-        let before = self.since(quiet_from);
+        let before = span_until(now(), Duration::from_secs(60).min(self.settings.quiet));
         self.tell(&["fault", name])?;
         let began = now();
         let health = Expected::of(stop.unhealthy);
@@ -128,7 +128,7 @@ impl Tour<'_> {
             self.wrong.push_str(&health.too_much(&seen));
             pause(LOOK);
         }
-        let after = self.since(began + Duration::from_secs(2));
+        let after = span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
         let changes = Seen::changes(self.demo, &before, &after)?;
         let differs = Expected::of(stop.changes).differs(&changes);
         if !differs.is_empty() {
@@ -169,26 +169,19 @@ impl Tour<'_> {
             pause(LOOK);
         }
     }
+}
 
-    /// From an instant for a time, as `weir diff` takes it.
-    fn span(&self, from: Instant, length: Duration) -> String {
-        format!("{}..{}", wall(from), wall(from + length))
-    }
-
-    fn since(&self, from: Instant) -> String {
-        self.span(from, from.elapsed())
-    }
+/// The span of a length that ends at an instant of this process, as `weir diff` takes it.
+fn span_until(end: Instant, length: Duration) -> String {
+    let wall = system_time() - end.elapsed();
+    let text = |at| humantime::format_rfc3339_seconds(at);
+    format!("{}..{}", text(wall - length), text(wall))
 }
 
 /// As it is typed in a shell.
 fn quoted(args: &[&str]) -> String {
     let quote = |arg: &&str| if arg.contains([' ', '<', '>', '*']) { format!("'{arg}'") } else { (*arg).to_owned() };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-/// An instant of this process in RFC 3339, seconds.
-fn wall(at: Instant) -> String {
-    humantime::format_rfc3339_seconds(system_time() - at.elapsed()).to_string()
 }
 
 fn encoded(text: &str) -> String {
