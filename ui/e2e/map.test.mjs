@@ -30,7 +30,7 @@ canned('the_map_is_the_first_thing_one_sees_and_everything_in_it_can_be_read', a
   const served = await site(t, 'shop');
   const page = await openPage(t, served.url);
   await ready(page);
-  assert.equal(served.asked[0].search, '?by=workload&since=5m&limit=5000');
+  assert.equal(served.asked[0].search, '?by=workload&since=5m&limit=5000&health=true');
   const names = await options(page);
   assert.equal(names.length, 19);
   assert.ok(names.some((name) => name === 'stateful set redis in data: calls 0, called by 1, 790 MB, can be opened'), names.join('\n'));

@@ -134,15 +134,15 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   const served = await site(t, 'full');
   const page = await openPage(t, served.url);
   await rows(page).first().waitFor();
-  assert.equal(served.asked[0].search, '?by=workload&since=5m&limit=5000');
+  assert.equal(served.asked[0].search, '?by=workload&since=5m&limit=5000&health=true');
   await page.getByRole('radio', { name: '1 hour' }).check({ force: true });
-  await until(() => served.asked.some((asked) => asked.search === '?by=workload&since=1h&limit=5000'), 'the span is asked');
+  await until(() => served.asked.some((asked) => asked.search === '?by=workload&since=1h&limit=5000&health=true'), 'the span is asked');
   await page.getByText('Last 1 hour').first().waitFor();
   const grouping = page.getByRole('combobox', { name: 'By' });
   const words = await grouping.locator('option').allTextContents();
   assert.deepEqual([...words].sort(), [...API_GROUPINGS, 'attribute'].sort());
   await grouping.selectOption('service');
-  await until(() => served.asked.some((asked) => asked.search === '?by=service&since=1h&limit=5000'), 'the grouping is asked');
+  await until(() => served.asked.some((asked) => asked.search === '?by=service&since=1h&limit=5000&health=true'), 'the grouping is asked');
   assert.match(page.url(), /by=service&since=1h$/);
   await grouping.selectOption('attribute');
   const attribute = page.getByRole('textbox', { name: 'The attribute to group by' });
@@ -151,12 +151,12 @@ canned('span_and_grouping_ask_the_server_and_are_in_the_url', async (t) => {
   await page.keyboard.press('Enter');
   await page.keyboard.type('team');
   await page.keyboard.press('Enter');
-  await until(() => served.asked.at(-1).search === '?by=attribute%3Ateam&since=1h&limit=5000', 'the attribute is asked');
+  await until(() => served.asked.at(-1).search === '?by=attribute%3Ateam&since=1h&limit=5000&health=true', 'the attribute is asked');
   assert.equal(served.asked.slice(asked).every(({ search }) => !search.includes('attribute%3A&')), true, 'and never one without a name');
   assert.match(page.url(), /by=attribute%3Ateam&since=1h$/);
   await assertAccessible(page, 'the choice of an attribute');
   await page.goBack();
-  await until(() => served.asked.at(-1).search === '?by=service&since=1h&limit=5000', 'Back asks what was asked before');
+  await until(() => served.asked.at(-1).search === '?by=service&since=1h&limit=5000&health=true', 'Back asks what was asked before');
   assert.equal(await attribute.count(), 0);
 });
 

@@ -171,9 +171,13 @@ function parameters(view: Asked, more = ''): string {
 
 const atOf = (view: Asked): string => (view.at === null ? '' : `&at=${encodeURIComponent(view.at)}`);
 
+/** The spans whose edges are judged: the server looks at them in steps of 10 s, and at the hour before. */
+const JUDGED: readonly Since[] = ['1m', '5m', '15m', '1h'];
+
 /** The request that answers a view, relative to the page. Search and order are the page's own work. */
 export function edgesPath(view: Asked): string {
-  return `api/v1/edges?${parameters(view)}&since=${view.since}${atOf(view)}&limit=${ROWS_MAX}`;
+  const health = JUDGED.includes(view.since) ? '&health=true' : '';
+  return `api/v1/edges?${parameters(view)}&since=${view.since}${atOf(view)}&limit=${ROWS_MAX}${health}`;
 }
 
 /** The steps of the edges that a filter lets through. */

@@ -31,7 +31,7 @@ test('an_attribute_has_a_name_and_is_asked_for_as_it_is_written', () => {
   assert.deepEqual(['', '  ', ' team '].map(byAttribute), [null, null, 'attribute:team']);
   assert.deepEqual([attributeOf('attribute:team'), attributeOf('zone')], ['team', null]);
   assert.equal(parseView('?by=attribute:').by, DEFAULT_VIEW.by);
-  assert.equal(edgesPath({ ...DEFAULT_VIEW, by: 'attribute:a&b' }), 'api/v1/edges?by=attribute%3Aa%26b&since=5m&limit=5000');
+  assert.equal(edgesPath({ ...DEFAULT_VIEW, by: 'attribute:a&b' }), 'api/v1/edges?by=attribute%3Aa%26b&since=5m&limit=5000&health=true');
 });
 
 test('a_hostile_url_cannot_hold_a_megabyte_of_query', () => {
@@ -74,7 +74,7 @@ test('a_view_of_the_map_survives_its_url', () => {
 test('the_paths_beside_the_edges_ask_about_the_same', () => {
   const view: View = { ...DEFAULT_VIEW, by: 'namespace', expand: ['a', 'b/c'], filter: 'port=1 or port=2', at: '2026-01-31T03:00:00.000Z' };
   const same = 'by=namespace&expand=a&expand=b%2Fc';
-  assert.equal(edgesPath(view), `api/v1/edges?${same}&filter=port%3D1%20or%20port%3D2&since=5m&at=2026-01-31T03%3A00%3A00.000Z&limit=5000`);
+  assert.equal(edgesPath(view), `api/v1/edges?${same}&filter=port%3D1%20or%20port%3D2&since=5m&at=2026-01-31T03%3A00%3A00.000Z&limit=5000&health=true`);
   assert.equal(seriesPath(view, 'x=1', '2h'), `api/v1/series?${same}&filter=(port%3D1%20or%20port%3D2)%20and%20(x%3D1)&since=2h&at=2026-01-31T03%3A00%3A00.000Z&limit=100`);
   assert.match(connectionsPath(view, 'x=1'), /filter=\(port%3D1%20or%20port%3D2\)%20and%20\(x%3D1\)$/);
   assert.equal(stripPath(view), 'api/v1/series?by=node&filter=port%3D1%20or%20port%3D2&since=2h&limit=1', 'the strip ends now, whatever is looked at');
@@ -82,5 +82,5 @@ test('the_paths_beside_the_edges_ask_about_the_same', () => {
   assert.deepEqual([compared.get('before'), compared.get('after'), compared.get('window')], ['2026-01-31T02:00:00.000Z', '2026-01-31T03:00:00.000Z', '5m']);
   const now = new URLSearchParams(diffPath({ ...DEFAULT_VIEW, against: '2026-01-01T00:00:00.000Z' }, Date.parse('2026-01-02T00:00:00Z')).split('?')[1]);
   assert.deepEqual([now.get('before'), now.get('after')], ['2026-01-01T00:00:00.000Z', '2026-01-02T00:00:00.000Z']);
-  assert.equal(edgesPath({ ...view, by: 'pod', filter: ' ', at: null }), 'api/v1/edges?by=pod&since=5m&limit=5000', 'nothing is opened under another grouping');
+  assert.equal(edgesPath({ ...view, by: 'pod', filter: ' ', at: null }), 'api/v1/edges?by=pod&since=5m&limit=5000&health=true', 'nothing is opened under another grouping');
 });
