@@ -202,13 +202,12 @@ export function stripOf(since: Since): string {
   return strips[since];
 }
 
-/** The comparison of a view's span with one as long before it. */
-export function diffPath(view: Asked & Pick<View, 'against'>, now: number): string {
-  const after = view.at === null ? now : Date.parse(view.at);
+/** The comparison of a view's span with one as long before it. Where that ends now, it is the server's clock that says when. */
+export function diffPath(view: Asked & Pick<View, 'against'>): string {
   const age = AGES.find(({ age }) => age === view.against);
-  const before = age === undefined ? (view.against ?? '') : new Date(after - age.ms).toISOString();
-  const until = view.at ?? new Date(now).toISOString();
-  return `api/v1/diff?${parameters(view)}&before=${encodeURIComponent(before)}&after=${encodeURIComponent(until)}&window=${view.since}&limit=${ROWS_MAX}`;
+  const earlier = view.at === null || age === undefined ? (view.against ?? '') : new Date(Date.parse(view.at) - age.ms).toISOString();
+  const after = view.at === null ? '' : `&after=${encodeURIComponent(view.at)}`;
+  return `api/v1/diff?${parameters(view)}&before=${encodeURIComponent(earlier)}${after}&window=${view.since}&limit=${ROWS_MAX}`;
 }
 
 /** Whether what is compared with is an instant, and not so long before. */

@@ -13,8 +13,8 @@ use std::time::Duration;
     version,
     propagate_version = true,
     after_help = "Start here:\n  sudo weir up                 watch this machine's traffic, page at http://127.0.0.1:7780\n  \
-                  weir edges --since 5m        who talks to whom\n  weir doctor                  what is missing and how to mend it\n\n\
-                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy."
+                  weir edges --since 5m        who talks to whom\n  weir edges --unhealthy       what is wrong now\n  weir diff --before 1h        what changed\n  weir doctor                  what is missing and how to mend it\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unhealthy, or something changed."
 )]
 pub struct Cli {
     /// What to do.
@@ -43,6 +43,9 @@ pub enum Command {
     /// Shows who talks to whom, step by step.
     #[command(after_help = SERIES_HELP)]
     Series(SeriesArgs),
+    /// Shows what is different between two spans, or since a rollout: edges new, gone, shifted, sicker, better.
+    #[command(after_help = DIFF_HELP)]
+    Diff(DiffArgs),
     /// Shows connections and what moved on them.
     #[command(after_help = CONNECTIONS_HELP)]
     Connections(ConnectionsArgs),
@@ -99,6 +102,12 @@ const SERIES_HELP: &str = "Examples:\n  weir series --since 6h\n  weir series --
     A line of the graph has a column for each step, or for some where there are more than 48, from nothing to the row's own\n\
     largest; a dot is a step in which something is missing. In csv, a line is a step of an edge.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
+const DIFF_HELP: &str = "Examples:\n  weir diff --before 1h                              the ten minutes until an hour ago, and the last ten\n  \
+    weir diff --before 30m --window 5m --namespace shop\n  \
+    weir diff --before 2026-01-31T02:00:00Z..2026-01-31T03:00:00Z --after 2026-01-31T04:00:00Z..2026-01-31T05:00:00Z\n  \
+    weir diff --rollout shop/checkout || echo 'something changed'\n\n\
+    Only what chance does not explain is a change (docs/diff.md). Spans of unequal length are compared by what is of a second.\n\n\
+    Exit codes: 0 nothing changed, 1 failed, 2 wrong usage, 3 something changed.";
 const CONNECTIONS_HELP: &str = "Examples:\n  weir connections --port 443\n  weir connections -f -o jsonl | jq .key\n\n\
     SENT and RECV are what moved in the span; `weir transactions` shows totals.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -356,6 +365,77 @@ pub struct SeriesArgs {
     /// The edges.
     #[command(flatten)]
     pub edges: EdgesArgs,
+}
+
+/// `weir diff`.
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// Server and form.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// The earlier span: its end (how long ago, or RFC 3339), or FROM..UNTIL.
+    #[arg(long, value_name = "TIME", required_unless_present = "rollout")]
+    pub before: Option<String>,
+    /// The later span, as `--before`. Default: now. Named by its end, it begins no earlier than the earlier one ends.
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<String>,
+    /// How long a span is that is named by its end, 10s to 7d. Default: 10m.
+    #[arg(long, value_name = "DURATION")]
+    pub window: Option<String>,
+    /// Instead of both: the windows before and after the newest rollout of this Deployment.
+    #[arg(long, value_name = "NAMESPACE/WORKLOAD", conflicts_with_all = ["before", "after"])]
+    pub rollout: Option<String>,
+    /// What an end is summed to, as `weir edges --by`.
+    #[arg(long, value_name = "WHAT", value_parser = grouping)]
+    pub by: Option<String>,
+    /// With --by namespace: what is opened, as `weir edges --expand`.
+    #[arg(long, value_name = "WHAT")]
+    pub expand: Vec<String>,
+    /// Which edges.
+    #[command(flatten)]
+    pub which: ChoiceArgs,
+}
+
+/// Which edges are compared.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct ChoiceArgs {
+    /// Only what this client opened, by name or address; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// Only what this server accepted, by name or address; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub to: Option<String>,
+    /// Only this port.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Only this protocol: tcp or udp.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Only what went through this Service, as NAME or NAMESPACE/NAME; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only what has this name; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only this Kubernetes namespace; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Only what has this label or another attribute that is collected; `*` stands for anything in the value.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Option<String>,
+    /// Only this address, or those in this range.
+    #[arg(long, value_name = "CIDR")]
+    pub cidr: Option<String>,
+    /// Only what this node saw; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Only what this filter lets through in one of the spans (docs/queries.md).
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// At most so many changes, the weightiest.
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u32>,
 }
 
 /// `weir metadata`.

@@ -9,6 +9,8 @@ pub enum Verdict {
     Done,
     /// Done, and something is unhealthy: 3.
     Unhealthy,
+    /// Done, and something changed: 3.
+    Changed,
     /// Ended by a second Ctrl-C: 130, as a shell has it.
     Interrupted,
 }
@@ -41,7 +43,7 @@ impl From<std::io::Error> for Failure {
 pub fn conclude(outcome: &Result<Verdict, Failure>) -> ExitCode {
     match outcome {
         Ok(Verdict::Done) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
-        Ok(Verdict::Unhealthy) => ExitCode::from(3),
+        Ok(Verdict::Unhealthy | Verdict::Changed) => ExitCode::from(3),
         Ok(Verdict::Interrupted) => ExitCode::from(130),
         Err(failure) => {
             // A closed standard error leaves nobody to tell.

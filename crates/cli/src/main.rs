@@ -55,6 +55,7 @@ fn answer(command: Command) -> Result<Verdict, Failure> {
         match command {
             Command::Status(args) => read::status::run(&args).await,
             Command::Edges(args) => read::edges::run(&args).await,
+            Command::Diff(args) => read::diff::run(&args).await,
             Command::Series(args) => {
                 let question = Question { command: "series", query: Query::from(&args) };
                 read::run::<Series>(&args.edges.read, &question).await

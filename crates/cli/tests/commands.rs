@@ -15,6 +15,7 @@ fn help_says_what_each_command_does_with_examples_and_exit_codes() {
         "edges",
         "top",
         "series",
+        "diff",
         "connections",
         "transactions",
         "metadata",

@@ -78,6 +78,15 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
     for (command, more) in [
         ("edges", [&every[..], &traffic, &["--by", "process", "--sort", "failures"]].concat()),
         ("series", [&every[..], &traffic, &["--by", "pod", "--sort", "bytes", "--step", "7d"]].concat()),
+        (
+            "diff",
+            [
+                &every[4..],
+                &traffic,
+                &["--before", "2h", "--after", "1h", "--window", "30m", "--by", "namespace", "--expand", "shop"],
+            ]
+            .concat(),
+        ),
         ("connections", [&every[..], &traffic, &["--state", "open", "--sort", "rtt_us"]].concat()),
         ("transactions", [&every[..], &traffic, &["--state", "closed"]].concat()),
         ("metadata", every.to_vec()),
@@ -105,6 +114,10 @@ fn the_server_understands_every_flag_and_says_what_it_does_not() {
         assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
         assert_eq!(server.ask(&[command, "--at", "1h", "--until", "2h"]).status.code(), Some(2), "{command}");
     }
+    assert_eq!(server.ask(&["diff"]).status.code(), Some(2));
+    let unknown = server.ask(&["diff", "--rollout", "shop/cart"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("of which no ReplicaSet is known"), "{}", stderr(&unknown));
     let narrow = server.ask(&["edges", "--filter", "failures>0 and attribute:team=\"a b\""]);
     assert!(stdout(&narrow).starts_with("(no rows)"), "{}", stdout(&narrow));
     let body = stdout(&server.ask(&["edges", "-o", "json"]));

@@ -10,7 +10,7 @@ use stand_in::{
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::Duration;
-use weir_wire::api::{Completeness, Edge, Health, Symptom};
+use weir_wire::api::{Change, Completeness, Edge, Health, Symptom};
 
 #[test]
 fn tables_show_rows_and_completeness() {
@@ -60,6 +60,32 @@ fn an_unhealthy_edge_is_exit_code_3_where_health_is_asked_for() {
     assert_eq!(well.status.code(), Some(0));
     let none = StandIn::answering(200, body(Vec::<Edge>::new(), complete())).weir(&["edges", "--unhealthy"]);
     assert_eq!((none.status.code(), stdout(&none).lines().next()), (Some(0), Some("(no rows) no edge is unhealthy")));
+}
+
+#[test]
+fn a_change_is_exit_code_3_and_says_what_both_spans_were() {
+    let [before, after] = [edges().remove(1), edges().remove(1)];
+    let change = |change: &str, text: &str| Change {
+        change: change.into(),
+        text: text.into(),
+        before: (change != "new").then(|| before.clone()),
+        after: (change != "gone").then(|| after.clone()),
+        ..Change::default()
+    };
+    let changes = vec![
+        change("sicker", "20 of 20 connections refused in 600 s, usually none"),
+        change("new", "new since 2026-01-31T10:00:00Z: 3 connections and 900 bytes"),
+        change("gone", "gone: it was there in 60 of 60 steps, now in none of 60"),
+    ];
+    let both = Completeness { before: Some(Box::new(complete())), ..complete() };
+    let changed = StandIn::answering(200, body(changes.clone(), both.clone())).weir(&["diff", "--before", "1h"]);
+    assert_eq!(changed.status.code(), Some(3), "{}", stderr(&changed));
+    assert_snapshot!("diff", stdout(&changed));
+    let csv = StandIn::answering(200, body(changes, both.clone())).weir(&["diff", "--before", "1h", "-o", "csv"]);
+    assert_snapshot!("diff_csv", stdout(&csv));
+    let same = StandIn::answering(200, body(Vec::<Change>::new(), both)).weir(&["diff", "--before", "1h"]);
+    assert_eq!(same.status.code(), Some(0));
+    assert!(stdout(&same).starts_with("(no rows) nothing changed"), "{}", stdout(&same));
 }
 
 #[test]

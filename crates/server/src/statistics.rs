@@ -112,6 +112,14 @@ pub(crate) fn quantile(sorted: &[f64], quantile: f64) -> Option<f64> {
     sorted.get(place as usize).copied()
 }
 
+/// The mean, and the variance of the values; 0 of fewer than two.
+pub(crate) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count.max(1.0);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, squares / (count - 1.0).max(1.0))
+}
+
 /// The median, and the standard deviation by the median absolute deviation. `None` of none.
 pub(crate) fn centre(values: &[f64]) -> Option<(f64, f64)> {
     let sorted = |mut values: Vec<f64>| {
@@ -152,6 +160,8 @@ mod tests {
         let (median, deviation) = centre(&[1.0, 2.0, 3.0, 4.0, 1000.0]).unwrap();
         assert!(close(median, 3.0) && close(deviation, 1.4826), "{median} {deviation}");
         assert_eq!(centre(&[]), None);
+        assert_eq!(mean_and_variance(&[1.0, 2.0, 6.0]), (3.0, 7.0));
+        assert_eq!(mean_and_variance(&[]), (0.0, 0.0));
         assert_eq!(quantile(&[1.0, 2.0], 0.25), Some(1.0));
     }
 

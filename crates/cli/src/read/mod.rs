@@ -1,8 +1,9 @@
 //! The reading commands: ask `/api/v1/<command>`, print what it answers.
 //!
 //! `-o json` prints the body as it came; the other forms parse it. What an answer lacks is said below a table and on
-//! standard error beside jsonl and csv. [`status`] and [`edges`] judge besides, [`follow`] goes on.
+//! standard error beside jsonl and csv. [`status`], [`edges`] and [`diff`] judge besides, [`follow`] goes on.
 
+pub mod diff;
 pub mod edges;
 pub mod follow;
 pub mod query;
@@ -83,8 +84,8 @@ pub async fn ask_on(kept: &mut Option<Connection>, client: &Client, question: &Q
 impl Question {
     /// Reads the filter as the server will: what is wrong with it is said without one.
     fn check(&self) -> Result<(), Failure> {
-        // A series is of edges.
-        let of = if self.command == "series" { Scope::Edges.as_str() } else { self.command };
+        // A series is of edges, and so is a difference.
+        let of = if matches!(self.command, "series" | "diff") { Scope::Edges.as_str() } else { self.command };
         let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == of);
         let (Some(text), Some(scope)) = (self.query.value("filter"), scope) else { return Ok(()) };
         Filter::parse(scope, text)
@@ -217,6 +218,8 @@ pub fn tell(completeness: &Completeness, how: &PrintArgs, zone: &TimeZone) {
 fn nothing(completeness: &Completeness, question: &Question) -> String {
     let hint = if completeness.nodes.is_empty() {
         "no agent has delivered anything yet; `weir doctor` says what is missing"
+    } else if question.command == "diff" {
+        "nothing changed beyond what chance explains"
     } else if question.query.value("unhealthy").is_some() {
         "no edge is unhealthy"
     } else if question.query.is_narrowed() {

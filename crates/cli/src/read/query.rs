@@ -1,8 +1,8 @@
 //! Flags as the API's parameters. The server judges their values: it answers 400 to what it does not understand.
 
 use crate::args::{
-    ConnectionsArgs, DnsArgs, EdgesArgs, EdgesCommandArgs, FilterArgs, InstantArgs, MetadataArgs, RowState, RowsArgs,
-    SeriesArgs, SortArgs, TrafficArgs,
+    ConnectionsArgs, DiffArgs, DnsArgs, EdgesArgs, EdgesCommandArgs, FilterArgs, InstantArgs, MetadataArgs, RowState,
+    RowsArgs, SeriesArgs, SortArgs, TrafficArgs,
 };
 
 /// The parameters of one question, in the order of the flags.
@@ -85,6 +85,32 @@ impl From<&SeriesArgs> for Query {
     fn from(args: &SeriesArgs) -> Self {
         let mut query = Self::from(&args.edges);
         query.0.extend(args.step.iter().map(|step| ("step", step.clone())));
+        query
+    }
+}
+
+impl From<&DiffArgs> for Query {
+    fn from(args: &DiffArgs) -> Self {
+        let which = &args.which;
+        let mut query = Self::new()
+            .with("before", args.before.as_ref())
+            .with("after", args.after.as_ref())
+            .with("window", args.window.as_ref())
+            .with("rollout", args.rollout.as_ref())
+            .with("by", args.by.as_ref())
+            .with("from", which.from.as_ref())
+            .with("to", which.to.as_ref())
+            .with("port", which.port.as_ref())
+            .with("protocol", which.protocol.as_ref())
+            .with("service", which.service.as_ref())
+            .with("name", which.name.as_ref())
+            .with("namespace", which.namespace.as_ref())
+            .with("label", which.label.as_ref())
+            .with("cidr", which.cidr.as_ref())
+            .with("node", which.node.as_ref())
+            .with("filter", which.filter.as_ref())
+            .with("limit", which.limit);
+        query.0.extend(args.expand.iter().map(|expand| ("expand", expand.clone())));
         query
     }
 }

@@ -95,10 +95,10 @@ fn text(answer: &Answer<StatusRow>, style: &Style, surface: &Surface) -> String 
     text.push('\n');
     let (word, paint) = match verdict(answer) {
         Verdict::Unhealthy => ("unhealthy", Paint::Bad),
-        Verdict::Done | Verdict::Interrupted if answer.items.iter().any(|row| row.health == "degraded") => {
+        _ if answer.items.iter().any(|row| row.health == "degraded") => {
             ("degraded: it works, with what the details say missing", Paint::Warn)
         }
-        Verdict::Done | Verdict::Interrupted => ("healthy", Paint::Good),
+        _ => ("healthy", Paint::Good),
     };
     text.push_str(&surface.paint(paint, word));
     text.push('\n');

@@ -26,6 +26,9 @@ pub fn in_words(completeness: &Completeness, zone: &TimeZone) -> String {
             words.extend([", something missing in ", &units::of(steps.incomplete.len() as u64, "step")]);
         }
     }
+    if let Some(before) = &completeness.before {
+        words.extend(["; compared with: ", &sentence(before, zone)]);
+    }
     if completeness.omitted > 0 {
         words.extend(["; ", &units::of(completeness.omitted, "more row"), " beyond the limit"]);
     }
@@ -224,6 +227,21 @@ mod tests {
             Some(weir_wire::api::Steps { seconds: 60, incomplete, ..weir_wire::api::Steps::default() });
         let words = in_words(&completeness, &TimeZone::UTC);
         assert!(words.ends_with("; in steps of 1 min, something missing in 2 steps"), "{words}");
+    }
+
+    #[test]
+    fn a_comparison_says_what_it_is_with_and_how_complete_that_is() {
+        let mut completeness = five_minutes();
+        completeness.before = Some(Box::new(Completeness {
+            from: "2026-01-31T09:00:00Z".into(),
+            to: "2026-01-31T09:05:00Z".into(),
+            ..five_minutes()
+        }));
+        let words = in_words(&completeness, &TimeZone::UTC);
+        assert!(
+            words.ends_with("; compared with: complete: node alpha covered the 5 min until 09:05:00, nothing lost"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::units;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use weir_wire::api::{
-    ConnectionRow, DnsRow, Edge, EdgeEnd, Health, MetadataRow, Point, Series, StatusRow, Steps, Transaction,
+    Change, ConnectionRow, DnsRow, Edge, EdgeEnd, Health, MetadataRow, Point, Series, StatusRow, Steps, Transaction,
 };
 
 /// How numbers and times are written in a table.
@@ -188,6 +188,67 @@ fn health_fields(told: Option<&Health>) -> [Field; 4] {
         Field::from(&told.and_then(|told| told.since.clone())),
         Field::from(&told.and_then(|told| told.past_from.clone())),
     ]
+}
+
+/// An edge of a change: as it is, else as it was.
+fn changed(change: &Change) -> Edge {
+    change.after.as_ref().or(change.before.as_ref()).cloned().unwrap_or_default()
+}
+
+impl Row for Change {
+    const COLUMNS: &'static [Column] = &[
+        Column::word("CHANGE"),
+        Column::text("CLIENT", 7),
+        Column::text("SERVER", 7),
+        Column::number("PORT").goes(2),
+        Column::text("SERVICE", 8).goes(1),
+        Column::text("WHAT", 44),
+    ];
+
+    fn names() -> Vec<&'static str> {
+        "change text client_kind client_namespace client_name client_node client_zone client_address client_workload client_certainty \
+             server_kind server_namespace server_name server_node server_zone server_address server_workload server_certainty \
+             service port protocol before_sent_bytes before_recv_bytes before_connections before_failures \
+             after_sent_bytes after_recv_bytes after_connections after_failures symptoms"
+            .split_whitespace()
+            .collect()
+    }
+
+    fn cells(&self, _style: &Style) -> Vec<Cell> {
+        let edge = changed(self);
+        let paint = match self.change.as_str() {
+            "sicker" | "gone" => Paint::Bad,
+            "better" => Paint::Good,
+            _ => Paint::Warn,
+        };
+        vec![
+            Cell::new(&self.change).painted(paint),
+            end_cell(&edge.client),
+            end_cell(&edge.server),
+            port(&edge),
+            service(&edge),
+            Cell::new(&self.text),
+        ]
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let edge = changed(self);
+        let mut fields = vec![Field::from(&self.change), Field::from(&self.text)];
+        fields.extend(end_fields(&edge.client).into_iter().chain(end_fields(&edge.server)));
+        fields.extend([Field::from(&edge.service), edge.port.into(), Field::from(&edge.protocol)]);
+        for span in [&self.before, &self.after] {
+            let of = |number: fn(&Edge) -> u64| Field::from(&span.as_ref().map(number));
+            fields.extend([
+                of(|edge| edge.sent_bytes),
+                of(|edge| edge.recv_bytes),
+                of(|edge| edge.connections),
+                of(|edge| edge.failures),
+            ]);
+        }
+        let symptoms = self.symptoms.iter().map(|symptom| format!("{}: {}", symptom.signal, symptom.text));
+        fields.push(Field::Text(symptoms.collect::<Vec<_>>().join("; ")));
+        fields
+    }
 }
 
 /// Port and protocol; nothing where a row sums up several.
@@ -687,6 +748,16 @@ mod tests {
         holds::<MetadataRow>();
         holds::<DnsRow>();
         holds::<StatusRow>();
+    }
+
+    #[test]
+    fn a_change_has_a_field_for_each_column_whichever_span_it_lacks() {
+        let style = Style { exact: false, reference: String::new(), zone: TimeZone::UTC, steps: None };
+        for (before, after) in [(None, Some(Edge::default())), (Some(Edge::default()), None), (None, None)] {
+            let change = Change { before, after, ..Change::default() };
+            assert_eq!(change.fields().len(), Change::names().len());
+            assert_eq!(change.cells(&style).len(), Change::COLUMNS.len());
+        }
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use super::subscription::{Ask, subscribe};
 use super::{App, problem};
 use crate::query::params::{Asked, parse};
-use crate::query::{Unanswered, dns, edges, records, status};
+use crate::query::{Unanswered, diff, dns, edges, records, status};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::IntoParams;
-use weir_wire::api::{Answer, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, Series, StatusRow, Transaction};
+use weir_wire::api::{
+    Answer, Change, ConnectionRow, DnsRow, Edge, MetadataRow, Problem, Series, StatusRow, Transaction,
+};
 
 /// The span, and names.
 #[derive(IntoParams)]
@@ -71,6 +73,43 @@ pub(crate) struct HealthParameters {
     health: Option<bool>,
     /// `true`: only edges that are unhealthy, with their `health`; the default span is then a minute.
     unhealthy: Option<bool>,
+}
+
+/// What is compared.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct ComparedParameters {
+    /// The earlier span: an instant (a duration back from now or an RFC 3339 time), of which the `window` before it is meant,
+    /// or `FROM..UNTIL`. Needed, but for `rollout`.
+    before: Option<String>,
+    /// The later span, in the same forms. Default: now. Named by its end, it begins no earlier than `before` ends.
+    after: Option<String>,
+    /// How long a span is that is named by its end, 10s to 7d; default 10m.
+    window: Option<String>,
+    /// `NAMESPACE/DEPLOYMENT` instead of both: the windows before and after its newest ReplicaSet was made.
+    rollout: Option<String>,
+}
+
+/// Which edges.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters; `query::params` reads them")]
+pub(crate) struct ChoiceParameters {
+    /// A name of either end, `*` for any characters.
+    name: Option<String>,
+    /// The Kubernetes namespace of either end; `*` allowed.
+    namespace: Option<String>,
+    /// `key=value`: an attribute of either end, as of edges.
+    label: Option<String>,
+    /// A network or an address that holds either end.
+    cidr: Option<String>,
+    /// The node; `*` allowed.
+    node: Option<String>,
+    /// In the filter language, as of edges; what is summed up must fit in one of the spans.
+    filter: Option<String>,
+    /// Changes at most, 1 to 1000000; default 1000. `completeness.omitted` counts the rest.
+    limit: Option<u32>,
 }
 
 /// How long steps are.
@@ -201,6 +240,19 @@ pub(crate) async fn edges(State(app): State<App>, RawQuery(query): RawQuery, hea
 ))]
 pub(crate) async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
     answer(app, Asked::Series, query, edges::series).await
+}
+
+/// What is different between two spans: edges new, gone, shifted, sicker, better.
+#[utoipa::path(get, path = "/api/v1/diff", tag = "api",
+    params(ComparedParameters, ChoiceParameters, TrafficParameters, GroupingParameters, ExpandParameters), responses(
+    (status = 200, description = "One row a change, the weightiest first; `completeness` is of the later span, its `before` of the \
+                                  earlier", body = Answer<Change>),
+    (status = 400, description = "A parameter is wrong, or the rollout is not known", body = Problem),
+    (status = 401, description = "The token is missing or wrong", body = Problem),
+    (status = 500, description = "The store failed", body = Problem),
+))]
+pub(crate) async fn diff(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
+    answer(app, Asked::Diff, query, diff::answer).await
 }
 
 /// Connections open in the span, with what moved in it; both views of a connection are rows.

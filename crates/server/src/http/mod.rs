@@ -64,6 +64,7 @@ pub(crate) fn router(app: App) -> Router {
     let shared = Router::new()
         .route("/api/v1/edges", get(api::edges))
         .route("/api/v1/series", get(api::series))
+        .route("/api/v1/diff", get(api::diff))
         .route("/api/v1/connections", get(api::connections))
         .route("/api/v1/dns", get(api::dns))
         .layer(middleware::from_fn_with_state(shared, share));

@@ -14,6 +14,7 @@ use utoipa::OpenApi;
         super::api::status,
         super::api::edges,
         super::api::series,
+        super::api::diff,
         super::api::connections,
         super::api::transactions,
         super::api::metadata,
@@ -50,7 +51,7 @@ mod tests {
     #[test]
     fn every_path_is_described_with_its_schemas_and_errors() {
         let text = serde_json::to_value(openapi()).unwrap();
-        for path in ["status", "edges", "series", "connections", "transactions", "metadata", "dns"] {
+        for path in ["status", "edges", "series", "diff", "connections", "transactions", "metadata", "dns"] {
             let responses = &text["paths"][format!("/api/v1/{path}")]["get"]["responses"];
             for status in ["200", "400", "401", "500"] {
                 let schema = &responses[status]["content"]["application/json"]["schema"];
@@ -79,6 +80,7 @@ mod tests {
         for (path, asked) in [
             ("edges", Asked::Edges),
             ("series", Asked::Series),
+            ("diff", Asked::Diff),
             ("connections", Asked::Connections),
             ("transactions", Asked::Transactions),
             ("metadata", Asked::Metadata),

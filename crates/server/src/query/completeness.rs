@@ -2,7 +2,7 @@
 
 use super::params::Question;
 use super::rfc3339;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use weir_model::UnixNanos;
 use weir_store::{Coverage, HistoryView, Loss, StateView, Step, StoreError, StreamSummary};
 use weir_wire::api::{Completeness, LossTotal, NodeCoverage, Resolution, Steps};
@@ -125,6 +125,49 @@ pub(crate) fn steps(
         at = at.plus(step.0);
     }
     Ok(Steps { seconds: (step.0 / 1_000_000_000) as u64, from: rfc3339(from), to: rfc3339(at), incomplete })
+}
+
+/// Which steps of a span were watched, by node.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    /// The starts of the steps that a node's polls covered whole.
+    nodes: BTreeMap<String, BTreeSet<UnixNanos>>,
+    everywhere: BTreeSet<UnixNanos>,
+}
+
+impl Watched {
+    /// The whole steps of `[since, until)`.
+    pub(crate) fn load(
+        view: &dyn StateView,
+        (since, until): (UnixNanos, UnixNanos),
+        step: Step,
+    ) -> Result<Self, StoreError> {
+        let covered = Covered::of(&view.coverage(since, until)?);
+        let streams = view.streams()?;
+        let first = step.floor(since.plus(step.0 - 1));
+        let starts = std::iter::successors(Some(first), |at| Some(at.plus(step.0)));
+        let starts: Vec<UnixNanos> = starts.take_while(|at| at.plus(step.0) <= until).collect();
+        let of = |node: &str| -> BTreeSet<UnixNanos> {
+            let is_whole = |at: &&UnixNanos| covered.within(node, at.0, at.0 + step.0) >= step.0;
+            starts.iter().filter(is_whole).copied().collect()
+        };
+        let nodes: BTreeMap<String, BTreeSet<UnixNanos>> =
+            by_node(&streams).into_keys().map(|node| (node.to_owned(), of(node))).collect();
+        let everywhere = nodes.values().cloned().reduce(|all, node| &all & &node).unwrap_or_default();
+        Ok(Self { nodes, everywhere })
+    }
+
+    /// Steps in which every node was watched.
+    pub(crate) fn everywhere(&self) -> impl Iterator<Item = UnixNanos> {
+        self.everywhere.iter().copied()
+    }
+
+    /// Steps in which one of these nodes was: an edge is seen from either end. Where none is named, every node must be.
+    pub(crate) fn on(&self, nodes: [Option<&str>; 2]) -> impl Iterator<Item = UnixNanos> + use<> {
+        let told = nodes.into_iter().flatten().filter_map(|node| self.nodes.get(node));
+        let steps = told.cloned().reduce(|either, node| &either | &node);
+        steps.unwrap_or_else(|| self.everywhere.clone()).into_iter()
+    }
 }
 
 /// How coarse the history of the question's span is.

@@ -61,6 +61,11 @@ fn sums_fit(edge: &Edge, comparison: &Comparison) -> bool {
     comparison.is_number(number(edge, &comparison.field))
 }
 
+/// Whether the filter's comparisons with what is summed up let an edge through.
+pub(crate) fn lets(question: &Question, edge: &Edge) -> bool {
+    question.lets(Level::Row, |_, comparison| sums_fit(edge, comparison))
+}
+
 /// A number of an edge; `None`: not known.
 fn number(edge: &Edge, field: &Field) -> Option<u64> {
     match field {
@@ -182,7 +187,7 @@ pub(crate) fn series(sources: &Sources, question: &Question) -> Result<Answer<Se
 fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completeness), StoreError> {
     let (mut rows, mut completeness) =
         if question.health == HealthAsked::No { all(sources, question)? } else { health::rows(sources, question)? };
-    rows.retain(|row| question.lets(Level::Row, |_, comparison| sums_fit(&row.edge, comparison)));
+    rows.retain(|row| lets(question, &row.edge));
     // Stable: edges of the same size stay in the order of their names. What is not known is the smallest.
     let sort = question.sort.as_ref().unwrap_or(&Field::Bytes);
     rows.sort_by_key(|row| std::cmp::Reverse(number(&row.edge, sort)));

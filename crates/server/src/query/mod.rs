@@ -3,9 +3,11 @@
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
 //! [`ends`] what each grouping calls that, [`expand`] what of a grouping by namespace is opened, [`settled`] how that is kept for good,
 //! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are,
-//! [`quality`] how well an edge did in each, [`health`] what that means against its past, [`completeness`] says how complete they are, [`status`] how the parts do.
+//! [`quality`] how well an edge did in each, [`health`] what that means against its past,
+//! [`diff`] what is different between two spans, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
+pub(crate) mod diff;
 pub(crate) mod dns;
 pub(crate) mod edges;
 pub(crate) mod ends;

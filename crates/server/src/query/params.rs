@@ -79,6 +79,21 @@ pub(crate) enum HealthAsked {
     Unhealthy,
 }
 
+/// `[since, until)`.
+pub(crate) type Span = (UnixNanos, UnixNanos);
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// Two spans.
+    Spans { before: Span, after: Span },
+    /// What was before and what is after the newest rollout of `NAMESPACE/WORKLOAD`: so many nanoseconds of each.
+    Rollout { workload: String, window: i64 },
+}
+
+/// The length of a span that is named by its end.
+const COMPARED_NS: i64 = 600_000_000_000;
+
 const BOOLEANS: [(&str, bool); 2] = [("true", true), ("false", false)];
 const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
@@ -112,6 +127,8 @@ pub(crate) struct Question {
     pub(crate) step: Option<Step>,
     /// Of edges.
     pub(crate) health: HealthAsked,
+    /// Of diff.
+    pub(crate) compared: Option<Compared>,
     pub(crate) limit: usize,
 }
 
@@ -138,6 +155,7 @@ impl Default for Question {
             sort: None,
             step: None,
             health: HealthAsked::default(),
+            compared: None,
             limit: LIMIT,
         }
     }
@@ -160,6 +178,7 @@ impl Question {
 pub(crate) enum Asked {
     Edges,
     Series,
+    Diff,
     Connections,
     Transactions,
     Metadata,
@@ -182,10 +201,12 @@ impl Asked {
         const FILTER: &[&str] = &["filter"];
         const SORT: &[&str] = &["sort"];
         const LIMIT: &[&str] = &["limit"];
+        const COMPARED: &[&str] = &["before", "after", "window", "rollout"];
         const HEALTH: &[&str] = &["health", "unhealthy"];
         match self {
             Self::Edges => [SPAN, AT, BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT, HEALTH].concat(),
             Self::Series => [SPAN, AT, &["step"], BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, SORT, LIMIT].concat(),
+            Self::Diff => [COMPARED, BY, &[EXPAND], ENDS, NAMES, FLOW, NODE, FILTER, LIMIT].concat(),
             Self::Connections => [SPAN, AT, ENDS, NAMES, FLOW, NODE, STATE, FILTER, SORT, LIMIT].concat(),
             Self::Transactions => [SPAN, ENDS, NAMES, FLOW, NODE, STATE, FILTER, LIMIT].concat(),
             Self::Dns => [SPAN, AT, BY, ENDS, NAMES, NODE, FILTER, SORT, LIMIT].concat(),
@@ -197,7 +218,7 @@ impl Asked {
     /// What a filter may ask of it; `None`: it takes none.
     fn scope(self) -> Option<Scope> {
         match self {
-            Self::Edges | Self::Series => Some(Scope::Edges),
+            Self::Edges | Self::Series | Self::Diff => Some(Scope::Edges),
             Self::Connections => Some(Scope::Connections),
             Self::Transactions => Some(Scope::Transactions),
             Self::Metadata => Some(Scope::Metadata),
@@ -231,7 +252,7 @@ impl Asked {
                 ("retransmits", Field::Retransmits),
                 ("latency_us", Field::LatencyUs),
             ],
-            Self::Transactions | Self::Metadata | Self::Status => &[],
+            Self::Diff | Self::Transactions | Self::Metadata | Self::Status => &[],
         }
     }
 }
@@ -276,7 +297,7 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         Asked::Series => Some(now.plus(-SERIES_NS)),
         // What was so at the instant.
         Asked::Metadata => at,
-        Asked::Transactions | Asked::Status => None,
+        Asked::Diff | Asked::Transactions | Asked::Status => None,
     };
     let mut question =
         Question { limit: if asked == Asked::Series { SERIES_LIMIT } else { LIMIT }, ..Question::default() };
@@ -356,7 +377,8 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
             "unhealthy" if one_of(&BOOLEANS, value).map_err(|allowed| wrong(&allowed))? => {
                 question.health = HealthAsked::Unhealthy;
             }
-            "health" | "unhealthy" => {}
+            // What is compared is joined below.
+            "health" | "unhealthy" | "before" | "after" | "window" | "rollout" => {}
             "port" => {
                 question.port = Some(value.parse().map_err(|_not_a_port| wrong("write a number from 0 to 65535"))?);
             }
@@ -375,6 +397,10 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         }
         _ => {}
     }
+    if asked == Asked::Diff {
+        question.compared = Some(compared(pairs, now)?);
+        return Ok(question);
+    }
     let default_since =
         if question.health == HealthAsked::Unhealthy { Some(now.plus(-UNHEALTHY_NS)) } else { default_since };
     question.since = question.since.or(default_since);
@@ -390,6 +416,77 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
         .into());
     }
     Ok(question)
+}
+
+/// What is compared, from `before`, `after`, `window` and `rollout`.
+fn compared(pairs: &[(String, String)], now: UnixNanos) -> Result<Compared, String> {
+    const WINDOWS: &str = "write how long a span is that is named by its end, 10s to 7d, for example 10m";
+    const SPANS: &str = "write an instant (a duration back from now such as 30m, or an RFC 3339 time), of which the window before it \
+                         is meant, or FROM..UNTIL";
+    let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let wrong = |name: &str, value: &str, allowed: &str| format!("parameter `{name}` is `{value}`; {allowed}");
+    let window = match value("window") {
+        Some(text) => {
+            let length = humantime::parse_duration(text).ok().and_then(|length| i64::try_from(length.as_nanos()).ok());
+            let length = length.filter(|length| (WINDOW_NS..=7 * 24 * 3600 * 1_000_000_000).contains(length));
+            length.ok_or_else(|| wrong("window", text, WINDOWS))?
+        }
+        None => COMPARED_NS,
+    };
+    if let Some(workload) = value("rollout") {
+        if value("before").is_some() || value("after").is_some() {
+            return Err(
+                "parameter `rollout` says what is compared, as `before` and `after` do; give one of them".into()
+            );
+        }
+        if !workload.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty()) {
+            return Err(wrong("rollout", workload, "write NAMESPACE/WORKLOAD, for example shop/checkout"));
+        }
+        return Ok(Compared::Rollout { workload: workload.to_owned(), window });
+    }
+    let named = |name: &str, text: &str| -> Result<(Span, bool), String> {
+        let at = |text: &str| instant(text, now).ok_or_else(|| wrong(name, text, SPANS));
+        match text.split_once("..") {
+            Some((from, until)) => Ok(((at(from)?, at(until)?), true)),
+            None => at(text).map(|until| ((until.plus(-window), until), false)),
+        }
+    };
+    let Some(before) = value("before") else {
+        return Err(format!("parameter `before` is missing; {SPANS}, or give `rollout`"));
+    };
+    let (before, _) = named("before", before)?;
+    let (mut after, is_exact) = match value("after") {
+        Some(text) => named("after", text)?,
+        None => ((now.plus(-window), now), false),
+    };
+    if !is_exact {
+        // The end was named, not the start: what both would share tells of no difference.
+        after.0 = after.0.max(before.1);
+    }
+    let at = super::rfc3339;
+    for (name, span) in [("before", before), ("after", after)] {
+        if span.0 >= span.1 {
+            return Err(format!(
+                "the span `{name}` would be from {} until {}, which is nothing; `before` ends first, then `after`",
+                at(span.0),
+                at(span.1)
+            ));
+        }
+    }
+    if after.0 < before.1 {
+        return Err(format!(
+            "the span `after` begins at {}, before the span `before` ends, at {}; write spans that do not overlap",
+            at(after.0),
+            at(before.1)
+        ));
+    }
+    if after.1 > now {
+        return Err(format!(
+            "the span `after` ends at {}, which is later than now; write an earlier time",
+            at(after.1)
+        ));
+    }
+    Ok(Compared::Spans { before, after })
 }
 
 const STEPS: &str = "write a multiple of 10s up to 7d, for example 30s, 5m or 1h";
@@ -451,6 +548,40 @@ mod tests {
         let question = ask(Asked::Edges, &[("since", "2h"), ("until", "2023-11-14T22:13:00 00:00")]).unwrap();
         assert_eq!(question.since, Some(NOW.plus(-7_200_000_000_000)));
         assert_eq!(question.until, Some(NOW.plus(-20_000_000_000)));
+    }
+
+    #[test]
+    fn what_is_compared_is_two_spans_or_a_rollout() {
+        let minutes = |count: i64| NOW.plus(count * 60_000_000_000);
+        let compared = |pairs: &[(&str, &str)]| ask(Asked::Diff, pairs).map(|question| question.compared.unwrap());
+        for (pairs, before, after) in [
+            (&[("before", "1h")][..], (-70, -60), (-10, 0)),
+            (&[("before", "5m")], (-15, -5), (-5, 0)),
+            (&[("before", "1h"), ("after", "30m"), ("window", "5m")], (-65, -60), (-35, -30)),
+            (&[("before", "2h..1h"), ("after", "20m..10m")], (-120, -60), (-20, -10)),
+        ] {
+            let spans = |(from, until): (i64, i64)| (minutes(from), minutes(until));
+            let expected = Compared::Spans { before: spans(before), after: spans(after) };
+            assert_eq!(compared(pairs), Ok(expected), "{pairs:?}");
+        }
+        let rollout = Compared::Rollout { workload: "shop/cart".into(), window: 60_000_000_000 };
+        assert_eq!(compared(&[("rollout", "shop/cart"), ("window", "1m")]), Ok(rollout));
+        for (pairs, expected) in [
+            (&[][..], "parameter `before` is missing; write an instant"),
+            (&[("before", "soon")], "parameter `before` is `soon`; write an instant"),
+            (&[("before", "1h"), ("window", "1s")], "parameter `window` is `1s`; write how long"),
+            (&[("rollout", "cart")], "parameter `rollout` is `cart`; write NAMESPACE/WORKLOAD"),
+            (&[("rollout", "a/b"), ("before", "1h")], "parameter `rollout` says what is compared"),
+            (&[("before", "1h"), ("after", "2h")], "the span `after` would be"),
+            (&[("before", "1h..5m"), ("after", "10m..1m")], "the span `after` begins at"),
+            (
+                &[("before", "1h"), ("since", "1h")],
+                "parameter `since` is not known here; known are before, after, window",
+            ),
+        ] {
+            let problem = compared(pairs).unwrap_err();
+            assert!(problem.starts_with(expected), "{problem}");
+        }
     }
 
     #[test]

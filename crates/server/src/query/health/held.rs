@@ -26,6 +26,15 @@ pub(crate) struct ShareRule {
     pub(crate) burst: f64,
 }
 
+/// What now is held against: the values of its steps, the oldest first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Past<'a, T> {
+    /// Right before now: its last steps may be of the same trouble.
+    Before(&'a [T]),
+    /// Another span, as it is.
+    Apart(&'a [T]),
+}
+
 /// A share that is larger than its past explains.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Larger {
@@ -37,15 +46,19 @@ pub(crate) struct Larger {
 
 /// Whether the share of now is larger than its past explains, with a chance of at most `bound` that it is not.
 ///
-/// `past`: its steps, the oldest first. The steps next to now that are as bad as now are of the same trouble and tell
-/// nothing of what is usual, unless they are half an hour.
-pub(crate) fn larger(now: Share, past: &[Share], rule: &ShareRule, bound: f64) -> Option<Larger> {
+/// The steps right before now that are as bad as now are of the same trouble and tell nothing of what is usual, unless they
+/// are half an hour.
+pub(crate) fn larger(now: Share, past: Past<'_, Share>, rule: &ShareRule, bound: f64) -> Option<Larger> {
     if now.hits < rule.hits_min || now.rate() < rule.rate_min {
         return None;
     }
     let is_as_bad = |step: &Share| step.hits > 0 && step.rate() >= now.rate() / 2.0;
-    let told: Vec<Share> = past.iter().copied().filter(|step| step.trials > 0).collect();
-    let good = told.iter().rposition(|step| !is_as_bad(step)).map_or(0, |at| at + 1);
+    let (Past::Before(steps) | Past::Apart(steps)) = past;
+    let told: Vec<Share> = steps.iter().copied().filter(|step| step.trials > 0).collect();
+    let good = match past {
+        Past::Before(_) => told.iter().rposition(|step| !is_as_bad(step)).map_or(0, |at| at + 1),
+        Past::Apart(_) => told.len(),
+    };
     let (usual, bad) = told.split_at(good);
     let all = usual.iter().fold(Share::default(), |all, step| all.plus(*step));
     if all.trials < PAST_TRIALS_MIN {
@@ -91,15 +104,18 @@ pub(crate) struct Longer {
 
 /// Whether times are longer than their past explains. `now` and `past`: the means of their steps, microseconds, the
 /// oldest first; those of now of 10 s, those of the past of a minute. A robust t test on logarithms.
-pub(crate) fn longer(now: &[f64], past: &[f64], rule: TimeRule, bound: f64) -> Option<Longer> {
+pub(crate) fn longer(now: &[f64], past: Past<'_, f64>, rule: TimeRule, bound: f64) -> Option<Longer> {
     if now.len() < NOW_STEPS_MIN {
         return None;
     }
     let mut sorted = now.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let now_us = quantile(&sorted, 0.25)?;
-    let good = past.iter().rposition(|step| *step < now_us / 2.0)?;
-    let usual: Vec<f64> = past[..=good].iter().map(|step| step.max(1.0).ln()).collect();
+    let usual = match past {
+        Past::Before(steps) => &steps[..=steps.iter().rposition(|step| *step < now_us / 2.0)?],
+        Past::Apart(steps) => steps,
+    };
+    let usual: Vec<f64> = usual.iter().map(|step| step.max(1.0).ln()).collect();
     let (median, spread) = centre(&usual).filter(|_| usual.len() >= PAST_STEPS_MIN)?;
     let usual_us = median.exp();
     if now_us < usual_us * rule.times_min || now_us < usual_us + rule.more_min_us {
@@ -120,6 +136,22 @@ mod tests {
         ShareRule { hits_min: 3, rate_min: 0.01, rate_min_without_past: 0.9, times_min: 2.0, burst: 1.0 };
     const SLOW: TimeRule = TimeRule { times_min: 2.0, more_min_us: 10_000.0 };
     const BOUND: f64 = 1e-9;
+
+    fn larger(now: Share, past: &[Share], rule: &ShareRule, bound: f64) -> Option<Larger> {
+        super::larger(now, Past::Before(past), rule, bound)
+    }
+
+    fn longer(now: &[f64], past: &[f64], rule: TimeRule, bound: f64) -> Option<Longer> {
+        super::longer(now, Past::Before(past), rule, bound)
+    }
+
+    #[test]
+    fn another_span_is_taken_as_it_is() {
+        let (bad, good) = (steps(6, 60, 60), steps(6, 0, 60));
+        assert_eq!(super::larger(Share::of(60, 60), Past::Apart(&bad), &RULE, BOUND), None);
+        assert!(super::larger(Share::of(60, 60), Past::Apart(&good), &RULE, BOUND).is_some());
+        assert_eq!(super::longer(&[30_000.0; 6], Past::Apart(&[30_000.0; 6]), SLOW, BOUND), None);
+    }
 
     fn steps(count: usize, hits: u64, trials: u64) -> Vec<Share> {
         vec![Share::of(hits, trials); count]

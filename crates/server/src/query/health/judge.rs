@@ -1,7 +1,7 @@
 //! One edge's verdict: every signal of now held against the same of the past. Pure.
 
 use super::asked::{Answers, Asked};
-use super::held::{Larger, Longer, ShareRule, TimeRule, larger, longer};
+use super::held::{Larger, Longer, Past, ShareRule, TimeRule, larger, longer};
 use super::words;
 use crate::query::quality::{Quality, REASONS, Sending};
 use crate::query::rfc3339;
@@ -62,8 +62,16 @@ pub(crate) struct Bounds {
     pub(crate) until: UnixNanos,
     /// Edges that are looked at.
     pub(crate) edges: usize,
-    /// Whether parts of the span are looked at on their own.
-    pub(crate) looks: bool,
+    pub(crate) against: Against,
+}
+
+/// What now is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Against {
+    /// What was before it: parts of the span are looked at on their own, and trouble that goes on is not what is usual.
+    Past,
+    /// Another span, as it is.
+    Span,
 }
 
 /// A signal's value in one step.
@@ -112,7 +120,7 @@ fn symptoms(evidence: Evidence<'_>, bounds: Bounds) -> Vec<Found> {
     let looks = bounds.looks_from();
     let tests = (looks.len() * (TESTS + names) * bounds.edges.max(1)) as f64;
     let bound = 1.0 / (LOOKS_IN_A_MONTH * tests);
-    let hold = Hold { evidence, looks: &looks, until: bounds.until, bound };
+    let hold = Hold { evidence, looks: &looks, until: bounds.until, against: bounds.against, bound };
     let mut found: Vec<Found> = (0..REASONS.len()).filter_map(|reason| hold.failures(reason)).collect();
     found.extend(hold.resent());
     found.extend(hold.rtt());
@@ -128,7 +136,7 @@ impl Bounds {
     fn looks_from(&self) -> Vec<UnixNanos> {
         let end = self.until.0.div_euclid(WINDOW_NS) * WINDOW_NS;
         let last = LOOKS_S.into_iter().map(|seconds| UnixNanos(end - seconds * SECOND_NS));
-        let last = last.filter(|from| self.looks && from.0 >= self.since.0);
+        let last = last.filter(|from| self.against == Against::Past && from.0 >= self.since.0);
         last.chain([UnixNanos(self.since.0.div_euclid(WINDOW_NS) * WINDOW_NS)]).collect()
     }
 }
@@ -138,6 +146,7 @@ struct Hold<'a> {
     evidence: Evidence<'a>,
     looks: &'a [UnixNanos],
     until: UnixNanos,
+    against: Against,
     bound: f64,
 }
 
@@ -152,7 +161,7 @@ impl Hold<'_> {
         let of = |from: UnixNanos| {
             let within = now.iter().filter(|(at, _)| *at >= from);
             let share = within.fold(Share::default(), |all, (_, step)| all.plus(*step));
-            Some((larger(share, past, rule, self.bound)?, from))
+            Some((larger(share, self.past(past), rule, self.bound)?, from))
         };
         let found = self.looks.iter().filter_map(|from| of(*from));
         let (larger, from) = found.min_by(|a, b| a.0.chance.total_cmp(&b.0.chance))?;
@@ -163,12 +172,19 @@ impl Hold<'_> {
     fn longer(&self, now: &Told<f64>, past: &[f64], rule: TimeRule) -> Option<(Longer, UnixNanos)> {
         let of = |from: UnixNanos| {
             let within: Vec<f64> = now.iter().filter(|(at, _)| *at >= from).map(|(_, value)| *value).collect();
-            longer(&within, past, rule, self.bound)
+            longer(&within, self.past(past), rule, self.bound)
         };
         let found = self.looks.iter().filter_map(|from| of(*from));
         let longer = found.min_by(|a, b| a.chance.total_cmp(&b.chance))?;
         let shows = now.iter().find(|(_, value)| *value >= longer.now_us / 2.0);
         Some((longer, shows.map_or(self.until, |(at, _)| *at)))
+    }
+
+    fn past<'p, T>(&self, steps: &'p [T]) -> Past<'p, T> {
+        match self.against {
+            Against::Past => Past::Before(steps),
+            Against::Span => Past::Apart(steps),
+        }
     }
 
     fn within(&self, from: UnixNanos) -> u64 {

@@ -17,7 +17,7 @@ use super::Sources;
 use super::edges::{self, EdgeName, Row};
 use super::params::{HealthAsked, Question};
 use asked::AllAsked;
-use judge::{Bounds, Evidence, HEALTHY, UNHEALTHY, UNKNOWN, WINDOW_NS, judge};
+use judge::{Against, Bounds, Evidence, HEALTHY, UNHEALTHY, UNKNOWN, WINDOW_NS, judge};
 use weir_store::{Step, StoreError};
 use weir_wire::api::{Completeness, Edge, Health};
 
@@ -31,7 +31,7 @@ pub(crate) fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, 
     completeness.steps = None;
     let past = sources.pasts.of(sources, question, since)?;
     let queries = AllAsked::load(sources, question, (since, until), Step(WINDOW_NS))?;
-    let bounds = Bounds { since, until, edges: rows.len(), looks: true };
+    let bounds = Bounds { since, until, edges: rows.len(), against: Against::Past };
     for row in &mut rows {
         let (asked, asked_past) = (queries.of(&row.edge), past.asked.of(&row.edge));
         let evidence = Evidence {
