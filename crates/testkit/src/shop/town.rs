@@ -101,7 +101,7 @@ pub fn plan(dnat: Dnat, families: Families) -> Plan {
     plan = plan
         .service(outer("frontend", TrafficPolicy::Cluster, NODE_PORT))
         .service(outer("frontend-local", TrafficPolicy::Local, NODE_PORT_LOCAL).affinity(Duration::from_secs(600)))
-        .pod(PodPlan::new("kube-system", DNS_POD, "node1").label("app", "dns"))
+        .pod(PodPlan::new("kube-system", DNS_POD, "node1").label("app", "dns").owned_by("ReplicaSet", "dns-6d8c4cb4d"))
         .service(ServicePlan::new("kube-system", "dns", Kind::ClusterIp).port(Protocol::Udp, 53, 53).at(DNS))
         .pod(PodPlan::new("monitoring", "scraper-0", "node1").owned_by("StatefulSet", "scraper"));
     for (node, name) in [("node1", "exporter-b8xk4"), ("node2", "exporter-m2q7z"), ("node3", "exporter-v9d6c")] {
