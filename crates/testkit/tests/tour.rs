@@ -14,13 +14,15 @@ const SINCE: &str = "30s";
 const QUIET: Duration = Duration::from_secs(60);
 /// Two windows, the poll after them, and what a machine takes that builds and tests beside it.
 const NAMED: Duration = Duration::from_secs(60);
+/// As much again for what takes more than two windows to tell.
+const CHANGED: Duration = Duration::from_secs(120);
 /// The span, two windows and as much again.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
 /// Looks again and again for a time, and says what is too much.
 fn watch(demo: &Demo, time: Duration, expected: &Expected) -> Result<String> {
     let (mut looks, mut text) = (0, String::new());
-    let begin = span(Duration::ZERO);
+    let begin = now_text();
     let (never, condition) = (Mutex::new(()), Condvar::new());
     let guard = never.lock().map_err(|_poisoned| anyhow::anyhow!("poisoned"))?;
     let mut guard = Some(guard);
@@ -54,6 +56,7 @@ fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
         for fault in faults {
             demo.tell(&["fault", fault])?;
         }
+        let began = now_text();
         let mut wrong = String::new();
         until(NAMED, || {
             let seen = Seen::unhealthy(&demo, SINCE)?;
@@ -65,8 +68,16 @@ fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
         ensure!(wrong.is_empty(), "{faults:?}: {wrong}");
         let wrong = watch(&demo, Duration::from_secs(20), &health)?;
         ensure!(wrong.is_empty(), "{faults:?}: {wrong}");
-        let differs = changes.differs(&Seen::changes(&demo, &before, &span(Duration::from_secs(18)))?);
-        ensure!(differs.is_empty(), "{faults:?}, diff: {differs}");
+        // A shift of traffic is judged by three steps and more, and what is new by how long it was not there.
+        let mut wrong = String::new();
+        until(CHANGED, || {
+            let seen = Seen::changes(&demo, &before, &format!("{began}..{}", now_text()))?;
+            wrong.push_str(&changes.too_much(&seen));
+            let differs = changes.differs(&seen);
+            ensure!(differs.is_empty(), "{faults:?}, diff: {differs}");
+            Ok(true)
+        })?;
+        ensure!(wrong.is_empty(), "{faults:?}, diff: {wrong}");
         for fault in faults {
             demo.tell(&["fault", fault, "off"])?;
         }
@@ -81,9 +92,16 @@ fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
 }
 
 /// The span of this length that ends now.
-#[expect(clippy::disallowed_methods, reason = "the demo takes place in real time")]
 fn span(length: Duration) -> String {
-    let now = std::time::SystemTime::now();
-    let text = |at| humantime::format_rfc3339_seconds(at);
-    format!("{}..{}", text(now - length), text(now))
+    let now = now();
+    format!("{}..{}", humantime::format_rfc3339_seconds(now - length), humantime::format_rfc3339_seconds(now))
+}
+
+fn now_text() -> String {
+    humantime::format_rfc3339_seconds(now()).to_string()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo takes place in real time")]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }

@@ -128,13 +128,9 @@ impl Tour<'_> {
             self.wrong.push_str(&health.too_much(&seen));
             pause(LOOK);
         }
-        let after = span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
-        let changes = Seen::changes(self.demo, &before, &after)?;
-        let differs = Expected::of(stop.changes).differs(&changes);
-        if !differs.is_empty() {
-            let _ = write!(self.wrong, "{name}, diff: {differs}");
-        }
-        self.say("\nAgainst the minute before:");
+        let after = self.awaited_changes(stop, &before, began)?;
+        let took = began.elapsed().as_secs_f64();
+        let _ = writeln!(self.text, "\nAgainst the minute before, {took:.0} s after it began:");
         self.weir(&["diff", "--before", &before, "--after", &after])?;
         if name == "rollout" {
             self.say("\nThe same, found by the rollout itself:");
@@ -150,6 +146,24 @@ impl Tour<'_> {
         let _ =
             writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Waits until exactly this has changed since `began`; answers the span that says so.
+    fn awaited_changes(&mut self, stop: &Stop, before: &str, began: Instant) -> Result<String> {
+        let expected = Expected::of(stop.changes);
+        loop {
+            let after = span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
+            let seen = Seen::changes(self.demo, before, &after)?;
+            let differs = expected.differs(&seen);
+            self.wrong.push_str(&expected.too_much(&seen));
+            if differs.is_empty() || began.elapsed() > 6 * TWO_WINDOWS {
+                if !differs.is_empty() {
+                    let _ = write!(self.wrong, "{}, diff: {differs}", stop.fault.name());
+                }
+                return Ok(after);
+            }
+            pause(LOOK);
+        }
     }
 
     /// Waits until exactly this is named; how long after `began` that was.
