@@ -95,7 +95,8 @@ fn the_2019_feeds_direction_is_not_believed_and_a_pods_connection_has_one_client
             .collect();
         ensure!(addresses == [(Some("10.244.0.7"), Some("10.244.0.8"), 8080)], "{addresses:?}");
         let edge = &edges[0];
-        ensure!((edge.sent_bytes, edge.recv_bytes, edge.retransmits) == (300, 0, 3), "{edge:?}");
+        // Three of each end's tuple.
+        ensure!((edge.sent_bytes, edge.recv_bytes, edge.retransmits) == (300, 0, 6), "{edge:?}");
         Ok(true)
     })?;
     assert!(weir.stop(Duration::from_secs(5))?.success());
