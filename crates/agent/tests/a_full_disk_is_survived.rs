@@ -86,3 +86,19 @@ fn a_poll_that_does_not_fit_is_not_acknowledged_and_comes_again_when_there_is_ro
     assert_eq!(records.iter().map(|record| record.sent_delta).sum::<u64>() + last.sent_before, last.sent_total);
     assert_eq!(records.iter().filter(|record| record.opened).count(), 1);
 }
+
+#[test]
+fn an_agent_whose_log_has_no_room_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let _feed = Feed::serve(&folder.path().join("feed.sock"), |_target| Answer::Status(500));
+    let metrics = std::net::SocketAddr::from(([127, 0, 0, 1], support::agent::free_port()));
+    // A feed that fails and a server that is not there are told, again and again.
+    let mut command = Agent::command(folder.path(), "http://127.0.0.1:9", metrics, &["--interval", "10ms"]);
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut agent = Agent::spawn(command, metrics);
+    until("batches of failed polls are in the spool", || {
+        assert!(agent.lives(), "it ended of what it could not say");
+        (agent.counter("weir_agent_batches_total") > 20).then_some(())
+    });
+    assert!(agent.stop().success());
+}

@@ -22,7 +22,13 @@ pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         anyhow::anyhow!("log filter `{filter}`: {error}; write for example `info` or `weir_agent=debug,warn`")
     })?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // A line that cannot be written (standard error is a file on a full disk) is lost. That this failed is told nowhere: its own
+    // words would go to the same place, and end the process there.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

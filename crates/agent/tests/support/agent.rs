@@ -37,8 +37,12 @@ impl Agent {
     /// Starts one.
     pub fn start(folder: &Path, server: &str, more: &[&str]) -> Self {
         let metrics = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let child = Self::command(folder, server, metrics, more).spawn().unwrap();
-        Self { child, metrics }
+        Self::spawn(Self::command(folder, server, metrics, more), metrics)
+    }
+
+    /// Starts one by its command.
+    pub fn spawn(mut command: Command, metrics: SocketAddr) -> Self {
+        Self { child: command.spawn().unwrap(), metrics }
     }
 
     /// The body of a page of the metrics' listener; empty while it does not answer.
