@@ -160,11 +160,14 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
         self.making.spawn(async move {
             let Out { began, sender } = out;
             let made = make.await;
-            if let Ok(body) = &made {
-                let made = Made { body: body.clone(), began, took: shared.now().saturating_sub(began) };
-                shared.keep(&question, &made);
-                // Nobody may be waiting.
-                let _ = sender.send(Some(made));
+            match &made {
+                Ok(body) => {
+                    let made = Made { body: body.clone(), began, took: shared.now().saturating_sub(began) };
+                    shared.keep(&question, &made);
+                    // Nobody may be waiting.
+                    let _ = sender.send(Some(made));
+                }
+                Err(_) => shared.give_up(&question, began),
             }
             let _ = mine.send(made);
         });
@@ -199,6 +202,16 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
             if let Some(known) = held.get_mut(&question) {
                 known.last = None;
             }
+        }
+    }
+
+    /// Of what could not be answered nothing stays: whoever asks nonsense, each time another, takes no room.
+    fn give_up(&self, question: &K, began: u64) {
+        let mut held = self.held();
+        let Some(known) = held.get_mut(question) else { return };
+        drop(known.next.take_if(|(of, _)| *of == began));
+        if known.last.is_none() && known.next.is_none() {
+            held.remove(question);
         }
     }
 
@@ -361,6 +374,7 @@ mod tests {
         let around = Around::new();
         let failed = around.shared.get("edges", AGE_MAX_NS, async { Err("no disk") }).await;
         assert_eq!(failed.unwrap_err(), Some("no disk"));
+        assert!(around.shared.held().is_empty(), "it takes no room");
         assert_eq!(around.ask(QUICK_NS, AGE_MAX_NS).await, ("1".into(), 0));
     }
 
