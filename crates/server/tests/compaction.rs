@@ -362,10 +362,6 @@ async fn an_instant_is_answered_with_the_names_of_then_from_rows_and_minutes() {
     server.stop().await;
 }
 
-fn counter(body: &serde_json::Value, name: &str) -> u64 {
-    body["items"].as_array().into_iter().flatten().find_map(|row| row["counters"][name].as_u64()).unwrap_or(0)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn history_beyond_a_tiers_bytes_goes_the_oldest_first() {
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -180,6 +180,53 @@ async fn trouble_is_named_within_two_windows_and_nothing_else_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_servers_end_sent_again_is_told_of_it_before_it_is_settled_and_after() {
+    let mut town = Town::open().await;
+    for poll in 0..QUIET + 2 {
+        let mut records = Vec::new();
+        for port in 0..5 {
+            town.cookie += 2;
+            let mut views = both_views(town.cookie, 40_000 + port + 5 * poll as u16, 500, 20_000, town.end());
+            for view in &mut views {
+                (view.closed_unix_ns, view.close_reason) = (town.end(), "closed".into());
+            }
+            if poll >= QUIET {
+                (views[1].retransmits_total, views[1].retransmits_delta) = (4, 4);
+            }
+            records.extend(views);
+        }
+        let batch = town.agent.batch(records);
+        town.polls += 1;
+        move_to(&town.server.clock, 10 * town.polls as i64);
+        town.session.deliver(&batch).await;
+        town.server.applied(town.polls).await;
+    }
+    let then = at(10 * town.polls as i64);
+    let path = format!("/api/v1/edges?unhealthy=true&at={then}");
+    let told = |items: &[serde_json::Value]| -> Vec<String> {
+        let symptoms = items.iter().flat_map(|edge| edge["health"]["symptoms"].as_array().unwrap());
+        symptoms.map(|symptom| symptom["text"].as_str().unwrap().to_owned()).collect()
+    };
+    // How many segments there were is estimated, of single connections or of their sum.
+    let is_right = |told: &[String]| {
+        let [text] = told else { return false };
+        text.starts_with("40 of about 1") && text.ends_with("sent again by the server in 20 s, usually none")
+    };
+    let before = told(&town.server.items(&path).await);
+    assert!(is_right(&before), "{before:?}");
+    let retransmits = sum(&town.server.items(&format!("/api/v1/edges?at={then}")).await, "retransmits");
+    assert_eq!(retransmits, 40, "of both ends");
+    // More than an hour later all of it is settled.
+    town.server.flushed().await;
+    move_to(&town.server.clock, 3 * 3600);
+    town.server.until("/api/v1/status", |body| counter(body, "compactions") > 0).await;
+    let after = told(&town.server.items(&path).await);
+    assert!(is_right(&after), "{after:?}");
+    assert_eq!(sum(&town.server.items(&format!("/api/v1/edges?at={then}")).await, "retransmits"), retransmits);
+    town.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_not_watched_is_neither_sick_nor_well() {
     let mut town = Town::open().await;
     for _ in 0..QUIET {

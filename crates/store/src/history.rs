@@ -199,7 +199,7 @@ pub struct EdgeTotal {
 }
 
 /// Sums by edge of everything in a span that is settled and counts, or is a told loss; and of views that do not count where
-/// their end sent something again.
+/// their end sent something again, or steps were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EdgeTotals {
     /// Each edge once, in no particular order.

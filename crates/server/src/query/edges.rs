@@ -12,17 +12,17 @@ use super::naming::{Naming, Via};
 use super::params::{Grouping, HealthAsked, Question};
 use super::quality::Quality;
 use super::records::evicted;
-use super::selection::{Depth, Moved, Selection, Stepped, Subject};
-use super::{Sources, Unanswered, completeness, health, other, rfc3339, settled, steps};
+use super::selection::{Depth, Moved, Selection, Subject};
+use super::sums::{Moment, Sum};
+use super::{Sources, Unanswered, completeness, health, other, settled, steps};
 use crate::ingest::convert::is_failure;
 use crate::live::Pending;
-use crate::pairing::Verdict;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use weir_model::{Certainty, ConnectionId, Deltas, Protocol, Side, UnixNanos};
+use weir_model::{Certainty, Deltas, Protocol, Side, UnixNanos};
 use weir_store::rollup::Sums;
-use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, Step, StoreError};
-use weir_wire::api::{Answer, Completeness, Edge, EdgeEnd, Point, Series};
+use weir_store::{EdgeTotal, EdgeTotals, Fate, HistoryStore as _, HistoryView, Loss, StoreError};
+use weir_wire::api::{Answer, Completeness, Edge, EdgeEnd, Series};
 use weir_wire::filter::{Comparison, Field, Glob, Level, Place};
 use weir_wire::losses::{LATE, Reason, TRANSLATIONS_EVICTED, UNPAIRED};
 
@@ -92,37 +92,6 @@ struct Key {
     protocol: &'static str,
 }
 
-/// What is summed up of connections.
-#[derive(Clone, Debug)]
-struct Sum {
-    sent: u64,
-    recv: u64,
-    retransmits: u64,
-    connections: u64,
-    failures: u64,
-    rtt_total: u64,
-    rtt_views: u64,
-    certainty: Certainty,
-    /// Something was added.
-    is_there: bool,
-    /// What of it is of which step, by the step's start; empty but for a series.
-    points: BTreeMap<UnixNanos, Moment>,
-    /// How well it did in each step; empty where nobody asks for health.
-    quality: BTreeMap<UnixNanos, Quality>,
-}
-
-/// What is summed up of one step.
-#[derive(Clone, Copy, Debug, Default)]
-struct Moment {
-    sent: u64,
-    recv: u64,
-    opened: u64,
-    retransmits: u64,
-    failures: u64,
-    rtt_sum_us: u64,
-    rtt_rows: u64,
-}
-
 /// A row of the answer, with the sum that it was made from.
 pub(crate) struct Row {
     pub(crate) edge: Edge,
@@ -140,11 +109,18 @@ impl Row {
     }
 }
 
+/// An end without where it is: kind, namespace, name.
+pub(crate) type EndName = (String, Option<String>, String);
+
+pub(crate) fn end_name(end: &EdgeEnd) -> EndName {
+    (end.kind.clone(), end.namespace.clone(), end.name.clone())
+}
+
 /// An edge as it is found again in another span.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EdgeName {
-    client: (String, Option<String>, String),
-    server: (String, Option<String>, String),
+    client: EndName,
+    server: EndName,
     service: Option<String>,
     port: u16,
     protocol: String,
@@ -152,10 +128,9 @@ pub(crate) struct EdgeName {
 
 impl EdgeName {
     pub(crate) fn of(edge: &Edge) -> Self {
-        let end = |end: &EdgeEnd| (end.kind.clone(), end.namespace.clone(), end.name.clone());
         Self {
-            client: end(&edge.client),
-            server: end(&edge.server),
+            client: end_name(&edge.client),
+            server: end_name(&edge.server),
             service: edge.service.clone(),
             port: edge.port,
             protocol: edge.protocol.clone(),
@@ -207,6 +182,7 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
     } else {
         Selection::empty(sources)
     };
+    let asks_health = question.health != HealthAsked::No;
     let inventory = sources.names.read();
     let naming = Naming { inventory: &inventory, question, settles: false };
     let mut table = EndTable::new(&selection, naming);
@@ -220,15 +196,12 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
         }
         let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
         if verdict.is_counted_by_client() {
-            if moved.all.retransmits > 0 {
-                let client = verdict.counterpart.and_then(|id| selection.subjects.get(&id));
-                let client = client.filter(|client| client.passes(question));
-                if let Some(sum) = client.and_then(|client| sum_of(&mut sums, &mut table, client, question)) {
-                    sum.add_resent(
-                        question.step.and_then(|_step| selection.steps.get(&subject.id)),
-                        moved.all.retransmits,
-                    );
-                }
+            // Its bytes count at the client's end already; what it sent again is told nowhere else.
+            let client = verdict.counterpart.and_then(|id| selection.subjects.get(&id));
+            let client = client.filter(|client| client.passes(question));
+            let sum = client.and_then(|client| sum_of(&mut sums, &mut table, client, question));
+            if let Some(sum) = sum.filter(|_| moved.all.retransmits > 0 || asks_health) {
+                sum.add_uncounted(verdict.side, &moved, selection.steps.get(&subject.id), asks_health);
             }
             continue;
         }
@@ -275,8 +248,11 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
             if failed {
                 sum.points.entry(step.floor(subject.last)).or_default().failures += 1;
             }
-            if question.health != HealthAsked::No {
-                sum.note_quality(&selection, subject, verdict, step, failed);
+            if asks_health {
+                sum.note_quality(verdict.side, selection.steps.get(&subject.id));
+                if failed {
+                    sum.quality.entry(step.floor(subject.last)).or_default().fail(&subject.close_reason, 1);
+                }
             }
         }
     }
@@ -408,19 +384,16 @@ fn add_settled(
     let (client, server) = (table.add(client), table.add(server));
     let between = Between { via, client, server, port: total.port, protocol: total.protocol };
     let Some(sum) = entry(sums, between, table, question) else { return };
+    let asks_health = question.health != HealthAsked::No;
     let Sums { sent, recv, rows, closed, opened, .. } = total.sums;
     let (bytes, connections) = (sent.saturating_add(recv), opened.max(closed).max(1));
     match total.fate {
         Fate::Late => told.late(&seen_on, rows, bytes, connections),
         Fate::Unpaired => told.unpaired(&seen_on, bytes, connections),
-        Fate::OtherView => {
-            sum.retransmits = sum.retransmits.saturating_add(total.sums.retransmits);
-            for (at, step) in total.steps.iter().filter(|(_, step)| step.retransmits > 0) {
-                sum.points.entry(*at).or_default().retransmits += step.retransmits;
-            }
-        }
+        // A view that does not count is the server's: the client's does.
+        Fate::OtherView => sum.add_settled_uncounted(Side::Server, total, asks_health),
         Fate::Counted => {
-            if question.health != HealthAsked::No {
+            if asks_health {
                 sum.note_settled_quality(counted_by, total);
             }
             sum.merge(Sum {
@@ -596,171 +569,4 @@ fn keep_shared(end: &mut EdgeEnd, other: &EdgeEnd) {
     }
     let certainty = Certainty::parse(&end.certainty).min(Certainty::parse(&other.certainty));
     certainty.as_str().clone_into(&mut end.certainty);
-}
-
-impl Default for Sum {
-    fn default() -> Self {
-        Self {
-            sent: 0,
-            recv: 0,
-            retransmits: 0,
-            connections: 0,
-            failures: 0,
-            rtt_total: 0,
-            rtt_views: 0,
-            certainty: Certainty::Known,
-            is_there: false,
-            points: BTreeMap::new(),
-            quality: BTreeMap::new(),
-        }
-    }
-}
-
-impl Moment {
-    fn of(sums: &Sums) -> Self {
-        Self {
-            sent: sums.sent,
-            recv: sums.recv,
-            opened: sums.opened,
-            retransmits: sums.retransmits,
-            failures: sums.failures,
-            rtt_sum_us: sums.rtt_sum_us,
-            rtt_rows: sums.rtt_rows,
-        }
-    }
-
-    /// Adds what a view tells of a step.
-    fn add(&mut self, side: Side, moved: Deltas, stepped: &Stepped) {
-        let (sent, recv) = from_client(side, moved);
-        self.merge(Self {
-            sent,
-            recv,
-            opened: u64::from(stepped.opened),
-            retransmits: moved.retransmits,
-            failures: 0,
-            rtt_sum_us: stepped.rtt.0,
-            rtt_rows: stepped.rtt.1,
-        });
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.sent = self.sent.saturating_add(other.sent);
-        self.recv = self.recv.saturating_add(other.recv);
-        self.opened = self.opened.saturating_add(other.opened);
-        self.retransmits = self.retransmits.saturating_add(other.retransmits);
-        self.failures = self.failures.saturating_add(other.failures);
-        self.rtt_sum_us = self.rtt_sum_us.saturating_add(other.rtt_sum_us);
-        self.rtt_rows = self.rtt_rows.saturating_add(other.rtt_rows);
-    }
-}
-
-/// What the client sent and received.
-fn from_client(side: Side, moved: Deltas) -> (u64, u64) {
-    match side {
-        Side::Client => (moved.sent.0, moved.recv.0),
-        Side::Server => (moved.recv.0, moved.sent.0),
-    }
-}
-
-impl Sum {
-    fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, counts: bool, failed: bool) {
-        let (sent, recv) = from_client(side, moved);
-        self.merge(Self {
-            sent,
-            recv,
-            retransmits: moved.retransmits,
-            connections: u64::from(counts),
-            failures: u64::from(failed),
-            rtt_total: subject.rtt_us.map_or(0, u64::from),
-            rtt_views: u64::from(subject.rtt_us.is_some()),
-            certainty: self.certainty,
-            is_there: true,
-            points: BTreeMap::new(),
-            quality: BTreeMap::new(),
-        });
-    }
-
-    /// What the other end of a counted view sent again: its bytes count there already, its segments nowhere else.
-    fn add_resent(&mut self, steps: Option<&BTreeMap<UnixNanos, Stepped>>, retransmits: u64) {
-        self.retransmits = self.retransmits.saturating_add(retransmits);
-        for (at, stepped) in steps.into_iter().flatten().filter(|(_, stepped)| stepped.all.retransmits > 0) {
-            self.points.entry(*at).or_default().retransmits += stepped.all.retransmits;
-        }
-    }
-
-    /// How well a connection did, by step: as the view that counts tells it, and what the other one sent again.
-    fn note_quality(&mut self, selection: &Selection, subject: &Subject, verdict: &Verdict, step: Step, failed: bool) {
-        let steps = |id: &ConnectionId| selection.steps.get(id).into_iter().flatten();
-        for (at, stepped) in steps(&subject.id) {
-            self.quality.entry(*at).or_default().merge(&Quality::counted(verdict.side, stepped));
-        }
-        if let Some(counterpart) = verdict.counterpart.filter(|_| verdict.side == Side::Client) {
-            for (at, stepped) in steps(&counterpart) {
-                self.quality.entry(*at).or_default().merge(&Quality::uncounted(Side::Server, stepped));
-            }
-        }
-        if failed {
-            self.quality.entry(step.floor(subject.last)).or_default().fail(&subject.close_reason, 1);
-        }
-    }
-
-    fn note_settled_quality(&mut self, counted_by: Side, total: &EdgeTotal) {
-        for (at, sums) in &total.steps {
-            self.quality.entry(*at).or_default().merge(&Quality::settled(counted_by, sums));
-        }
-        for (at, reason, count) in &total.failed {
-            self.quality.entry(*at).or_default().fail(reason, *count);
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.sent = self.sent.saturating_add(other.sent);
-        self.recv = self.recv.saturating_add(other.recv);
-        self.retransmits = self.retransmits.saturating_add(other.retransmits);
-        self.connections += other.connections;
-        self.failures += other.failures;
-        self.rtt_total += other.rtt_total;
-        self.rtt_views += other.rtt_views;
-        self.certainty = self.certainty.min(other.certainty);
-        self.is_there |= other.is_there;
-        for (at, moment) in other.points {
-            self.points.entry(at).or_default().merge(moment);
-        }
-        for (at, quality) in other.quality {
-            self.quality.entry(at).or_default().merge(&quality);
-        }
-    }
-
-    fn points(&self) -> Vec<Point> {
-        let point = |(at, moment): (&UnixNanos, &Moment)| Point {
-            at: rfc3339(*at),
-            sent_bytes: moment.sent,
-            recv_bytes: moment.recv,
-            opened: moment.opened,
-            retransmits: moment.retransmits,
-            failures: moment.failures,
-            rtt_us: moment.rtt_sum_us.checked_div(moment.rtt_rows),
-        };
-        self.points.iter().map(point).collect()
-    }
-
-    fn edge(&self, (port, protocol): (u16, &str), client: EdgeEnd, server: EdgeEnd, via: Via) -> Edge {
-        Edge {
-            client,
-            server,
-            service: via.service,
-            service_certainty: via.certainty.map(|certainty| certainty.as_str().to_owned()),
-            service_candidates: via.candidates,
-            port,
-            protocol: protocol.to_owned(),
-            sent_bytes: self.sent,
-            recv_bytes: self.recv,
-            connections: self.connections,
-            retransmits: self.retransmits,
-            rtt_us: self.rtt_total.checked_div(self.rtt_views),
-            failures: self.failures,
-            certainty: self.certainty.as_str().to_owned(),
-            health: None,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`params`] reads the question, [`selection`] loads what it is about and pairs it, [`naming`] says who is behind it,
 //! [`ends`] what each grouping calls that, [`expand`] what of a grouping by namespace is opened, [`settled`] how that is kept for good,
-//! [`edges`], [`records`] and [`dns`] build the rows, [`steps`] says how long those of a series are,
+//! [`edges`], [`records`] and [`dns`] build the rows, [`sums`] are what edges are summed up to, [`steps`] says how long those of a series are,
 //! [`quality`] how well an edge did in each, [`health`] what that means against its past,
 //! [`diff`] what is different between two spans, [`completeness`] says how complete they are, [`status`] how the parts do.
 
@@ -21,6 +21,7 @@ pub(crate) mod selection;
 pub(crate) mod settled;
 pub(crate) mod status;
 pub(crate) mod steps;
+pub(crate) mod sums;
 
 use crate::cluster::Cluster;
 use crate::counts::Counts;

@@ -1,7 +1,6 @@
 //! How well an edge did in one step of time: what its verdict and its comparisons are made from.
 //!
-//! From connections that are not settled, and from the sums of those that are. Of those, only what the counted view sent
-//! again is kept: nothing is said then of the other end.
+//! From connections that are not settled, and from the sums of those that are: of either end, what its view told.
 
 use super::selection::Stepped;
 use weir_model::Side;
@@ -77,23 +76,21 @@ impl Quality {
 
     /// Of a step's settled sums; `side`: whose view counted.
     pub(crate) fn settled(side: Side, sums: &Sums) -> Self {
-        let bytes = match side {
-            Side::Client => sums.sent,
-            Side::Server => sums.recv,
-        };
-        let sending = Sending::of(bytes, sums.opened, sums.rows, sums.retransmits);
-        let (client, server) = match side {
-            Side::Client => (sending, Sending::default()),
-            Side::Server => (Sending::default(), sending),
-        };
         Self {
             active: sums.rows,
             opened: sums.opened,
-            failed: [0; REASONS.len()],
-            client,
-            server,
             rtt: (sums.rtt_sum_us, sums.rtt_rows),
             bytes: sums.sent.saturating_add(sums.recv),
+            ..Self::settled_uncounted(side, sums)
+        }
+    }
+
+    /// As [`Quality::uncounted`], of a step's settled sums, which are oriented from the client.
+    pub(crate) fn settled_uncounted(side: Side, sums: &Sums) -> Self {
+        let of = |bytes| Sending::of(bytes, sums.opened, sums.rows, sums.retransmits);
+        match side {
+            Side::Client => Self { client: of(sums.sent), ..Self::default() },
+            Side::Server => Self { server: of(sums.recv), ..Self::default() },
         }
     }
 

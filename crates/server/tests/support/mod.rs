@@ -368,6 +368,11 @@ impl Session {
 }
 
 /// Seconds since the start as a query parameter.
+/// A counter of a status answer, whoever has it; 0 without.
+pub fn counter(body: &serde_json::Value, name: &str) -> u64 {
+    body["items"].as_array().into_iter().flatten().find_map(|row| row["counters"][name].as_u64()).unwrap_or(0)
+}
+
 pub fn at(seconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(START + seconds * SECOND)).unwrap().to_string()
 }

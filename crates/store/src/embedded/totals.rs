@@ -290,8 +290,8 @@ impl Totals {
                 total.settled = Some(settled);
                 total.fate = if counted { Fate::Counted } else { fate };
             }
-            // Of a view that does not count, what its end sent again is told nowhere else.
-            if total.fate != Fate::OtherView || total.sums.retransmits > 0 {
+            // Of a view that does not count, what its end sent again is told nowhere else; by step also how much it sent.
+            if total.fate != Fate::OtherView || total.sums.retransmits > 0 || self.step.is_some() {
                 edges.push(total);
             }
         }

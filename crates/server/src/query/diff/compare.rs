@@ -2,7 +2,7 @@
 
 use super::earlier::Part;
 use crate::query::completeness::Watched;
-use crate::query::edges::Row;
+use crate::query::edges::{EndName, Row, end_name};
 use crate::query::health::asked::Asked;
 use crate::query::health::judge::{self, Against, Bounds, Evidence};
 use crate::query::params::Span;
@@ -108,11 +108,10 @@ pub(crate) fn without_halves(changes: &mut Vec<Change>) {
 }
 
 /// A client's edges through one Service: who, `namespace/name`, protocol.
-type Half = ((String, Option<String>, String), String, String);
+type Half = (EndName, String, String);
 
 fn half(edge: &Edge, service: String) -> Half {
-    let client = &edge.client;
-    ((client.kind.clone(), client.namespace.clone(), client.name.clone()), service, edge.protocol.clone())
+    (end_name(&edge.client), service, edge.protocol.clone())
 }
 
 fn to_service(edge: &Edge) -> Option<Half> {

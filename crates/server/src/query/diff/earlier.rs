@@ -1,10 +1,10 @@
 //! The hour before both spans, by parts of ten minutes: whether edges that seem new were there then, how regularly those
 //! that seem gone are there, and how much traffic differs from part to part anyway.
 
-use super::Name;
+use super::{Name, stepped};
 use crate::query::completeness::Watched;
 use crate::query::edges;
-use crate::query::params::{HealthAsked, Question};
+use crate::query::params::Question;
 use crate::query::{Sources, Unanswered};
 use crate::statistics::Share;
 use std::collections::HashMap;
@@ -48,14 +48,7 @@ impl Earlier {
             if steps == 0 {
                 continue;
             }
-            let asking = Question {
-                since: Some(span.0),
-                until: Some(span.1),
-                step: Some(step),
-                health: HealthAsked::All,
-                ..question.clone()
-            };
-            let (rows, _) = edges::all(sources, &asking)?;
+            let (rows, _) = stepped(sources, question, span, step)?;
             let part = |row: &edges::Row| {
                 let there = row.quality().values().filter(|quality| quality.active > 0).count() as u64;
                 let bytes: u64 = row.quality().values().map(|quality| quality.bytes).sum();

@@ -95,16 +95,20 @@ impl Name {
     }
 }
 
+/// Every edge of a span, step by step, with how well it did in each.
+fn stepped(
+    sources: &Sources,
+    question: &Question,
+    (since, until): Span,
+    step: Step,
+) -> Result<(Vec<Row>, Completeness), Unanswered> {
+    let (since, until, step) = (Some(since), Some(until), Some(step));
+    Ok(edges::all(sources, &Question { since, until, step, health: HealthAsked::All, ..question.clone() })?)
+}
+
 impl Side {
     fn load(sources: &Sources, question: &Question, span: Span, step: Step) -> Result<Self, Unanswered> {
-        let asking = Question {
-            since: Some(span.0),
-            until: Some(span.1),
-            step: Some(step),
-            health: HealthAsked::All,
-            ..question.clone()
-        };
-        let (rows, completeness) = edges::all(sources, &asking)?;
+        let (rows, completeness) = stepped(sources, question, span, step)?;
         let (view, _) = sources.live.read(&*sources.store)?;
         Ok(Self {
             span,

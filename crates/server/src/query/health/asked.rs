@@ -5,9 +5,9 @@
 
 use crate::query::Sources;
 use crate::query::dns::name_ends;
+use crate::query::edges::{EndName, end_name};
 use crate::query::naming::Naming;
 use crate::query::params::Question;
-
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use weir_model::{NodeName, UnixNanos};
@@ -54,14 +54,7 @@ struct Pair {
 #[derive(Debug, Default)]
 pub(crate) struct AllAsked {
     /// By the client's name.
-    by_client: HashMap<Name, Vec<(EdgeEnd, Asked)>>,
-}
-
-/// An end without where it is.
-type Name = (String, Option<String>, String);
-
-fn name(end: &EdgeEnd) -> Name {
-    (end.kind.clone(), end.namespace.clone(), end.name.clone())
+    by_client: HashMap<EndName, Vec<(EdgeEnd, Asked)>>,
 }
 
 impl Answers {
@@ -144,9 +137,9 @@ impl AllAsked {
                 *name.rcodes.entry(count.rcode).or_default() += answers.failures;
             }
         })?;
-        let mut by_client: HashMap<Name, Vec<(EdgeEnd, Asked)>> = HashMap::new();
+        let mut by_client: HashMap<EndName, Vec<(EdgeEnd, Asked)>> = HashMap::new();
         for (Pair { client, server }, asked) in pairs {
-            by_client.entry(name(&client)).or_default().push((server, asked));
+            by_client.entry(end_name(&client)).or_default().push((server, asked));
         }
         Ok(Self { by_client })
     }
@@ -156,7 +149,7 @@ impl AllAsked {
         if edge.port != PORT || edge.protocol != "udp" {
             return None;
         }
-        let servers = self.by_client.get(&name(&edge.client))?;
+        let servers = self.by_client.get(&end_name(&edge.client))?;
         let of_edge = servers.iter().filter(|(server, _)| is_behind(edge, server));
         of_edge.map(|(_, asked)| asked.clone()).reduce(|mut all, asked| {
             all.merge(asked);
@@ -175,5 +168,5 @@ fn is_behind(edge: &Edge, asked: &EdgeEnd) -> bool {
         let service = service();
         return edge.service.as_ref() == Some(&service) || edge.service_candidates.contains(&service);
     }
-    name(&edge.server) == name(asked) || (asked.address.is_some() && asked.address == edge.server.address)
+    end_name(&edge.server) == end_name(asked) || (asked.address.is_some() && asked.address == edge.server.address)
 }

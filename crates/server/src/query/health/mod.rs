@@ -19,7 +19,7 @@ use super::params::{HealthAsked, Question};
 use asked::AllAsked;
 use judge::{Against, Bounds, Evidence, HEALTHY, UNHEALTHY, UNKNOWN, WINDOW_NS, judge};
 use weir_store::{Step, StoreError};
-use weir_wire::api::{Completeness, Edge, Health};
+use weir_wire::api::{Completeness, Edge, Health, NodeCoverage};
 
 /// The edges of a question with their verdicts, in no particular order, before anything is chosen by what they sum up.
 pub(crate) fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completeness), StoreError> {
@@ -59,6 +59,6 @@ fn is_unhealthy(health: &Health) -> bool {
 /// Whether one of its nodes was watched for less than half of the span.
 fn is_barely_watched(edge: &Edge, completeness: &Completeness) -> bool {
     let nodes = [&edge.client.node, &edge.server.node].map(Option::as_deref);
-    let told = completeness.nodes.iter().filter(|node| nodes.contains(&Some(node.node.as_str())));
-    told.into_iter().any(|node| node.missing_ms > node.covered_ms)
+    let told = |node: &&NodeCoverage| nodes.contains(&Some(node.node.as_str()));
+    completeness.nodes.iter().filter(told).any(|node| node.missing_ms > node.covered_ms)
 }
