@@ -383,7 +383,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "DURATION")]
     pub window: Option<String>,
     /// Instead of both: the windows before and after the newest rollout of this Deployment.
-    #[arg(long, value_name = "NAMESPACE/WORKLOAD", conflicts_with_all = ["before", "after"])]
+    #[arg(long, value_name = "NAMESPACE/DEPLOYMENT", conflicts_with_all = ["before", "after"])]
     pub rollout: Option<String>,
     /// What an end is summed to, as `weir edges --by`.
     #[arg(long, value_name = "WHAT", value_parser = grouping)]

@@ -87,7 +87,7 @@ pub(crate) type Span = (UnixNanos, UnixNanos);
 pub(crate) enum Compared {
     /// Two spans.
     Spans { before: Span, after: Span },
-    /// What was before and what is after the newest rollout of `NAMESPACE/WORKLOAD`: so many nanoseconds of each.
+    /// What was before and what is after the newest rollout of `NAMESPACE/DEPLOYMENT`: so many nanoseconds of each.
     Rollout { workload: String, window: i64 },
 }
 
@@ -440,7 +440,7 @@ fn compared(pairs: &[(String, String)], now: UnixNanos) -> Result<Compared, Stri
             );
         }
         if !workload.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty()) {
-            return Err(wrong("rollout", workload, "write NAMESPACE/WORKLOAD, for example shop/checkout"));
+            return Err(wrong("rollout", workload, "write NAMESPACE/DEPLOYMENT, for example shop/checkout"));
         }
         return Ok(Compared::Rollout { workload: workload.to_owned(), window });
     }
@@ -570,7 +570,7 @@ mod tests {
             (&[][..], "parameter `before` is missing; write an instant"),
             (&[("before", "soon")], "parameter `before` is `soon`; write an instant"),
             (&[("before", "1h"), ("window", "1s")], "parameter `window` is `1s`; write how long"),
-            (&[("rollout", "cart")], "parameter `rollout` is `cart`; write NAMESPACE/WORKLOAD"),
+            (&[("rollout", "cart")], "parameter `rollout` is `cart`; write NAMESPACE/DEPLOYMENT"),
             (&[("rollout", "a/b"), ("before", "1h")], "parameter `rollout` says what is compared"),
             (&[("before", "1h"), ("after", "2h")], "the span `after` would be"),
             (&[("before", "1h..5m"), ("after", "10m..1m")], "the span `after` begins at"),

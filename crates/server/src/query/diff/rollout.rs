@@ -9,7 +9,7 @@ use weir_model::fact::{attribute, kind};
 /// Names in a text at most.
 const NAMED_MAX: usize = 10;
 
-/// The spans before and after the newest rollout of `NAMESPACE/WORKLOAD`, `window` nanoseconds each; the later one is
+/// The spans before and after the newest rollout of `NAMESPACE/DEPLOYMENT`, `window` nanoseconds each; the later one is
 /// shorter while less has passed.
 pub(crate) fn spans(
     sources: &Sources,

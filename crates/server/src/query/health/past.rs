@@ -28,10 +28,10 @@ pub(crate) struct Past {
     pub(crate) asked: AllAsked,
 }
 
-/// The pasts that were asked for last, the newest last.
+/// The pasts that were asked for last, the newest last: each by its question, and the minute in which it was read.
 #[derive(Debug, Default)]
 pub(crate) struct Pasts {
-    kept: Mutex<Vec<(Question, Place)>>,
+    kept: Mutex<Vec<((Question, i64), Place)>>,
 }
 
 /// Where a past is put by who reads it.
@@ -53,7 +53,8 @@ impl Pasts {
             limit: 0,
             ..question.clone()
         };
-        let place = self.place(&asked);
+        // Of an instant that is gone, too: what came late for it is seen in the next minute.
+        let place = self.place(&asked, sources.clock.wall().0.div_euclid(MINUTE_NS));
         // Whoever asks the same waits for who reads it.
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(past) = &*place {
@@ -64,16 +65,16 @@ impl Pasts {
         Ok(past)
     }
 
-    fn place(&self, asked: &Question) -> Place {
+    fn place(&self, asked: &Question, minute: i64) -> Place {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match kept.iter().position(|(question, _)| question == asked) {
+        let place = match kept.iter().position(|((question, at), _)| question == asked && *at == minute) {
             Some(at) => kept.remove(at).1,
             None => Arc::default(),
         };
         if kept.len() >= KEPT {
             kept.remove(0);
         }
-        kept.push((asked.clone(), Arc::clone(&place)));
+        kept.push(((asked.clone(), minute), Arc::clone(&place)));
         place
     }
 }
@@ -92,5 +93,24 @@ impl Past {
         }
         let asked = AllAsked::load(sources, question, (from, until), Step(MINUTE_NS))?;
         Ok(Self { from, edges, asked })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_past_is_kept_for_its_minute_and_four_of_them() {
+        let pasts = Pasts::default();
+        let asked = |limit| Question { limit, ..Question::default() };
+        let first = pasts.place(&asked(1), 7);
+        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1), 7)));
+        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), 8)), "what came late since then is in the next");
+        for limit in 2..=KEPT {
+            pasts.place(&asked(limit), 8);
+        }
+        assert_eq!(pasts.kept.lock().unwrap().len(), KEPT);
+        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), 7)), "the oldest has left");
     }
 }
