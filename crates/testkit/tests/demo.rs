@@ -7,6 +7,7 @@ use std::time::Duration;
 use weir_testkit::answers::Answers;
 use weir_testkit::is_root_or_skip;
 use weir_testkit::process::{Process, binary, until};
+use weir_testkit::tour::Demo;
 
 /// A demo with weir on three nodes, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,58 +64,37 @@ fn a_demo_whose_port_is_taken_says_so() -> Result<()> {
     Ok(())
 }
 
-/// What `weir-demo ARGS` prints, and whether it succeeded.
-fn told(args: &[&str]) -> Result<(bool, String)> {
-    let output = Command::new(binary("weir-demo")?).args(args).output()?;
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    Ok((output.status.success(), text))
-}
-
 #[test]
 fn a_fault_is_switched_from_another_terminal() -> Result<()> {
     if !is_root_or_skip("a_fault_is_switched_from_another_terminal") {
         return Ok(());
     }
-    let mut command = Command::new(binary("weir-demo")?);
-    command.args(["--listen", "127.0.0.1:0"]);
-    let mut demo = Process::spawn(command)?;
-    let look = loop {
-        let line = demo.line(PATIENCE)?;
-        if line.starts_with("Look:") {
-            break line;
-        }
+    let demo = Demo::start()?;
+    let on = || -> Result<Vec<String>> {
+        let text = demo.tell(&["faults"])?;
+        ensure!(text.lines().count() == 5, "{text}");
+        Ok(text.lines().filter(|line| line.contains(" on ")).map(str::to_owned).collect())
     };
-    let (_, address) = look.split_once("http://").context("the page's address")?;
-    let address = address.trim();
-    let tell = |args: &[&str]| told(&[&["--listen", address], args].concat());
-    let answers = Answers::of(address);
-    let failures = || -> Result<u64> {
-        let edges = answers.edges_by("workload")?;
-        Ok(edges.iter().filter(|edge| edge.server.name == "mail").map(|edge| edge.failures).sum())
-    };
-    until(PATIENCE, || Ok(answers.edges_by("workload")?.iter().any(|edge| edge.server.name == "mail")))?;
-    let (is_done, text) = tell(&["faults"])?;
-    ensure!(is_done && text.lines().count() == 5 && !text.contains(" on "), "{text}");
-    let (is_done, text) = tell(&["fault", "refused"])?;
-    ensure!(is_done && text.contains("refused is on"), "{text}");
-    until(PATIENCE, || Ok(failures()? > 0))?;
-    let (is_done, text) = tell(&["fault", "refused"])?;
-    ensure!(!is_done && text.contains("on already"), "{text}");
+    ensure!(on()?.is_empty(), "{:?}", on()?);
+    let text = demo.tell(&["fault", "refused"])?;
+    ensure!(text.contains("refused is on"), "{text}");
+    until(PATIENCE, || {
+        let edges = demo.answers.edges_by("workload")?;
+        Ok(edges.iter().any(|edge| edge.server.name == "mail" && edge.failures > 0))
+    })?;
+    let error = demo.tell(&["fault", "refused"]).expect_err("it is on");
+    ensure!(error.to_string().contains("on already"), "{error:#}");
     // Every other one goes on and off, and nothing ends of it.
     for fault in ["loss", "dns", "rollout", "heavy"] {
-        for way in ["on", "off"] {
-            let (is_done, text) = tell(&["fault", fault, way])?;
-            ensure!(is_done, "{fault} {way}: {text}");
-        }
+        demo.tell(&["fault", fault])?;
+        demo.tell(&["fault", fault, "off"])?;
     }
-    let (is_done, text) = tell(&["faults"])?;
-    let on: Vec<&str> = text.lines().filter(|line| line.contains(" on ")).collect();
-    ensure!(is_done && on.len() == 1 && on.iter().all(|line| line.starts_with("refused")), "{text}");
-    let (is_done, text) = tell(&["fault", "refused", "off"])?;
-    ensure!(is_done, "{text}");
-    demo.signal(nix::sys::signal::Signal::SIGINT)?;
-    ensure!(demo.wait(PATIENCE)?.success());
-    let (is_done, text) = tell(&["fault", "refused"])?;
-    ensure!(!is_done && text.contains("no demo has its page at port"), "{text}");
+    ensure!(on()?.iter().map(|line| line.starts_with("refused")).eq([true]), "{:?}", on()?);
+    demo.tell(&["fault", "refused", "off"])?;
+    let address = demo.address().to_owned();
+    demo.stop()?;
+    let output = Command::new(binary("weir-demo")?).args(["--listen", &address, "fault", "refused"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains("no demo has its page at port"), "{said}");
     Ok(())
 }

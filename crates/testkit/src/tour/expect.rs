@@ -66,9 +66,9 @@ impl Expected {
         expected
     }
 
-    /// What is missing from what was seen and what is too much in it, in words; empty: it is right. An edge that is rightly
-    /// named may have more symptoms than the one that must be there: lost packets also take time.
-    pub fn differs(&self, seen: &Seen) -> String {
+    /// What is missing from what was seen, in words. An edge that is rightly named may have more symptoms than the one that
+    /// must be there: lost packets also take time.
+    pub fn missing(&self, seen: &Seen) -> String {
         let mut text = String::new();
         for ((client, server), words) in &self.alarms {
             let said = seen.alarms.get(&(client.clone(), server.clone()));
@@ -76,7 +76,7 @@ impl Expected {
                 let _ = writeln!(text, "missing: {client} -> {server} {word}");
             }
         }
-        text + &self.too_much(seen)
+        text
     }
 
     /// What is too much, in words.
@@ -93,12 +93,15 @@ impl Expected {
 }
 
 impl Seen {
-    /// What `weir edges --unhealthy` says of the last `since`.
+    /// How far a look at unhealthy edges goes back.
+    pub const SINCE: &'static str = "30s";
+
+    /// What `weir edges --unhealthy` says of the last half minute.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn unhealthy(demo: &Demo, since: &str) -> Result<Self> {
-        let answer: Answer<Edge> = demo.answers.answer(&["edges", "--unhealthy", "--since", since])?;
+    pub fn unhealthy(demo: &Demo) -> Result<Self> {
+        let answer: Answer<Edge> = demo.answers.answer(&["edges", "--unhealthy", "--since", Self::SINCE])?;
         let mut seen = Self::default();
         for edge in answer.items {
             let signals = edge.health.iter().flat_map(|health| &health.symptoms).map(|symptom| symptom.signal.clone());
@@ -144,9 +147,10 @@ mod tests {
     #[test]
     fn what_is_missing_and_what_is_too_much_is_told() {
         let expected = Expected::of(&[("a", "b", "refused"), ("c", "d", "rtt")]);
-        assert_eq!(expected.differs(&seen(&[("a", "b", "refused"), ("c", "d", "rtt")])), "");
-        assert_eq!(expected.differs(&seen(&[("a", "b", "refused"), ("a", "b", "rtt"), ("c", "d", "rtt")])), "");
-        let differs = expected.differs(&seen(&[("a", "b", "reset"), ("d", "c", "rtt")]));
+        let differs = |seen: &Seen| expected.missing(seen) + &expected.too_much(seen);
+        assert_eq!(differs(&seen(&[("a", "b", "refused"), ("c", "d", "rtt")])), "");
+        assert_eq!(differs(&seen(&[("a", "b", "refused"), ("a", "b", "rtt"), ("c", "d", "rtt")])), "");
+        let differs = differs(&seen(&[("a", "b", "reset"), ("d", "c", "rtt")]));
         assert_eq!(differs, "missing: a -> b refused\nmissing: c -> d rtt\ntoo much: d -> c rtt\n");
         assert_eq!(expected.too_much(&seen(&[])), "");
     }

@@ -5,6 +5,7 @@
 mod demo;
 mod expect;
 mod page;
+pub mod watch;
 
 pub use demo::Demo;
 pub use expect::{Alarm, Expected, STOPS, Seen, Stop};

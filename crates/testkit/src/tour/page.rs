@@ -1,21 +1,20 @@
 //! Plays the tour and writes it down: each command as it is typed, and what it printed.
 
+use super::watch::{awaited, now, span_until, wall, watch};
 use super::{Demo, Expected, STOPS, Seen, Stop};
 use crate::process::until;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 /// A window of the record.
 const WINDOW: Duration = Duration::from_secs(10);
 /// How long a fault may stay unsaid: two windows, and the poll after them.
 const TWO_WINDOWS: Duration = Duration::from_secs(23);
-/// What is asked about at each look.
-const SINCE: &str = "30s";
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(2);
+/// How long is waited for a fault that was not said by then, or for a comparison that takes more steps.
+const LONG: Duration = Duration::from_secs(120);
 /// How long after a fault is over until nothing is said of it any more: the span, two windows, and the machine's own time.
 const OVER: Duration = Duration::from_secs(90);
 
@@ -85,25 +84,19 @@ impl Tour<'_> {
         self.say("\nThe three largest and, exactly, all others:");
         self.weir(&["edges", "--since", "1m", "--limit", "3"])?;
         self.picture("at-rest", "", "the page at rest")?;
-        let (began, mut looks, mut said) = (now(), 0_u64, 0_u64);
-        while began.elapsed() < self.settings.quiet {
-            let seen = Seen::unhealthy(self.demo, SINCE)?;
-            looks += 1;
-            if !seen.is_empty() {
-                said += 1;
-                let _ = write!(self.wrong, "at rest: {}", Expected::default().too_much(&seen));
-            }
-            pause(LOOK);
-        }
-        let minutes = began.elapsed().as_secs_f64() / 60.0;
-        let half = began.elapsed() / 2;
+        let began = now();
+        let calm = Expected::default();
+        let rest = watch(self.settings.quiet, &calm, || Seen::unhealthy(self.demo))?;
+        let (minutes, looks, said) = (rest.took.as_secs_f64() / 60.0, rest.looks, rest.wrong_looks);
+        let half = rest.took / 2;
         let (before, after) = (span_until(began + half, half), span_until(began + 2 * half, half));
         let changes = Seen::changes(self.demo, &before, &after)?;
-        let _ = write!(self.wrong, "{}", Expected::default().too_much(&changes));
+        let _ = write!(self.wrong, "{}{}", rest.wrong, calm.too_much(&changes));
         let _ = writeln!(
             self.text,
-            "\nFor {minutes:.1} minutes nothing is done. `weir edges --unhealthy --since {SINCE}` was asked {looks} times in it and \
-             named an edge {said} times. The second half against the first:"
+            "\nFor {minutes:.1} minutes nothing is done. `weir edges --unhealthy --since {}` was asked {looks} times in it and \
+             named an edge {said} times. The second half against the first:",
+            Seen::SINCE
         );
         self.weir(&["diff", "--before", &before, "--after", &after])?;
         self.say("\nThe database's edges, step by step:");
@@ -118,101 +111,43 @@ impl Tour<'_> {
         let began = now();
         let health = Expected::of(stop.unhealthy);
         if !stop.unhealthy.is_empty() {
-            let took = self.awaited(&health, began)?;
-            let _ = writeln!(self.text, "\nIt is named {:.0} s later:", took.as_secs_f64());
-            self.weir(&["edges", "--unhealthy", "--since", SINCE])?;
+            let named = awaited(LONG, &health, || Seen::unhealthy(self.demo))?;
+            if named.took > TWO_WINDOWS {
+                let _ = writeln!(self.wrong, "{name} was named after {:.0} s", named.took.as_secs_f64());
+            }
+            self.wrong.push_str(&named.wrong);
+            let _ = writeln!(self.text, "\nIt is named {:.0} s later:", named.took.as_secs_f64());
+            self.weir(&["edges", "--unhealthy", "--since", Seen::SINCE])?;
         }
         // The whole of two windows is there to be compared, and what is named stays all that is.
-        while began.elapsed() < 3 * WINDOW {
-            let seen = Seen::unhealthy(self.demo, SINCE)?;
-            self.wrong.push_str(&health.too_much(&seen));
-            pause(LOOK);
-        }
-        let after = self.awaited_changes(stop, &before, began)?;
-        let took = began.elapsed().as_secs_f64();
+        let rest = (3 * WINDOW).saturating_sub(began.elapsed());
+        self.wrong.push_str(&watch(rest, &health, || Seen::unhealthy(self.demo))?.wrong);
+        let after = || span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
+        let changes = Expected::of(stop.changes);
+        let changed = awaited(LONG, &changes, || Seen::changes(self.demo, &before, &after()))?;
+        self.wrong.push_str(&changed.wrong);
+        let (after, took) = (after(), began.elapsed().as_secs_f64());
         let _ = writeln!(self.text, "\nAgainst the minute before, {took:.0} s after it began:");
         self.weir(&["diff", "--before", &before, "--after", &after])?;
         if name == "rollout" {
             self.say("\nThe same, found by the rollout itself:");
             self.weir(&["diff", "--rollout", "shop/cart", "--window", "30s"])?;
         }
-        let query = format!("?before={}&after={}", encoded(&before), encoded(&after));
-        self.picture(&format!("{name}-map"), "", &format!("the page with the fault {name}"))?;
+        let query = format!("?since=1m&against={}", wall(began.elapsed()).replace(':', "%3A"));
+        self.picture(&format!("{name}-map"), "?since=1m", &format!("the page with the fault {name}"))?;
         self.picture(&format!("{name}-diff"), &query, &format!("the fault {name} in the mode of differences"))?;
         self.tell(&["fault", name, "off"])?;
         let ended = now();
-        until(OVER, || Ok(ended.elapsed() > 3 * WINDOW && Seen::unhealthy(self.demo, SINCE)?.is_empty()))
+        until(OVER, || Ok(ended.elapsed() > 3 * WINDOW && Seen::unhealthy(self.demo)?.is_empty()))
             .with_context(|| format!("{name} is over and still something is named"))?;
         let _ =
             writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
         Ok(())
     }
-
-    /// Waits until exactly this has changed since `began`; answers the span that says so.
-    fn awaited_changes(&mut self, stop: &Stop, before: &str, began: Instant) -> Result<String> {
-        let expected = Expected::of(stop.changes);
-        loop {
-            let after = span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
-            let seen = Seen::changes(self.demo, before, &after)?;
-            let differs = expected.differs(&seen);
-            self.wrong.push_str(&expected.too_much(&seen));
-            if differs.is_empty() || began.elapsed() > 6 * TWO_WINDOWS {
-                if !differs.is_empty() {
-                    let _ = write!(self.wrong, "{}, diff: {differs}", stop.fault.name());
-                }
-                return Ok(after);
-            }
-            pause(LOOK);
-        }
-    }
-
-    /// Waits until exactly this is named; how long after `began` that was.
-    fn awaited(&mut self, expected: &Expected, began: Instant) -> Result<Duration> {
-        let mut last = String::new();
-        loop {
-            let seen = Seen::unhealthy(self.demo, SINCE)?;
-            last.clone_from(&expected.differs(&seen));
-            self.wrong.push_str(&expected.too_much(&seen));
-            let took = began.elapsed();
-            if last.is_empty() || took > 3 * TWO_WINDOWS {
-                if took > TWO_WINDOWS {
-                    let _ = write!(self.wrong, "after {:.0} s: {last}", took.as_secs_f64());
-                }
-                return Ok(took);
-            }
-            pause(LOOK);
-        }
-    }
-}
-
-/// The span of a length that ends at an instant of this process, as `weir diff` takes it.
-fn span_until(end: Instant, length: Duration) -> String {
-    let wall = system_time() - end.elapsed();
-    let text = |at| humantime::format_rfc3339_seconds(at);
-    format!("{}..{}", text(wall - length), text(wall))
 }
 
 /// As it is typed in a shell.
 fn quoted(args: &[&str]) -> String {
     let quote = |arg: &&str| if arg.contains([' ', '<', '>', '*']) { format!("'{arg}'") } else { (*arg).to_owned() };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-fn encoded(text: &str) -> String {
-    text.replace(':', "%3A").replace('+', "%2B")
-}
-
-#[expect(clippy::disallowed_methods, reason = "the tour takes place in real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the tour takes place in real time")]
-fn system_time() -> SystemTime {
-    SystemTime::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "faults take time to be seen; how long is what is measured")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
