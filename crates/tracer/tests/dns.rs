@@ -7,9 +7,18 @@ mod support;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::dns::{A, AAAA, ALIASED, Server, ask, query};
 use support::{Tracer, can_trace, until};
 use weir_wire::feed::{Dns, Reply};
+
+/// Held by a test while it sends: a tracer sees the whole host, so its gauges tell of the other tests' queries, too.
+/// Released before a long wait that only rows of the test's own namespace end.
+static SENDING: Mutex<()> = Mutex::new(());
+
+fn sending() -> MutexGuard<'static, ()> {
+    SENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 3, 5, 7)), 53);
 
@@ -57,6 +66,7 @@ fn row<'a>(reply: &'a Reply, netns: u32, name: &str, rcode: &str) -> Option<&'a 
 
 #[test]
 fn every_outcome_is_told_with_who_asked_whom_and_what_was_answered() {
+    let _sending = sending();
     let Some(tracer) = tracer("every_outcome_is_told_with_who_asked_whom_and_what_was_answered", &[]) else { return };
     let (netns, reply) = in_new_netns(|netns| {
         let _servers = [Server::start(SERVER), Server::start((Ipv6Addr::LOCALHOST, 53).into())];
@@ -115,8 +125,9 @@ fn every_outcome_is_told_with_who_asked_whom_and_what_was_answered() {
 
 #[test]
 fn a_query_without_an_answer_is_a_timeout_after_fifteen_seconds() {
+    let sending = sending();
     let Some(tracer) = tracer("a_query_without_an_answer_is_a_timeout_after_fifteen_seconds", &[]) else { return };
-    in_new_netns(|netns| {
+    let netns = in_new_netns(|netns| {
         let _server = Server::start(SERVER);
         let socket = client(SERVER);
         socket.send(&query(1, "silent.test", A)).unwrap();
@@ -125,18 +136,21 @@ fn a_query_without_an_answer_is_a_timeout_after_fifteen_seconds() {
         let reply = tracer.reply("");
         assert!(row(&reply, netns, "silent.test", "timeout").is_none(), "it still waits");
         assert_eq!(tracer.status().gauges["dns_queries_waiting"], 1);
-        let reply = until("the query to time out", || {
-            let reply = tracer.reply("");
-            row(&reply, netns, "silent.test", "timeout").is_some().then_some(reply)
-        });
-        let row = row(&reply, netns, "silent.test", "timeout").unwrap();
-        assert_eq!((row.count, row.retransmits, row.latency_sum_us, row.latency_max_us), (1, 1, 0, 0));
-        assert_eq!(row.pid, std::process::id());
+        netns
     });
+    drop(sending);
+    let reply = until("the query to time out", || {
+        let reply = tracer.reply("");
+        row(&reply, netns, "silent.test", "timeout").is_some().then_some(reply)
+    });
+    let row = row(&reply, netns, "silent.test", "timeout").unwrap();
+    assert_eq!((row.count, row.retransmits, row.latency_sum_us, row.latency_max_us), (1, 1, 0, 0));
+    assert_eq!(row.pid, std::process::id());
 }
 
 #[test]
 fn two_processes_that_ask_the_same_are_two_rows() {
+    let _sending = sending();
     let Some(tracer) = tracer("two_processes_that_ask_the_same_are_two_rows", &[]) else { return };
     in_new_netns(|netns| {
         let _server = Server::start(SERVER);
@@ -163,6 +177,7 @@ fn two_processes_that_ask_the_same_are_two_rows() {
 
 #[test]
 fn rows_are_told_until_they_are_acknowledged_and_nothing_is_consumed_without_a_name() {
+    let _sending = sending();
     let test = "rows_are_told_until_they_are_acknowledged_and_nothing_is_consumed_without_a_name";
     let Some(tracer) = tracer(test, &[]) else { return };
     in_new_netns(|netns| {
@@ -192,6 +207,7 @@ fn rows_are_told_until_they_are_acknowledged_and_nothing_is_consumed_without_a_n
 
 #[test]
 fn a_killed_tracer_tells_how_many_queries_it_had_not_handed_on() {
+    let _sending = sending();
     let test = "a_killed_tracer_tells_how_many_queries_it_had_not_handed_on";
     if !can_trace(test) {
         return;
@@ -221,9 +237,10 @@ fn a_killed_tracer_tells_how_many_queries_it_had_not_handed_on() {
 
 #[test]
 fn what_finds_the_ring_full_is_counted() {
+    let sending = sending();
     let test = "what_finds_the_ring_full_is_counted";
     let Some(tracer) = tracer(test, &["--dns-ring-bytes", "4096"]) else { return };
-    in_new_netns(|netns| {
+    let (netns, lost) = in_new_netns(|netns| {
         let server = UdpSocket::bind(SERVER).unwrap();
         let socket = client(SERVER);
         // 4,096 bytes hold 16 short messages between two drains.
@@ -231,18 +248,20 @@ fn what_finds_the_ring_full_is_counted() {
             socket.send(&query(id, "flood.test", A)).unwrap();
         }
         drop(server);
-        let lost = until("the loss to be told", || tracer.reply("").losses.get("dns_ring_full").copied());
-        // What is not lost waits, and times out.
-        let reply = until("the others to time out", || {
-            let reply = tracer.reply("");
-            row(&reply, netns, "flood.test", "timeout").is_some_and(|row| row.count + lost == 200).then_some(reply)
-        });
-        assert!(reply.losses["dns_ring_full"] == lost && lost > 0);
+        (netns, until("the loss to be told", || tracer.reply("").losses.get("dns_ring_full").copied()))
     });
+    drop(sending);
+    // What is not lost waits, and times out.
+    let reply = until("the others to time out", || {
+        let reply = tracer.reply("");
+        row(&reply, netns, "flood.test", "timeout").is_some_and(|row| row.count + lost == 200).then_some(reply)
+    });
+    assert!(reply.losses["dns_ring_full"] == lost && lost > 0);
 }
 
 #[test]
 fn switched_off_nothing_is_seen_and_alone_it_counts_no_datagram() {
+    let _sending = sending();
     let test = "switched_off_nothing_is_seen_and_alone_it_counts_no_datagram";
     let Some(alone) = tracer(test, &["--no-udp"]) else { return };
     let off = Tracer::start(&["--no-dns"]);
