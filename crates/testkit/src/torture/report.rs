@@ -40,8 +40,8 @@ connection, also from the disk after one more kill, and nothing is told as lost;
 store compact` that is ended at its own fail points, the counted rows of 10 s are the edges, minutes are their sum, and
 hours the minutes'. Where spools drop and records are late, what is missing from a node's edges is never more than what it
 tells as lost, and less at most by batches that had gone to the server (below); late records are told to the byte. Where
-the state is shared, a server with an empty folder has every transaction. The blind overwrite of the system that weir replaces is caught by
-the same checks (`crates/testkit/tests/torture.rs`).
+the state is shared, a server with an empty folder has every transaction. The blind overwrite of the system that weir
+replaces is caught by the same checks (`crates/testkit/tests/torture.rs`).
 
 What is not promised, and therefore not played:
 
@@ -58,9 +58,6 @@ What is not promised, and therefore not played:
 Not played yet: the delivery over a simulated network with simulated time. Partitions are those of the relay and of real
 network namespaces instead: what is to be shown here lies in processes, threads and files that are flushed, which a simulation
 replaces. An API server with etcd behind it is not there either; the stand-in keeps its objects in memory and never loses one.
-
-The last campaign of all 200 seeds was commit 7dd8077's, without three members of etcd, without ConfigMaps, and with spools
-bounded by age or bytes never together with etcd; none failed (`git show 49eb500:docs/torture.md`).
 
 ";
 
