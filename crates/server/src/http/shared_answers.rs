@@ -1,15 +1,15 @@
 //! Answers that are shared: who asks what is being answered anyway, or was a moment ago, gets that answer.
 //!
 //! A page that many have open asks the same again and again, and an answer about a large cluster takes its time. Whoever
-//! asks with `Cache-Control: max-age=SECONDS` takes an answer that is so old (RFC 9111, 5.2.1.1), and the header `Age` says
-//! how old it is; without it every request is answered anew. Every answer says itself as of when it is
-//! (`completeness.to`).
+//! asks with `Cache-Control: max-age=SECONDS` takes an answer that is so old (RFC 9111, 5.2.1.1), with `max-stale=SECONDS`
+//! one that is older by so much rather than to wait (5.2.1.2), and the header `Age` says how old it is; without either
+//! every request is answered anew. Every answer says itself as of when it is (`completeness.to`).
 //!
 //! | the last answer | is given to those who take it so old |
 //! |---|---|
 //! | took less than [`QUICK_NS`] | never: it is made anew |
 //! | was begun at most [`FRESH_NS`] ago | as it is |
-//! | was begun at most [`AGE_MAX_NS`] ago | as it is, and the next one is begun |
+//! | was begun at most [`AGE_MAX_NS`] ago, with `max-stale` [`STALE_MAX_NS`] | as it is, and the next one is begun |
 //!
 //! One that is being made is waited for instead of made twice.
 //!
@@ -37,6 +37,8 @@ const QUICK_NS: u64 = 50_000_000;
 const FRESH_NS: u64 = 2 * SECOND_NS;
 /// A window: what moved since may not have been told yet.
 const AGE_MAX_NS: u64 = 10 * SECOND_NS;
+/// A minute: the longest that many different questions are behind where each takes a second.
+const STALE_MAX_NS: u64 = 60 * SECOND_NS;
 /// Some dozens of answers with a thousand edges (400 bytes each).
 const BYTES_MAX: usize = 16 << 20;
 
@@ -129,7 +131,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
         let age = |began: u64| asked.saturating_sub(began);
         // It failed.
         drop(known.next.take_if(|(_, coming)| coming.has_changed().is_err()));
-        let last = known.last.as_ref().filter(|last| age(last.began) <= age_max_ns.min(AGE_MAX_NS));
+        let last = known.last.as_ref().filter(|last| age(last.began) <= age_max_ns.min(STALE_MAX_NS));
         if let Some(Made { body, began, .. }) = last {
             let given = Found::Given(Given { body: body.clone(), age_s: age(*began) / SECOND_NS });
             let is_due = age(*began) > FRESH_NS && known.next.is_none();
@@ -184,7 +186,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
         }
         drop(known.next.take_if(|(began, _)| *began == made.began));
         held.retain(|_, known| {
-            drop(known.last.take_if(|last| now.saturating_sub(last.began) > AGE_MAX_NS));
+            drop(known.last.take_if(|last| now.saturating_sub(last.began) > STALE_MAX_NS));
             known.last.is_some() || known.next.as_ref().is_some_and(|(_, coming)| coming.has_changed().is_ok())
         });
         let mut bodies: Vec<(u64, usize, K)> = held
@@ -232,9 +234,12 @@ struct Out {
 
 /// What a request asks, in which form, and how old an answer to that it takes; `None`: only its own.
 fn shared_question(request: &Request) -> Option<(String, u64)> {
-    let header =
-        |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let age_max_ns = Some(age_max_ns(header(header::CACHE_CONTROL))).filter(|age_max_ns| *age_max_ns > 0)?;
+    // Lines of the same name are one list.
+    let header = |name: HeaderName| {
+        let lines = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+        lines.collect::<Vec<_>>().join(",")
+    };
+    let age_max_ns = Some(age_max_ns(&header(header::CACHE_CONTROL))).filter(|age_max_ns| *age_max_ns > 0)?;
     // What goes on is each reader's own.
     let accepts = Some(header(header::ACCEPT)).filter(|accepts| !accepts.contains("event-stream"))?;
     Some((format!("{accepts} {}", request.uri().path_and_query()?), age_max_ns))
@@ -272,16 +277,19 @@ fn is_json(answer: &Response) -> bool {
 
 /// How old an answer a request takes, by its header `Cache-Control`, nanoseconds. What cannot be read takes none.
 fn age_max_ns(cache_control: &str) -> u64 {
-    let mut age_max = None;
+    let (mut fresh, mut stale) = (None, None);
     for directive in cache_control.split(',').map(|word| word.trim().to_ascii_lowercase()) {
-        if directive == "no-cache" || directive == "no-store" {
-            return 0;
-        }
-        if let Some(seconds) = directive.strip_prefix("max-age=") {
-            age_max = seconds.parse::<u64>().ok();
+        match directive.split_once('=') {
+            None if directive == "no-cache" || directive == "no-store" => return 0,
+            // However old.
+            None if directive == "max-stale" => stale = Some(u64::MAX),
+            Some(("max-age", seconds)) => fresh = seconds.parse::<u64>().ok(),
+            Some(("max-stale", seconds)) => stale = seconds.parse::<u64>().ok(),
+            _ => {}
         }
     }
-    age_max.unwrap_or_default().saturating_mul(SECOND_NS).min(AGE_MAX_NS)
+    let ns = |seconds: Option<u64>| seconds.unwrap_or_default().saturating_mul(SECOND_NS);
+    ns(fresh).min(AGE_MAX_NS).saturating_add(ns(stale)).min(STALE_MAX_NS)
 }
 
 #[cfg(test)]
@@ -347,6 +355,11 @@ mod tests {
         assert_eq!(around.ask(SECOND_NS, AGE_MAX_NS).await, ("3".into(), 1));
         around.clock.advance(AGE_MAX_NS);
         assert_eq!(around.ask(SECOND_NS, AGE_MAX_NS).await, ("4".into(), 0));
+        // Who takes it stale waits for nothing, and makes the next one begin.
+        around.clock.advance(AGE_MAX_NS * 2);
+        assert_eq!(around.ask(SECOND_NS, AGE_MAX_NS * 3).await, ("4".into(), 21));
+        around.rest().await;
+        assert_eq!(around.ask(SECOND_NS, AGE_MAX_NS * 3).await, ("5".into(), 1));
     }
 
     #[tokio::test]
@@ -404,6 +417,11 @@ mod tests {
             ("max-age=10, no-cache", 0),
             ("max-age=3600", 10),
             ("max-age=soon", 0),
+            ("max-age=10, max-stale=20", 30),
+            ("max-stale=20, max-age=3600", 30),
+            ("max-age=1, max-stale", 60),
+            ("max-stale=3600", 60),
+            ("max-stale=20, no-store", 0),
         ] {
             assert_eq!(age_max_ns(header), seconds * SECOND_NS, "{header}");
         }

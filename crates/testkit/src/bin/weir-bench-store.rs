@@ -78,6 +78,9 @@ enum What {
         /// How old an answer readers take, seconds, as the page does [default: each is made for who asks].
         #[arg(long, value_name = "SECONDS")]
         age_max: Option<u64>,
+        /// How much older an answer readers take rather than to wait for one, seconds.
+        #[arg(long, value_name = "SECONDS")]
+        stale_max: Option<u64>,
         /// Every reader has a filter and a limit of its own.
         #[arg(long)]
         all_different: bool,
@@ -141,7 +144,19 @@ fn run(args: &Args) -> Result<bool> {
             println!("{}", Outcome::HEAD);
             play(&args.work, &order, &more)
         }
-        What::Read { folder, readers, lasts, first, pause, age_max, all_different, agents, records, before } => {
+        What::Read {
+            folder,
+            readers,
+            lasts,
+            first,
+            pause,
+            age_max,
+            stale_max,
+            all_different,
+            agents,
+            records,
+            before,
+        } => {
             ensure!(records.is_multiple_of(2), "a batch has as many clients' views as servers'");
             let polls = before + lasts.as_secs() / EVERY.as_secs() + 1;
             let order = Order { members: *agents, connections: *records, polls, pace: Pace::Late(EVERY, *before) };
@@ -151,6 +166,7 @@ fn run(args: &Args) -> Result<bool> {
                 first: *first,
                 pause: *pause,
                 age_max_s: *age_max,
+                stale_max_s: *stale_max,
                 are_all_different: *all_different,
             };
             let reading = crowd::read(&order, readers, folder, &KEEP)?;
@@ -194,11 +210,16 @@ impl ConfigMaps {
 }
 
 fn tell(reading: &Reading, readers: Readers) {
-    println!("| question | answers | p50 | p99 | max |\n|---|---|---|---|---|");
+    println!("| question | answers | p50 | p99 | max | age p50 | age p99 |\n|---|---|---|---|---|---|---|");
     for waited in &reading.waited {
         let ms = |quantile: f64| waited.quantile(quantile).as_secs_f64() * 1e3;
         let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
-        println!("| {} | {} | {p50:.1} ms | {p99:.1} ms | {max:.0} ms |", waited.question, waited.times.len());
+        let (age, age_p99) = (waited.age_s(0.5), waited.age_s(0.99));
+        println!(
+            "| {} | {} | {p50:.1} ms | {p99:.1} ms | {max:.0} ms | {age} s | {age_p99} s |",
+            waited.question,
+            waited.times.len()
+        );
     }
     let answers: usize = reading.waited.iter().take(2).map(|waited| waited.times.len()).sum();
     println!(

@@ -41,6 +41,8 @@ pub struct Readers {
     pub pause: Duration,
     /// How old an answer they take, seconds, as the page does; `None`: each is made for who asks.
     pub age_max_s: Option<u64>,
+    /// How much older an answer they take rather than to wait, seconds.
+    pub stale_max_s: Option<u64>,
     /// Each has a filter of its own, so that no two ask the same.
     pub are_all_different: bool,
 }
@@ -52,14 +54,33 @@ pub struct Waited {
     pub question: &'static str,
     /// From the request to the last byte of its answer.
     pub times: Vec<Duration>,
+    /// How old the answers were, seconds, as they say, in ascending order.
+    pub ages_s: Vec<u64>,
 }
 
 impl Waited {
     /// So many of 1 were faster. Zero without answers.
     pub fn quantile(&self, quantile: f64) -> Duration {
-        let index = (self.times.len() as f64 * quantile) as usize;
-        self.times.get(index.min(self.times.len().saturating_sub(1))).copied().unwrap_or_default()
+        at(&self.times, quantile)
     }
+
+    /// So many of 1 were younger, seconds. Zero without answers.
+    pub fn age_s(&self, quantile: f64) -> u64 {
+        at(&self.ages_s, quantile)
+    }
+}
+
+fn at<T: Copy + Default>(sorted: &[T], quantile: f64) -> T {
+    let index = (sorted.len() as f64 * quantile) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// An answer that was waited for.
+struct Got {
+    question: usize,
+    asked: Instant,
+    took: Duration,
+    age_s: u64,
 }
 
 /// Asks, and goes on until the time is over. Gives what was asked first, then the waits of all other questions together,
@@ -77,18 +98,20 @@ pub async fn read(server: SocketAddr, readers: Readers) -> Result<Vec<Waited>> {
     let mut waited: Vec<Waited> = ["asked first", "all others"]
         .into_iter()
         .chain(QUESTIONS.iter().map(|(name, ..)| *name))
-        .map(|question| Waited { question, times: Vec::new() })
+        .map(|question| Waited { question, times: Vec::new(), ages_s: Vec::new() })
         .collect();
     while let Some(done) = tasks.join_next().await {
-        for (question, asked, time) in done?? {
-            let at: &[usize] = if asked < first { &[0] } else { &[1, question + 2] };
+        for got in done?? {
+            let at: &[usize] = if got.asked < first { &[0] } else { &[1, got.question + 2] };
             for at in at {
-                waited[*at].times.push(time);
+                waited[*at].times.push(got.took);
+                waited[*at].ages_s.push(got.age_s);
             }
         }
     }
     for one in &mut waited {
         one.times.sort_unstable();
+        one.ages_s.sort_unstable();
     }
     Ok(waited)
 }
@@ -108,7 +131,7 @@ async fn one(
     readers: Readers,
     reader: usize,
     until: Instant,
-) -> Result<Vec<(usize, Instant, Duration)>> {
+) -> Result<Vec<Got>> {
     let mut connection = JoinSet::new();
     let mut sender = open(server, &mut connection).await?;
     let order = turns();
@@ -126,16 +149,19 @@ async fn one(
             break;
         }
         let mut request = Request::get(&path).header(header::HOST, "weir");
-        if let Some(seconds) = readers.age_max_s {
-            request = request.header(header::CACHE_CONTROL, format!("max-age={seconds}"));
+        for (directive, seconds) in [("max-age", readers.age_max_s), ("max-stale", readers.stale_max_s)] {
+            if let Some(seconds) = seconds {
+                request = request.header(header::CACHE_CONTROL, format!("{directive}={seconds}"));
+            }
         }
         let request = request.body(Body::empty())?;
         sender.ready().await.context("the server closed the connection")?;
         let answer = sender.send_request(request).await.with_context(|| format!("failed to ask {path}"))?;
         let status = answer.status();
+        let age_s = answer.headers().get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
         let body = to_bytes(Body::new(answer.into_body()), BODY_BYTES_MAX).await?;
         ensure!(status.is_success(), "{path} answered {status}: {}", String::from_utf8_lossy(&body));
-        waited.push((question, began, began.elapsed()));
+        waited.push(Got { question, asked: began, took: began.elapsed(), age_s });
         if !readers.pause.is_zero() {
             sleep(readers.pause).await;
         }
