@@ -12,8 +12,8 @@ use weir_testkit::tour::{Alarm, Demo, Expected, STOPS, Seen};
 const NAMED: Duration = Duration::from_secs(60);
 /// As much again for what takes more than two windows to tell, and for what is over to be forgotten.
 const LONG: Duration = Duration::from_secs(120);
-/// What two faults at once are held against, and how long it was quiet before.
-const GROUPS: [([&str; 2], u64); 2] = [(["refused", "loss"], 60), (["dns", "rollout"], 30)];
+/// What is broken one after the other: what was before is mended as the next breaks.
+const GROUPS: [[&str; 2]; 2] = [["refused", "loss"], ["dns", "rollout"]];
 
 #[test]
 fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
@@ -22,32 +22,39 @@ fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
     }
     let demo = Demo::start()?;
     let unhealthy = || Seen::unhealthy(&demo);
-    for (faults, quiet) in GROUPS {
-        let rest = watch(Duration::from_secs(quiet), &Expected::default(), unhealthy)?;
-        ensure!(rest.looks > 2 && rest.wrong.is_empty(), "before {faults:?}: {rest:?}");
+    let rest = watch(Duration::from_secs(60), &Expected::default(), unhealthy)?;
+    ensure!(rest.looks > 2 && rest.wrong.is_empty(), "at rest: {rest:?}");
+    let mut last: ([&str; 2], Expected, Expected) = <_>::default();
+    for faults in GROUPS {
         let stops = || STOPS.iter().filter(|stop| faults.contains(&stop.fault.name()));
         let alarms: Vec<Alarm> = stops().flat_map(|stop| stop.unhealthy).copied().collect();
-        let (health, changes) = (Expected::of(&alarms), Expected::of(stops().flat_map(|stop| stop.changes)));
+        let of_health = Expected::of(&alarms).beside(&last.1);
+        let of_changes = Expected::of(stops().flat_map(|stop| stop.changes)).beside(&last.2);
         let before = span_until(now(), Duration::from_secs(30));
+        for over in last.0.iter().filter(|over| !over.is_empty()) {
+            demo.tell(&["fault", over, "off"])?;
+        }
         for fault in faults {
             demo.tell(&["fault", fault])?;
         }
         let began = now();
-        let named = awaited(NAMED, &health, unhealthy)?;
+        let named = awaited(NAMED, &of_health, unhealthy)?;
         ensure!(named.wrong.is_empty(), "{faults:?}: {named:?}");
-        let rest = watch(Duration::from_secs(20), &health, unhealthy)?;
-        ensure!(rest.wrong.is_empty(), "{faults:?}: {rest:?}");
         // What is new is judged by how long it was not there.
-        let changed = awaited(LONG, &changes, || Seen::changes(&demo, &before, &span_until(now(), began.elapsed())))?;
+        let changed = awaited(LONG, &of_changes, || Seen::changes(&demo, &before, &span_until(now(), began.elapsed())))?;
         ensure!(changed.wrong.is_empty(), "{faults:?}, diff: {changed:?}");
-        for fault in faults {
-            demo.tell(&["fault", fault, "off"])?;
-        }
-        until(LONG, || {
-            let seen = unhealthy()?;
-            ensure!(seen.is_empty(), "after {faults:?}: {}", Expected::default().too_much(&seen));
-            Ok(true)
-        })?;
+        // What is named stays all that is, after it has been there for a while, too.
+        let after = watch(Duration::from_secs(10), &of_health, unhealthy)?;
+        ensure!(after.wrong.is_empty(), "{faults:?}: {after:?}");
+        last = (faults, of_health, of_changes);
     }
+    for fault in last.0 {
+        demo.tell(&["fault", fault, "off"])?;
+    }
+    until(LONG, || {
+        let seen = unhealthy()?;
+        ensure!(seen.is_empty(), "after all: {}", Expected::default().too_much(&seen));
+        Ok(true)
+    })?;
     demo.stop()
 }

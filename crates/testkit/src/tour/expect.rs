@@ -5,6 +5,7 @@ use crate::shop::faults::Fault;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 use weir_wire::api::{Answer, Change, Edge};
 
 /// An edge between workloads, by their names.
@@ -21,7 +22,14 @@ pub struct Stop {
     pub unhealthy: &'static [Alarm],
     /// What `weir diff` names, and nothing else.
     pub changes: &'static [Alarm],
+    /// How long it may stay unsaid: by `weir edges --unhealthy`, else by `weir diff`.
+    pub within: Duration,
 }
+
+/// Two windows of 10 s, and the poll after them.
+const TWO_WINDOWS: Duration = Duration::from_secs(23);
+/// A shift is told by how much blocks of a span differ, at least three in it: twice that, and as above.
+const SIX_WINDOWS: Duration = Duration::from_secs(63);
 
 /// The whole tour.
 pub const STOPS: [Stop; 5] = [
@@ -29,25 +37,30 @@ pub const STOPS: [Stop; 5] = [
         fault: Fault::Refused,
         unhealthy: &[("checkout", "mail", "refused")],
         changes: &[("checkout", "mail", "sicker")],
+        within: TWO_WINDOWS,
     },
     Stop {
         fault: Fault::Loss,
         unhealthy: &[("report", "database", "retransmits")],
         changes: &[("report", "database", "sicker")],
+        within: TWO_WINDOWS,
     },
     Stop {
         fault: Fault::Dns,
         unhealthy: &[("checkout", "dns", "dns_failures")],
         changes: &[("checkout", "dns", "sicker")],
+        within: TWO_WINDOWS,
     },
-    Stop { fault: Fault::Rollout, unhealthy: &[], changes: &[("cart", "mail", "new")] },
-    Stop { fault: Fault::Heavy, unhealthy: &[], changes: &[("report", "database", "shifted")] },
+    Stop { fault: Fault::Rollout, unhealthy: &[], changes: &[("cart", "mail", "new")], within: TWO_WINDOWS },
+    Stop { fault: Fault::Heavy, unhealthy: &[], changes: &[("report", "database", "shifted")], within: SIX_WINDOWS },
 ];
 
 /// What several faults at once must lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     alarms: BTreeMap<Pair, BTreeSet<&'static str>>,
+    /// What may be said beside.
+    beside: BTreeSet<Pair>,
 }
 
 /// What was said: of each edge, the words.
@@ -64,6 +77,13 @@ impl Expected {
             expected.alarms.entry(((*client).to_owned(), (*server).to_owned())).or_default().insert(*word);
         }
         expected
+    }
+
+    /// The same, where something may still be said of the edges of others, which are just over.
+    #[must_use]
+    pub fn beside(mut self, others: &Self) -> Self {
+        self.beside.extend(others.alarms.keys().cloned());
+        self
     }
 
     /// What is missing from what was seen, in words. An edge that is rightly named may have more symptoms than the one that
@@ -83,7 +103,8 @@ impl Expected {
     pub fn too_much(&self, seen: &Seen) -> String {
         let mut text = String::new();
         for ((client, server), words) in &seen.alarms {
-            if !self.alarms.contains_key(&(client.clone(), server.clone())) {
+            let pair = (client.clone(), server.clone());
+            if !self.alarms.contains_key(&pair) && !self.beside.contains(&pair) {
                 let words = words.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let _ = writeln!(text, "too much: {client} -> {server} {words}");
             }
@@ -153,5 +174,8 @@ mod tests {
         let differs = differs(&seen(&[("a", "b", "reset"), ("d", "c", "rtt")]));
         assert_eq!(differs, "missing: a -> b refused\nmissing: c -> d rtt\ntoo much: d -> c rtt\n");
         assert_eq!(expected.too_much(&seen(&[])), "");
+        let after = Expected::of(&[("e", "f", "reset")]).beside(&expected);
+        let still = seen(&[("a", "b", "refused")]);
+        assert_eq!((after.too_much(&still), after.missing(&still)), (String::new(), "missing: e -> f reset\n".to_owned()));
     }
 }

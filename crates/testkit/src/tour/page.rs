@@ -1,6 +1,6 @@
 //! Plays the tour and writes it down: each command as it is typed, and what it printed.
 
-use super::watch::{awaited, now, span_until, wall, watch};
+use super::watch::{Watched, awaited, now, span_until, wall, watch};
 use super::{Demo, Expected, STOPS, Seen, Stop};
 use crate::process::until;
 use anyhow::{Context, Result, ensure};
@@ -11,12 +11,14 @@ use std::time::Duration;
 
 /// A window of the record.
 const WINDOW: Duration = Duration::from_secs(10);
-/// How long a fault may stay unsaid: two windows, and the poll after them.
-const TWO_WINDOWS: Duration = Duration::from_secs(23);
 /// How long is waited for a fault that was not said by then, or for a comparison that takes more steps.
 const LONG: Duration = Duration::from_secs(120);
 /// How long after a fault is over until nothing is said of it any more: the span, two windows, and the machine's own time.
 const OVER: Duration = Duration::from_secs(90);
+
+/// Sizes of pictures.
+const WIDE: [&str; 2] = ["1360", "1000"];
+const NARROW: [&str; 2] = ["390", "1700"];
 
 /// How the tour is played.
 #[derive(Clone, Debug)]
@@ -61,17 +63,25 @@ impl Tour<'_> {
         Ok(())
     }
 
+    /// Notes what was wrong until a stop was told as it has to be, and that it took too long.
+    fn note(&mut self, stop: &Stop, watched: &Watched, took: Duration) {
+        self.wrong.push_str(&watched.wrong);
+        if took > stop.within {
+            let _ = writeln!(self.wrong, "{} was told after {:.0} s", stop.fault.name(), took.as_secs_f64());
+        }
+    }
+
     fn tell(&mut self, args: &[&str]) -> Result<()> {
         let said = self.demo.tell(args)?;
         let _ = write!(self.text, "\n```console\n# weir-demo {}\n{}\n```\n", args.join(" "), said.trim_end());
         Ok(())
     }
 
-    fn picture(&mut self, name: &str, query: &str, words: &str) -> Result<()> {
+    fn picture(&mut self, name: &str, query: &str, size: [&str; 2], words: &str) -> Result<()> {
         let Some((program, folder)) = &self.settings.screenshots else { return Ok(()) };
         let url = format!("http://{}/{query}", self.demo.address());
         let file = folder.join(format!("{name}.png"));
-        let output = Command::new("node").arg(program).arg(&url).arg(&file).output().context("failed to start node")?;
+        let output = Command::new("node").arg(program).arg(&url).arg(&file).args(size).output().context("failed to start node")?;
         ensure!(output.status.success(), "no picture of {url}: {}", String::from_utf8_lossy(&output.stderr));
         let _ = write!(self.text, "\n![{words}](images/{name}.png)\n");
         Ok(())
@@ -83,7 +93,7 @@ impl Tour<'_> {
         self.weir(&["edges", "--since", "1m", "--by", "pod", "--filter", "server.workload=database and bytes>10kB"])?;
         self.say("\nThe three largest and, exactly, all others:");
         self.weir(&["edges", "--since", "1m", "--limit", "3"])?;
-        self.picture("at-rest", "", "the page at rest")?;
+        self.picture("at-rest", "", WIDE, "the page at rest")?;
         let began = now();
         let calm = Expected::default();
         let rest = watch(self.settings.quiet, &calm, || Seen::unhealthy(self.demo))?;
@@ -110,32 +120,37 @@ impl Tour<'_> {
         self.tell(&["fault", name])?;
         let began = now();
         let health = Expected::of(stop.unhealthy);
-        if !stop.unhealthy.is_empty() {
+        if stop.unhealthy.is_empty() {
+            // A window has to be there to be compared.
+            self.wrong.push_str(&watch(WINDOW, &health, || Seen::unhealthy(self.demo))?.wrong);
+        } else {
             let named = awaited(LONG, &health, || Seen::unhealthy(self.demo))?;
-            if named.took > TWO_WINDOWS {
-                let _ = writeln!(self.wrong, "{name} was named after {:.0} s", named.took.as_secs_f64());
-            }
-            self.wrong.push_str(&named.wrong);
+            self.note(stop, &named, named.took);
             let _ = writeln!(self.text, "\nIt is named {:.0} s later:", named.took.as_secs_f64());
             self.weir(&["edges", "--unhealthy", "--since", Seen::SINCE])?;
+            // The whole of two windows is there to be compared, and what is named stays all that is.
+            let rest = (3 * WINDOW).saturating_sub(began.elapsed());
+            self.wrong.push_str(&watch(rest, &health, || Seen::unhealthy(self.demo))?.wrong);
         }
-        // The whole of two windows is there to be compared, and what is named stays all that is.
-        let rest = (3 * WINDOW).saturating_sub(began.elapsed());
-        self.wrong.push_str(&watch(rest, &health, || Seen::unhealthy(self.demo))?.wrong);
         let after = || span_until(now(), began.elapsed().saturating_sub(Duration::from_secs(2)));
         let changes = Expected::of(stop.changes);
         let changed = awaited(LONG, &changes, || Seen::changes(self.demo, &before, &after()))?;
-        self.wrong.push_str(&changed.wrong);
-        let (after, took) = (after(), began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        self.note(stop, &changed, if stop.unhealthy.is_empty() { took } else { Duration::ZERO });
+        let (after, took) = (after(), took.as_secs_f64());
         let _ = writeln!(self.text, "\nAgainst the minute before, {took:.0} s after it began:");
         self.weir(&["diff", "--before", &before, "--after", &after])?;
         if name == "rollout" {
             self.say("\nThe same, found by the rollout itself:");
             self.weir(&["diff", "--rollout", "shop/cart", "--window", "30s"])?;
         }
+        let words = format!("the page with the fault {name}");
+        self.picture(&format!("{name}-map"), "?since=1m", WIDE, &words)?;
+        if name == "refused" {
+            self.picture(&format!("{name}-narrow"), "?since=1m", NARROW, &format!("{words}, on a telephone"))?;
+        }
         let query = format!("?since=1m&against={}", wall(began.elapsed()).replace(':', "%3A"));
-        self.picture(&format!("{name}-map"), "?since=1m", &format!("the page with the fault {name}"))?;
-        self.picture(&format!("{name}-diff"), &query, &format!("the fault {name} in the mode of differences"))?;
+        self.picture(&format!("{name}-diff"), &query, WIDE, &format!("the fault {name} in the mode of differences"))?;
         self.tell(&["fault", name, "off"])?;
         let ended = now();
         until(OVER, || Ok(ended.elapsed() > 3 * WINDOW && Seen::unhealthy(self.demo)?.is_empty()))
