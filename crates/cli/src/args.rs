@@ -78,7 +78,8 @@ const UP_HELP: &str = "Examples:\n  sudo weir up                                
     sudo weir up --docker unix:/run/docker.sock    containers by name; the agent may do what root may\n\n\
     The first Ctrl-C stops the parts in order within 5 s and loses nothing, the second ends them at once.\n\
     Standard output that is not a terminal gets one plain line per 10 s window.\n\n\
-    Exit codes: 0 stopped on request, 1 failed (another weir up holds the folder, a port is taken), 2 wrong usage.";
+    Exit codes: 0 stopped on request, 1 failed (another weir up holds the folder, a port is taken), 2 wrong usage,\n\
+    130 ended by the second Ctrl-C.";
 const SERVER_HELP: &str = "Examples:\n  weir server --data ./server\n  \
     weir server --listen 0.0.0.0:7780 --agents-listen 0.0.0.0:7781 --token-file token\n\n\
     Exit codes: 0 stopped on request, 1 failed, 2 wrong usage.";
@@ -251,8 +252,8 @@ pub struct InstantArgs {
 /// Which rows come first.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SortArgs {
-    /// The number whose largest come first: `bytes`, `sent_bytes`, `recv_bytes`, `connections`, `retransmits`, `rtt_us`,
-    /// `failures`; of dns `queries`, `failures`, `retransmits`, `latency_us`.
+    /// The number whose largest come first: `bytes`, `sent_bytes`, `recv_bytes`, `retransmits`, `rtt_us`, of edges also
+    /// `connections`, `failures`; of dns `queries`, `failures`, `retransmits`, `latency_us`.
     #[arg(long, value_name = "NUMBER")]
     pub sort: Option<String>,
 }

@@ -139,6 +139,16 @@ fn edges_are_shown_sorted_filtered_entered_and_left_at_80_by_24() {
         text.contains("only port=80") && text.contains("of 2 edges")
     });
     assert!(server.asked().iter().any(|asked| asked.contains("filter=port%3D80")), "{:?}", server.asked());
+    terminal.press("u");
+    let answered = |words: &'static str| {
+        move |screen: &vt100::Screen| screen.contents().contains(words) && screen.contents().contains("of 2 edges")
+    };
+    terminal.until("what is unhealthy", answered("only unhealthy of port=80"));
+    terminal.press("u");
+    terminal.until("all of them again", answered("only port=80"));
+    let asked = server.asked();
+    assert!(asked.iter().any(|asked| asked.contains("unhealthy=true")), "{asked:?}");
+    assert!(asked.iter().any(|asked| asked.contains("health=true")), "{asked:?}");
     terminal.press("\r");
     terminal.until("its pods", |screen| {
         screen.contents().contains("  pods  1m") && screen.contents().contains("of 2 edges")

@@ -11,6 +11,9 @@ use weir_wire::filter::{Filter, Scope};
 /// Spans to look back over.
 pub const SPANS: [&str; 6] = ["30s", "1m", "5m", "15m", "1h", "24h"];
 
+/// The longest of them in which edges are judged, an hour: what is usual comes from the hour before.
+const JUDGED: usize = 4;
+
 /// Rows that are asked for: enough to scroll through, some hundred kilobytes.
 const LIMIT: u32 = 1000;
 
@@ -23,6 +26,8 @@ pub struct View {
     pub within: String,
     /// What is typed on top.
     pub filter: String,
+    /// Whether only unhealthy edges are asked for.
+    pub is_unhealthy_only: bool,
     /// Into [`SPANS`].
     span: usize,
     /// By what it is sorted.
@@ -43,6 +48,7 @@ impl View {
             level,
             within: String::new(),
             filter: String::new(),
+            is_unhealthy_only: false,
             span,
             sort: Sort::Bytes,
             reversed: false,
@@ -69,10 +75,13 @@ impl View {
             Level::Edges(by) => Some(by),
             Level::Connections => None,
         };
+        let is_judged = by.is_some() && self.span <= JUDGED;
         Query::new()
             .with("by", by)
             .with("since", Some(self.span()))
             .with("filter", filter)
+            .with("health", (is_judged && !self.is_unhealthy_only).then_some(true))
+            .with("unhealthy", (is_judged && self.is_unhealthy_only).then_some(true))
             .with("sort", self.sort.word(self.level))
             .with("limit", Some(LIMIT))
     }
@@ -280,6 +289,18 @@ impl App {
             KeyCode::Char('r') => self.sorted(|view| view.reversed = !view.reversed),
             KeyCode::Char('+' | '=') => self.look_back(true),
             KeyCode::Char('-') => self.look_back(false),
+            KeyCode::Char('u') => {
+                let view = self.view_mut();
+                if view.level == Level::Connections {
+                    return Wish::Draw;
+                }
+                view.is_unhealthy_only = !view.is_unhealthy_only;
+                if view.is_unhealthy_only {
+                    view.span = view.span.min(JUDGED);
+                }
+                view.start_anew();
+                Wish::Ask
+            }
             KeyCode::Char('b') => {
                 let view = self.view_mut();
                 let next = view.level.next_grouping();
@@ -311,7 +332,8 @@ impl App {
 
     fn look_back(&mut self, further: bool) -> Wish {
         let view = self.view_mut();
-        let span = if further { (view.span + 1).min(SPANS.len() - 1) } else { view.span.saturating_sub(1) };
+        let longest = if view.is_unhealthy_only { JUDGED } else { SPANS.len() - 1 };
+        let span = if further { (view.span + 1).min(longest) } else { view.span.saturating_sub(1) };
         if span == view.span {
             return Wish::Draw;
         }
@@ -402,6 +424,24 @@ pub(super) mod tests {
         app.take_edges(Answer::default());
         assert_eq!((press(&mut app, KeyCode::Down), app.view().selected), (Wish::Draw, 0));
         assert_eq!(press(&mut app, KeyCode::Enter), Wish::Draw);
+    }
+
+    #[test]
+    fn edges_are_judged_in_spans_of_up_to_an_hour() {
+        let mut app = app(vec![]);
+        let asks = |app: &App, name: &str| app.view().query().value(name).is_some();
+        assert!(asks(&app, "health") && !asks(&app, "unhealthy"));
+        assert_eq!(press(&mut app, KeyCode::Char('u')), Wish::Ask);
+        assert!(!asks(&app, "health") && asks(&app, "unhealthy"));
+        for _ in SPANS {
+            press(&mut app, KeyCode::Char('+'));
+        }
+        assert_eq!((app.view().span(), asks(&app, "unhealthy")), ("1h", true));
+        press(&mut app, KeyCode::Char('u'));
+        press(&mut app, KeyCode::Char('+'));
+        assert_eq!((app.view().span(), asks(&app, "health")), ("24h", false));
+        press(&mut app, KeyCode::Char('u'));
+        assert_eq!((app.view().span(), asks(&app, "unhealthy")), ("1h", true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::app::{App, Mode, View};
 use super::input::Input;
 use super::level::Level;
-use super::rows::Rows;
+use super::rows::{Rows, is_unhealthy};
 use crate::read::table;
 use crate::show::rows::Style as Numbers;
 use crate::show::table::{Table, shorten};
@@ -17,6 +17,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
+use weir_wire::api::{Edge, Health};
 
 /// How it is drawn.
 #[derive(Clone, Debug)]
@@ -29,7 +30,9 @@ pub struct Look {
     pub zone: TimeZone,
 }
 
-const KEYS: &str = "? help  Enter nearer  Esc back  / filter  ←→ sort  b group  +- span  p pause  q";
+const KEYS: &str = "? help  Enter nearer  Esc back  / filter  ←→ sort  u unhealthy  p pause  q quit";
+/// Before an unhealthy row, and before the others where there is one.
+const MARKS: [&str; 2] = ["! ", "  "];
 
 /// Names are shortened to a quarter of the screen before a column goes.
 const NAME_SHARE: u16 = 4;
@@ -42,6 +45,7 @@ Esc, Backspace               back
                              docs/queries.md has the fields, Ctrl-U empties it
 Left Right                   sort by another column (also < >)
 r                            the other way round
+u                            only unhealthy edges, and all again
 b                            group by the next: workload, pod, service,
                              namespace, process, node
 + -                          look back further, or less far
@@ -49,8 +53,8 @@ p, Space                     pause, and go on
 q, Ctrl-C                    end
 
 Bytes are what moved in the span, each counted once; SENT is by the client.
-Below the rows stands how complete they are, in a warning colour if they
-are not.
+A row with a ! does worse than usual; below the rows stands in which way,
+and how complete they are, in a warning colour if they are not.
 
 Any key goes back.";
 
@@ -116,6 +120,12 @@ fn filter_line(frame: &mut Frame<'_>, app: &App, look: &Look, area: Rect) {
     let width = usize::from(area.width);
     match &app.mode {
         Mode::Type(input) => typed(frame, input, look, area),
+        _ if view.is_unhealthy_only => {
+            let filter = view.whole_filter();
+            let of = if filter.is_empty() { String::new() } else { format!(" of {filter}") };
+            let text = shorten(&escape(&format!("only unhealthy{of}")), width);
+            frame.render_widget(Paragraph::new(text), area);
+        }
         _ if view.within.is_empty() && view.filter.is_empty() => {
             frame.render_widget(Paragraph::new(Span::styled("everything", paint(Paint::Dim, look))), area);
         }
@@ -173,18 +183,23 @@ fn content(frame: &mut Frame<'_>, app: &App, look: &Look, heading: Rect, area: R
     let numbers = Numbers { exact: look.exact, reference, zone: look.zone.clone(), steps: None };
     let table =
         on_screen(&view.rows, first, room, &numbers).with_texts_of_at_least(usize::from(area.width / NAME_SHARE));
-    let surface = Surface { width: Some(usize::from(area.width)), ..Surface::plain() };
+    let margin = if view.rows.unhealthy() > 0 { MARKS[0].len() } else { 0 };
+    let surface = Surface { width: Some(usize::from(area.width).saturating_sub(margin)), ..Surface::plain() };
     let layout = table.layout(&surface);
     let line = |pieces: Vec<(String, Paint)>| -> Line<'static> {
         pieces.into_iter().map(|(text, colour)| Span::styled(text, paint(colour, look))).collect()
     };
-    frame.render_widget(Paragraph::new(line(table.heading_pieces(&layout))), heading);
+    let mut head = line(table.heading_pieces(&layout));
+    head.spans.insert(0, Span::raw(&MARKS[1][..margin]));
+    frame.render_widget(Paragraph::new(head), heading);
     let shown = view.rows.len().saturating_sub(first).min(room);
     let lines = (0..shown).map(|row| {
-        let line = line(table.row_pieces(row, &layout));
+        let is_unhealthy = view.rows.health(first + row).is_some_and(is_unhealthy);
+        let mark = if is_unhealthy { MARKS[0] } else { &MARKS[1][..margin] };
+        let mut line = line(table.row_pieces(row, &layout));
+        line.spans.insert(0, Span::styled(mark, paint(Paint::Bad, look)));
         if first + row == view.selected {
             let gap = usize::from(area.width).saturating_sub(line.width());
-            let mut line = line;
             line.push_span(Span::raw(" ".repeat(gap)));
             line.patch_style(Style::new().add_modifier(Modifier::REVERSED))
         } else {
@@ -200,7 +215,11 @@ fn on_screen(rows: &Rows, first: usize, room: usize, numbers: &Numbers) -> Table
         &rows[first.min(rows.len())..(first + room).min(rows.len())]
     }
     match rows {
-        Rows::Edges(rows) => table(part(rows, first, room), numbers),
+        // How they do is said below, of the one that is selected: in a column there is no room for it.
+        Rows::Edges(rows) => {
+            let shown = part(rows, first, room).iter();
+            table(&shown.map(|edge| Edge { health: None, ..edge.clone() }).collect::<Vec<_>>(), numbers)
+        }
         Rows::Connections(rows) => table(part(rows, first, room), numbers),
     }
 }
@@ -212,6 +231,7 @@ fn nothing(app: &App, view: &View) -> (String, Paint) {
         Some(completeness) if completeness.nodes.is_empty() => {
             ("no agent has delivered anything yet; `weir doctor` says what is missing".into(), Paint::Warn)
         }
+        Some(_) if view.is_unhealthy_only => ("no edge is unhealthy; u shows all".into(), Paint::Good),
         Some(_) if !view.whole_filter().is_empty() => {
             ("nothing matches; / changes the filter, + looks back further, Esc goes back".into(), Paint::Dim)
         }
@@ -232,9 +252,32 @@ fn said(app: &App, look: &Look, width: usize) -> Vec<Line<'static>> {
         String::new()
     } else {
         let row = if view.level == Level::Connections { "connection" } else { "edge" };
-        format!("{} of {}. ", view.selected + 1, units::of(view.rows.len() as u64, row))
+        let unhealthy = match view.rows.unhealthy() {
+            0 => String::new(),
+            count => format!(", {count} unhealthy"),
+        };
+        format!("{} of {}{unhealthy}. ", view.selected + 1, units::of(view.rows.len() as u64, row))
     };
-    wrapped(&format!("{place}{}", complete::in_words(completeness, &look.zone)), width, paint(colour, look))
+    let mut lines = match view.rows.health(view.selected).filter(|health| is_unhealthy(health)) {
+        Some(health) => wrapped(&escape(&sick(health, &completeness.to, &look.zone)), width, paint(Paint::Bad, look)),
+        None => Vec::new(),
+    };
+    lines.extend(wrapped(
+        &format!("{place}{}", complete::in_words(completeness, &look.zone)),
+        width,
+        paint(colour, look),
+    ));
+    lines
+}
+
+/// In which way an edge is unhealthy, and since when.
+fn sick(health: &Health, reference: &str, zone: &TimeZone) -> String {
+    let since = health
+        .since
+        .as_deref()
+        .map_or_else(String::new, |since| format!("since {}: ", units::instant(since, reference, zone)));
+    let symptoms: Vec<&str> = health.symptoms.iter().map(|symptom| symptom.text.as_str()).collect();
+    format!("! {since}{}", symptoms.join("; "))
 }
 
 /// The text in lines of at most `width` columns, broken between words where there are some.
@@ -262,7 +305,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-    use weir_wire::api::{Answer, Completeness, ConnectionRow, Edge, LossTotal, NodeCoverage, Transaction};
+    use weir_wire::api::{Answer, Completeness, ConnectionRow, LossTotal, NodeCoverage, Symptom, Transaction};
 
     fn completeness(complete: bool) -> Completeness {
         let node = NodeCoverage {
@@ -333,6 +376,34 @@ mod tests {
     #[test]
     fn eighty_by_twenty_four() {
         insta::assert_snapshot!(drawn(&mut app(true), 80, 24));
+    }
+
+    #[test]
+    fn what_does_worse_is_marked_and_the_selected_row_says_in_which_way() {
+        let mut app = app(true);
+        let symptom =
+            |signal: &str, text: &str| Symptom { signal: signal.into(), text: text.into(), now: 1.0, usual: None };
+        let health = Health {
+            verdict: "unhealthy".into(),
+            symptoms: vec![
+                symptom("refused", "41 of 137 connections refused, usually none"),
+                symptom("rtt", "round trips of 40 ms, usually 0.3 ms"),
+            ],
+            since: Some("2026-01-31T10:00:20Z".into()),
+            past_from: None,
+        };
+        let sick = Edge { health: Some(health), ..edge("checkout", "payment", 999, 4) };
+        let well = Edge {
+            health: Some(Health { verdict: "healthy".into(), ..Health::default() }),
+            ..edge("frontend", "cart", 5_000, 0)
+        };
+        app.take_edges(Answer { items: vec![well, sick], completeness: completeness(true) });
+        press(&mut app, &[KeyCode::Down]);
+        insta::assert_snapshot!("unhealthy", drawn(&mut app, 80, 10));
+        press(&mut app, &[KeyCode::Char('u')]);
+        app.take_edges(Answer { items: vec![], completeness: completeness(true) });
+        let text = drawn(&mut app, 80, 10);
+        assert!(text.contains("only unhealthy") && text.contains("no edge is unhealthy; u shows all"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::level::Level;
 use std::cmp::Ordering;
-use weir_wire::api::{ConnectionRow, Edge};
+use weir_wire::api::{ConnectionRow, Edge, Health};
 
 /// The rows of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,19 @@ impl Rows {
         self.len() == 0
     }
 
+    /// How a row does against its own past, where that was asked and there is enough to say.
+    pub(super) fn health(&self, index: usize) -> Option<&Health> {
+        match self {
+            Self::Edges(rows) => rows.get(index).and_then(|row| row.health.as_ref()),
+            Self::Connections(_) => None,
+        }
+    }
+
+    /// How many are unhealthy.
+    pub(super) fn unhealthy(&self) -> usize {
+        (0..self.len()).filter(|row| self.health(*row).is_some_and(is_unhealthy)).count()
+    }
+
     /// What a row is about, the same in every answer.
     pub(super) fn key(&self, index: usize) -> Option<String> {
         match self {
@@ -61,6 +74,11 @@ impl Rows {
             Self::Connections(rows) => rows.sort_by(|a, b| turn(connections(sort, a, b))),
         }
     }
+}
+
+/// Whether the verdict is that it is.
+pub(super) fn is_unhealthy(health: &Health) -> bool {
+    health.verdict == "unhealthy"
 }
 
 /// By what rows are sorted: numbers from the largest, names from the first.
