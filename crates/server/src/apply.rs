@@ -265,10 +265,15 @@ impl Applier {
         let batches = group.batches;
         let rows = Arc::new(group.rows);
         loop {
+            // As of before anybody can see them.
+            let now = self.clock.monotonic().0;
             // Shared first, and without the lock that readers wait for.
             let shared = self.state.share(&group.changes);
             match shared.and_then(|()| self.live.apply(&*self.store, &group.changes, &rows, group.last)) {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.pending_since.get_or_insert(now);
+                    break;
+                }
                 Err(lost @ StoreError::Lost { .. }) => return Err(lost),
                 Err(error) => {
                     tracing::error!(%error, "failed to merge; trying again");
@@ -286,7 +291,6 @@ impl Applier {
         }
         failpoint::reach("batch-applied");
         self.counts.batches_applied.fetch_add(batches, Ordering::Relaxed);
-        self.pending_since.get_or_insert(self.clock.monotonic().0);
         Ok(true)
     }
 
