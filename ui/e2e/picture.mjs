@@ -12,6 +12,8 @@ try {
   await page.setViewportSize({ width: Number(width), height: Number(height) });
   await page.goto(url);
   await page.locator('[data-testid=loading]').waitFor({ state: 'detached' });
+  await page.getByText('Reading what was').waitFor({ state: 'detached' });
+  if (new URL(url).searchParams.has('against')) await page.getByTestId('compared').waitFor();
   // The layout comes to rest.
   await page.waitForTimeout(1500);
   await page.screenshot({ path: file });

@@ -12,14 +12,16 @@ export interface Trust {
 }
 
 /** The span's length; 0 if its ends are not instants. */
-export function spanMs(completeness: Completeness): number {
+export function spanMs(completeness: Pick<Completeness, 'from' | 'to'>): number {
   const ms = Date.parse(completeness.to) - Date.parse(completeness.from);
   return Number.isFinite(ms) && ms > 0 ? ms : 0;
 }
 
-/** The part of the span that lies before a node's first report. */
-export function beforeFirstReportMs(node: NodeCoverage, span: number): number {
-  return Math.max(0, span - node.covered_ms - node.missing_ms);
+/** The part of the span that lies before a node's first report. What is since the last poll of a node that reports comes with the next. */
+export function beforeFirstReportMs(node: NodeCoverage, completeness: Pick<Completeness, 'from' | 'to'>): number {
+  const since = node.state === 'reporting' && node.last_seen !== null ? Date.parse(completeness.to) - Date.parse(node.last_seen) : 0;
+  const underWay = Number.isFinite(since) ? Math.max(0, since) : 0;
+  return Math.max(0, spanMs(completeness) - underWay - node.covered_ms - node.missing_ms);
 }
 
 /** Less than this is the agents' poll and the server's window, not a node that came later. */
@@ -54,7 +56,6 @@ function isSound(node: NodeCoverage): boolean {
 /** The words for an answer's completeness. */
 export function trustIn(completeness: Completeness): Trust {
   const { nodes, losses, omitted } = completeness;
-  const span = spanMs(completeness);
   const reasons: string[] = [];
 
   if (nodes.length === 0) {
@@ -65,7 +66,7 @@ export function trustIn(completeness: Completeness): Trust {
   const late = nodes.filter((node) => node.state === 'late');
   const gaps = nodes.filter((node) => node.missing_ms > 0);
   const unwell = nodes.filter((node) => node.state === 'reporting' && node.source_state !== 'ok' && node.source_state !== '');
-  const newer = nodes.filter((node) => beforeFirstReportMs(node, span) > MEANT_MS);
+  const newer = nodes.filter((node) => beforeFirstReportMs(node, completeness) > MEANT_MS);
   const lost = losses.filter((loss) => !loss.intended && loss.count > 0);
   const chosen = losses.filter((loss) => loss.intended && loss.count > 0);
 

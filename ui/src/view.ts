@@ -202,7 +202,13 @@ export function stripOf(since: Since): string {
   return strips[since];
 }
 
-/** The comparison of a view's span with one as long before it. Where that ends now, it is the server's clock that says when. */
+/** What a view's span can be compared with without the two overlapping, and what it is compared with. */
+export function agesFor({ since, against }: Pick<View, 'since' | 'against'>): (typeof AGES)[number][] {
+  const span = SPANS.find((one) => one.since === since)?.ms ?? 0;
+  return AGES.filter(({ age, ms }) => ms >= span || age === against);
+}
+
+/** The comparison of a view's span with one as long before it; where the two would overlap, the later begins where the earlier ends. Where that ends now, it is the server's clock that says when. */
 export function diffPath(view: Asked & Pick<View, 'against'>): string {
   const age = AGES.find(({ age }) => age === view.against);
   const earlier = view.at === null || age === undefined ? (view.against ?? '') : new Date(Date.parse(view.at) - age.ms).toISOString();

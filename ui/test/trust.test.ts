@@ -97,8 +97,13 @@ test('the_same_loss_on_two_nodes_is_summed', () => {
 test('time_before_a_nodes_first_report_is_neither_covered_nor_missing', () => {
   assert.equal(spanMs(completeness()), 300_000);
   assert.equal(spanMs(completeness({ from: 'nonsense' })), 0);
-  assert.equal(beforeFirstReportMs(node('a', { covered_ms: 60_000, missing_ms: 10_000 }), 300_000), 230_000);
-  assert.equal(beforeFirstReportMs(node('a', { covered_ms: 310_000 }), 300_000), 0);
+  const { from, to } = completeness();
+  const before = (changes: object) => beforeFirstReportMs(node('a', { last_seen: to, ...changes }), { from, to });
+  assert.equal(before({ covered_ms: 60_000, missing_ms: 10_000 }), 230_000);
+  assert.equal(before({ covered_ms: 310_000 }), 0);
+  const polled = new Date(Date.parse(to) - 9_000).toISOString();
+  assert.equal(before({ covered_ms: 291_000, last_seen: polled }), 0, 'the poll under way is no later start');
+  assert.equal(before({ covered_ms: 60_000, last_seen: polled }), 231_000);
 });
 
 test('the_head_count_says_how_many_of_how_many', () => {
