@@ -41,7 +41,8 @@ fn what_is_broken_is_named_and_nothing_else_is() -> Result<()> {
         let named = awaited(NAMED, &of_health, unhealthy)?;
         ensure!(named.wrong.is_empty(), "{faults:?}: {named:?}");
         // What is new is judged by how long it was not there.
-        let changed = awaited(LONG, &of_changes, || Seen::changes(&demo, &before, &span_until(now(), began.elapsed())))?;
+        let changed =
+            awaited(LONG, &of_changes, || Seen::changes(&demo, &before, &span_until(now(), began.elapsed())))?;
         ensure!(changed.wrong.is_empty(), "{faults:?}, diff: {changed:?}");
         // What is named stays all that is, after it has been there for a while, too.
         let after = watch(Duration::from_secs(10), &of_health, unhealthy)?;

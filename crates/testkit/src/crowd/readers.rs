@@ -126,12 +126,7 @@ fn turns() -> Vec<usize> {
     order
 }
 
-async fn one(
-    server: SocketAddr,
-    readers: Readers,
-    reader: usize,
-    until: Instant,
-) -> Result<Vec<Got>> {
+async fn one(server: SocketAddr, readers: Readers, reader: usize, until: Instant) -> Result<Vec<Got>> {
     let mut connection = JoinSet::new();
     let mut sender = open(server, &mut connection).await?;
     let order = turns();
@@ -158,7 +153,8 @@ async fn one(
         sender.ready().await.context("the server closed the connection")?;
         let answer = sender.send_request(request).await.with_context(|| format!("failed to ask {path}"))?;
         let status = answer.status();
-        let age_s = answer.headers().get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
+        let age_s =
+            answer.headers().get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
         let body = to_bytes(Body::new(answer.into_body()), BODY_BYTES_MAX).await?;
         ensure!(status.is_success(), "{path} answered {status}: {}", String::from_utf8_lossy(&body));
         waited.push(Got { question, asked: began, took: began.elapsed(), age_s });

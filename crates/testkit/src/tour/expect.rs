@@ -176,6 +176,9 @@ mod tests {
         assert_eq!(expected.too_much(&seen(&[])), "");
         let after = Expected::of(&[("e", "f", "reset")]).beside(&expected);
         let still = seen(&[("a", "b", "refused")]);
-        assert_eq!((after.too_much(&still), after.missing(&still)), (String::new(), "missing: e -> f reset\n".to_owned()));
+        assert_eq!(
+            (after.too_much(&still), after.missing(&still)),
+            (String::new(), "missing: e -> f reset\n".to_owned())
+        );
     }
 }

@@ -5,6 +5,7 @@
 mod demo;
 mod expect;
 mod page;
+mod screen;
 pub mod watch;
 
 pub use demo::Demo;

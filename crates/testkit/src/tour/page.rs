@@ -1,13 +1,13 @@
 //! Plays the tour and writes it down: each command as it is typed, and what it printed.
 
 use super::watch::{Watched, awaited, now, span_until, wall, watch};
-use super::{Demo, Expected, STOPS, Seen, Stop};
+use super::{Demo, Expected, STOPS, Seen, Stop, screen};
 use crate::process::until;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A window of the record.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -34,6 +34,8 @@ struct Tour<'a> {
     settings: &'a Settings,
     text: String,
     wrong: String,
+    /// When the first fault had been named, for a look back.
+    trouble: Option<Instant>,
 }
 
 /// Plays the tour on a running demo. Answers the page, and what was not as it has to be, in words.
@@ -41,11 +43,12 @@ struct Tour<'a> {
 /// # Errors
 /// When a command fails.
 pub fn write(demo: &Demo, settings: &Settings) -> Result<(String, String)> {
-    let mut tour = Tour { demo, settings, text: String::new(), wrong: String::new() };
+    let mut tour = Tour { demo, settings, text: String::new(), wrong: String::new(), trouble: None };
     tour.at_rest()?;
     for stop in &STOPS {
         tour.visit(stop)?;
     }
+    tour.look_back()?;
     Ok((tour.text, tour.wrong))
 }
 
@@ -60,6 +63,14 @@ impl Tour<'_> {
         let (said, code) = self.demo.weir(args)?;
         let exit = if code == 0 { String::new() } else { format!("(exit code {code})\n") };
         let _ = write!(self.text, "\n```console\n$ weir {}\n{}\n{exit}```\n", quoted(args), said.trim_end());
+        Ok(())
+    }
+
+    /// What `weir top` shows after some keys.
+    fn top(&mut self, shown: &str, keys: &str, wanted: &[&str]) -> Result<()> {
+        let address = format!("http://{}", self.demo.address());
+        let screen = screen::top(&address, shown, keys, wanted)?;
+        let _ = write!(self.text, "\n```console\n$ weir top\n{}\n```\n", screen.trim_end());
         Ok(())
     }
 
@@ -81,7 +92,13 @@ impl Tour<'_> {
         let Some((program, folder)) = &self.settings.screenshots else { return Ok(()) };
         let url = format!("http://{}/{query}", self.demo.address());
         let file = folder.join(format!("{name}.png"));
-        let output = Command::new("node").arg(program).arg(&url).arg(&file).args(size).output().context("failed to start node")?;
+        let output = Command::new("node")
+            .arg(program)
+            .arg(&url)
+            .arg(&file)
+            .args(size)
+            .output()
+            .context("failed to start node")?;
         ensure!(output.status.success(), "no picture of {url}: {}", String::from_utf8_lossy(&output.stderr));
         let _ = write!(self.text, "\n![{words}](images/{name}.png)\n");
         Ok(())
@@ -93,6 +110,8 @@ impl Tour<'_> {
         self.weir(&["edges", "--since", "1m", "--by", "pod", "--filter", "server.workload=database and bytes>10kB"])?;
         self.say("\nThe three largest and, exactly, all others:");
         self.weir(&["edges", "--since", "1m", "--limit", "3"])?;
+        self.say("\nThe same as it goes on, in a terminal of 80 by 24:");
+        self.top("CLIENT", "", &[])?;
         self.picture("at-rest", "", WIDE, "the page at rest")?;
         let began = now();
         let calm = Expected::default();
@@ -116,7 +135,12 @@ impl Tour<'_> {
     fn visit(&mut self, stop: &Stop) -> Result<()> {
         let name = stop.fault.name();
         let _ = write!(self.text, "\n## {name}\n\nWhat is done: {}.\n", stop.fault.words());
-        let before = span_until(now(), Duration::from_secs(60).min(self.settings.quiet));
+        let minute = Duration::from_secs(60).min(self.settings.quiet);
+        if self.trouble.is_some() {
+            // What was before shall not be what was broken before.
+            self.wrong.push_str(&watch(minute + WINDOW, &Expected::default(), || Seen::unhealthy(self.demo))?.wrong);
+        }
+        let before = span_until(now(), minute);
         self.tell(&["fault", name])?;
         let began = now();
         let health = Expected::of(stop.unhealthy);
@@ -128,6 +152,11 @@ impl Tour<'_> {
             self.note(stop, &named, named.took);
             let _ = writeln!(self.text, "\nIt is named {:.0} s later:", named.took.as_secs_f64());
             self.weir(&["edges", "--unhealthy", "--since", Seen::SINCE])?;
+            if self.trouble.is_none() {
+                self.trouble = Some(now());
+                self.say("\n`weir top` marks it, and `u` shows nothing else:");
+                self.top("unhealthy. ", "u", &["only unhealthy", "! since"])?;
+            }
             // The whole of two windows is there to be compared, and what is named stays all that is.
             let rest = (3 * WINDOW).saturating_sub(began.elapsed());
             self.wrong.push_str(&watch(rest, &health, || Seen::unhealthy(self.demo))?.wrong);
@@ -158,6 +187,18 @@ impl Tour<'_> {
         let _ =
             writeln!(self.text, "\n{:.0} s after its end nothing is named any more.", ended.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+impl Tour<'_> {
+    /// All is well again; what was is still there.
+    fn look_back(&mut self) -> Result<()> {
+        let Some(trouble) = self.trouble else { return Ok(()) };
+        self.say("\n## Looking back\n\nAll is mended. As it was when the first fault had been named:");
+        let at = wall(trouble.elapsed());
+        self.weir(&["edges", "--unhealthy", "--at", &at, "--since", Seen::SINCE])?;
+        let query = format!("?since=1m&at={}", at.replace(':', "%3A"));
+        self.picture("looking-back", &query, WIDE, "the page as of that instant")
     }
 }
 
