@@ -25,6 +25,9 @@ async fn settling_changes_no_answer_and_counts_each_byte_once() {
         // A server's view alone, within what its client's node (the same one) covered, and one that nobody covered.
         records.push(view(9, "127.0.0.1:80", "127.0.0.1:40009", 1, (7 * poll, 7 * poll), at));
         records.push(view(11, "10.0.0.1:80", "198.51.100.7:40011", 1, (5 * poll, 3 * poll), at));
+        for record in &mut records {
+            record.rtt_us = 100 * poll as u32;
+        }
         session.deliver(&agent.batch(records)).await;
         server.applied(poll).await;
     }

@@ -38,6 +38,24 @@ async fn both_views_on_one_node_are_one_edge_that_counts_each_byte_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_open_when_its_node_was_heard_of_last_is_not_open_for_ever() {
+    let server = TestServer::start().await;
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    session.deliver(&agent.batch(both_views(1, 40000, 700, 30, START + POLL))).await;
+    // Nothing moves in it, and its node is there.
+    session.deliver(&agent.batch(Vec::new())).await;
+    server.applied(2).await;
+    move_to(&server.clock, 25);
+    let idle = server.items(&format!("/api/v1/edges?since={}", at(15))).await;
+    assert_eq!(totals(&idle), (0, 0, 1), "{idle:#?}");
+    move_to(&server.clock, 1800);
+    assert_eq!(server.items("/api/v1/edges?since=5m").await, Vec::<Value>::new());
+    assert_eq!(totals(&server.items("/api/v1/edges?since=1h").await), (700, 30, 1));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pending_rows_segments_and_a_restart_give_the_same_edges() {
     let mut server = TestServer::start().await;
     let mut agent = TestAgent::new("a", 1);
@@ -111,7 +129,10 @@ async fn an_idle_connection_is_an_edge_of_no_bytes_and_what_lay_before_is_in_non
         record.start_unix_ns = 0;
     }
     session.deliver(&agent.batch(records)).await;
-    server.applied(1).await;
+    // Its node is there all the while.
+    agent.covered_to = START + 3590 * SECOND;
+    session.deliver(&agent.batch(Vec::new())).await;
+    server.applied(2).await;
     move_to(&server.clock, 3600);
     let edges = server.items("/api/v1/edges").await;
     assert_eq!(totals(&edges), (0, 0, 1));

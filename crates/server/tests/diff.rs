@@ -183,6 +183,14 @@ async fn a_span_that_was_not_watched_makes_nothing_new_or_gone() {
     assert_eq!(words(&town.changes(&spans(gap, last)).await), []);
     let both = town.changes(&spans(first, last)).await;
     assert_eq!(words(&both), [("192.0.2.3", "gone"), ("192.0.2.4", "new")]);
+    // Steps that fit the longer span do not fit the shorter: that is no answer of no change.
+    let (status, body) = town.server.get(&format!("/api/v1/diff?{}", spans((0, 1500), (1740, 1800)))).await;
+    let problem = body["error"].as_str().unwrap();
+    assert!(
+        problem.contains("the span `after` is 1m long") && problem.contains("spans of 1m 30s or more"),
+        "{problem}"
+    );
+    assert_eq!(status, 400);
     town.server.stop().await;
 }
 

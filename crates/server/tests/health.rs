@@ -157,6 +157,9 @@ async fn trouble_is_named_within_two_windows_and_nothing_else_is() {
         assert_eq!(of(host)["verdict"], verdict, "{host}: {:#}", of(host));
         assert_eq!((&of(host)["symptoms"], &of(host)["since"]), (&serde_json::json!([]), &serde_json::Value::Null));
     }
+    // However small: who is refused moves nothing.
+    let first = town.server.items("/api/v1/edges?health=true&since=1m&limit=1").await;
+    assert_eq!(first[0]["health"]["verdict"], "unhealthy", "{first:#?}");
     let sick_from = at(QUIET as i64 * 10);
     let refused = of("192.0.2.1");
     assert_eq!(refused["since"], sick_from, "{refused:#}");
@@ -259,6 +262,9 @@ async fn a_wrong_word_for_health_is_answered_with_what_is_allowed() {
         assert_eq!(status, 400);
         assert_eq!(body["error"], format!("parameter `{name}` is `maybe`; write one of true, false"));
         assert_eq!(server.get(&format!("/api/v1/series?{name}=true")).await.0, 400);
+        assert_eq!(server.get(&format!("/api/v1/edges?{name}=true&since=4h")).await.0, 200);
+        let (status, body) = server.get(&format!("/api/v1/edges?{name}=true&since=100d")).await;
+        assert!(status == 400 && body["error"].as_str().unwrap().contains("spans of up to 4h"), "{status}: {body}");
     }
     server.stop().await;
 }

@@ -233,7 +233,10 @@ async fn every_grouping_names_both_ends_and_says_how_sure_it_is() {
         ("service=redis", 1),
         ("service=shop/red*", 1),
         ("service=web", 0),
-        ("cidr=10.96.0.0/16", 1),
+        // An end's own address: behind a Service its pod's, settled or not.
+        ("cidr=10.244.2.0/24", 1),
+        ("cidr=10.244.1.7", 1),
+        ("cidr=10.96.0.0/16", 0),
         ("port=6379", 1),
         ("protocol=udp", 0),
     ] {

@@ -9,7 +9,7 @@ use crate::rollup::{Resolution, RollupRow, Sums};
 use crate::settled::{Fate, SettledEdge};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use weir_model::{ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos, Window};
+use weir_model::{ConnectionId, Deltas, Endpoint, Protocol, Side, UnixNanos, WINDOW, Window};
 
 /// A segment's name: the log entries whose rows it holds, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,6 +220,12 @@ impl Step {
     #[must_use]
     pub fn floor(self, at: UnixNanos) -> UnixNanos {
         UnixNanos(at.0.div_euclid(self.0).saturating_mul(self.0))
+    }
+
+    /// How many windows of 10 s it has, at least one.
+    #[must_use]
+    pub fn windows(self) -> u64 {
+        u64::try_from(self.0 / WINDOW).unwrap_or_default().max(1)
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_TRACER_MODE", default_value = "auto")]
     pub mode: Mode,
 
-    /// The group (name or number) that may read the socket; without one, only root.
+    /// The group (name or number) that may read the socket [default: the tracer's own].
     #[arg(long, env = "WEIR_SOCKET_GROUP")]
     pub socket_group: Option<String>,
 

@@ -31,7 +31,8 @@ pub(crate) struct CommonParameters {
     /// `key=value`: an attribute of either end: `process`, `container_id`, `cgroup_path`, or what was collected about its
     /// container, pod, owner, Service, namespace or node (`KIND.NAME=value` for one kind alone); `*` allowed in the value.
     label: Option<String>,
-    /// A network or an address that holds either end (of dns: the server), for example `10.0.0.0/8`.
+    /// A network or an address that holds either end (of dns: the server), for example `10.0.0.0/8`. Of edges an end's own
+    /// address, behind a Service its pod's; of connections what the socket was told, which may be the Service's.
     cidr: Option<String>,
     /// The node; `*` allowed.
     node: Option<String>,

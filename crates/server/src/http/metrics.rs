@@ -9,14 +9,26 @@ use std::fmt::Write as _;
 use weir_wire::api::{Answer, Problem, StatusRow};
 
 /// Names that can fall: gauges. All others are counters.
-const GAUGES: [&str; 15] = [
+const GAUGES: [&str; 27] = [
     "disagreements",
     "transactions",
     "facts",
     "log_bytes",
     "segments",
+    "segments_10s",
+    "segments_1m",
+    "segments_1h",
     "segment_bytes",
+    "segment_bytes_10s",
+    "segment_bytes_1m",
+    "segment_bytes_1h",
     "history_rows",
+    "history_rows_10s",
+    "history_rows_1m",
+    "history_rows_1h",
+    "translations",
+    "dns",
+    "dns_names",
     "pending_rows",
     "watermark",
     "agents_connected",

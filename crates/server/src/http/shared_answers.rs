@@ -13,8 +13,8 @@
 //!
 //! One that is being made is waited for instead of made twice.
 //!
-//! Bounded: bodies of [`BYTES_MAX`] in all, the oldest leave first. What is being made is bounded by the connections that
-//! ask, and waits for its turn like every question.
+//! Bounded: bodies of [`BYTES_MAX`] in all, the oldest leave first; [`MAKING_MAX`] that are being made whether who asked is
+//! still there or not. Each waits for its turn like every question.
 
 use super::problem;
 use axum::body::to_bytes;
@@ -39,6 +39,8 @@ const FRESH_NS: u64 = 2 * SECOND_NS;
 const AGE_MAX_NS: u64 = 10 * SECOND_NS;
 /// A minute: the longest that many different questions are behind where each takes a second.
 const STALE_MAX_NS: u64 = 60 * SECOND_NS;
+/// Answers that are being made at the same time for whoever asks for them: more are made for who waits alone.
+const MAKING_MAX: usize = 32;
 /// Some dozens of answers with a thousand edges (400 bytes each).
 const BYTES_MAX: usize = 16 << 20;
 
@@ -81,6 +83,8 @@ enum Found {
     Given(Given),
     Coming(u64, Coming),
     Nothing,
+    /// Nothing, and as many answers are being made as may outlive who asked for them.
+    Full,
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
@@ -120,12 +124,15 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
                     };
                 }
                 (Found::Nothing, None) => {}
+                // Whoever goes away leaves nothing behind that others would wait for.
+                (Found::Full, _) => return make.await.map(|body| Given { body, age_s: 0 }).map_err(Some),
             }
         }
     }
 
     /// What there is, and where the next one is to come out if whoever asks shall begin it.
     fn find(&self, question: &K, asked: u64, age_max_ns: u64) -> (Found, Option<Out>) {
+        let is_full = self.making.len() >= MAKING_MAX;
         let mut held = self.held();
         let known = held.entry(question.clone()).or_default();
         let age = |began: u64| asked.saturating_sub(began);
@@ -134,11 +141,17 @@ impl<K: Clone + Eq + Hash + Send + 'static> SharedAnswers<K> {
         let last = known.last.as_ref().filter(|last| age(last.began) <= age_max_ns.min(STALE_MAX_NS));
         if let Some(Made { body, began, .. }) = last {
             let given = Found::Given(Given { body: body.clone(), age_s: age(*began) / SECOND_NS });
-            let is_due = age(*began) > FRESH_NS && known.next.is_none();
+            let is_due = age(*began) > FRESH_NS && known.next.is_none() && !is_full;
             return (given, is_due.then(|| self.out(known)));
         }
         match &known.next {
             Some((began, coming)) if age(*began) <= age_max_ns => (Found::Coming(*began, coming.clone()), None),
+            _ if is_full => {
+                if known.last.is_none() && known.next.is_none() {
+                    held.remove(question);
+                }
+                (Found::Full, None)
+            }
             _ => (Found::Nothing, Some(self.out(known))),
         }
     }
@@ -380,6 +393,22 @@ mod tests {
             go.send(()).unwrap();
         });
         assert_eq!((second.0.as_str(), third.0.as_str()), ("1", "1"));
+    }
+
+    #[tokio::test]
+    async fn beyond_a_bound_answers_are_made_for_who_waits_alone() {
+        let around = Around::new();
+        let names: Vec<&'static str> = (0..MAKING_MAX).map(|name| &*name.to_string().leak()).collect();
+        let (wait, waits): (Vec<_>, Vec<_>) = names.iter().map(|_| oneshot::channel()).unzip();
+        for (name, wait) in names.iter().zip(waits) {
+            // Whoever asks goes away at once.
+            let asked = around.shared.get(*name, AGE_MAX_NS, around.make(QUICK_NS, Some(wait)));
+            assert!(tokio::time::timeout(std::time::Duration::ZERO, asked).await.is_err());
+        }
+        assert_eq!(around.shared.making.len(), MAKING_MAX);
+        assert_eq!(around.ask(QUICK_NS, AGE_MAX_NS).await, ("1".into(), 0));
+        assert_eq!(around.shared.held().len(), MAKING_MAX, "it is shared with nobody");
+        drop(wait);
     }
 
     #[tokio::test]

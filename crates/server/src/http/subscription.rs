@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
-use weir_wire::api::{Answer, Completeness, NodeCoverage};
+use weir_wire::api::{Answer, Completeness, LossTotal, NodeCoverage};
 
 /// Subscriptions at the same time. At the largest pace, with answers of 50 ms, they take 1.6 of the questions' 2 to 4 turns.
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 64;
@@ -172,10 +172,13 @@ fn timeless(completeness: &Completeness) -> Completeness {
         clock_offset_ms: None,
         ..node.clone()
     };
+    // Some are told of the whole span, whose start moves.
+    let loss = |loss: &LossTotal| LossTotal { from: None, to: None, ..loss.clone() };
     Completeness {
         from: String::new(),
         to: String::new(),
         nodes: completeness.nodes.iter().map(node).collect(),
+        losses: completeness.losses.iter().map(loss).collect(),
         ..completeness.clone()
     }
 }
@@ -189,15 +192,21 @@ mod tests {
     fn an_event_holds_the_answer_and_its_mark_does_not_follow_the_clock() {
         let node =
             NodeCoverage { node: "a".into(), state: "reporting".into(), covered_ms: 7, ..NodeCoverage::default() };
-        let completeness = Completeness { from: "1".into(), nodes: vec![node], ..Completeness::default() };
+        let loss = LossTotal { reason: "unpaired".into(), count: 1, from: Some("1".into()), ..LossTotal::default() };
+        let completeness =
+            Completeness { from: "1".into(), nodes: vec![node], losses: vec![loss], ..Completeness::default() };
         let answer = Answer { items: vec![Edge { sent_bytes: 5, ..Edge::default() }], completeness };
         let told = tell(&answer).unwrap();
         assert_eq!(told.body, serde_json::to_string(&answer).unwrap());
         let mut later = answer.clone();
         later.completeness.from = "2".into();
         later.completeness.nodes[0].covered_ms = 8;
+        later.completeness.losses[0].from = Some("2".into());
         assert_eq!(tell(&later).unwrap().mark, told.mark);
         later.completeness.nodes[0].state = "silent".into();
+        assert_ne!(tell(&later).unwrap().mark, told.mark);
+        later = answer.clone();
+        later.completeness.losses[0].count = 2;
         assert_ne!(tell(&later).unwrap().mark, told.mark);
         later = answer.clone();
         later.items[0].sent_bytes = 6;

@@ -13,7 +13,7 @@ const INTERVAL_NS: i64 = 10_000_000_000;
 /// A shorter measured interval counts as this, so that a busy moment is not called late.
 const INTERVAL_NS_MIN: i64 = 1_000_000_000;
 /// Nothing for so long: silent.
-const SILENT_NS: i64 = 120_000_000_000;
+pub(crate) const SILENT_NS: i64 = 120_000_000_000;
 
 /// Each node's spans that a poll covered: sorted, merged.
 #[derive(Debug, Default)]
@@ -128,10 +128,11 @@ pub(crate) fn steps(
 }
 
 /// Which steps of a span were watched, by node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Watched {
     /// The starts of the steps that a node's polls covered whole.
     nodes: BTreeMap<String, BTreeSet<UnixNanos>>,
+    /// The steps in which every node was, of those that were watched in any.
     everywhere: BTreeSet<UnixNanos>,
 }
 
@@ -153,13 +154,25 @@ impl Watched {
         };
         let nodes: BTreeMap<String, BTreeSet<UnixNanos>> =
             by_node(&streams).into_keys().map(|node| (node.to_owned(), of(node))).collect();
-        let everywhere = nodes.values().cloned().reduce(|all, node| &all & &node).unwrap_or_default();
-        Ok(Self { nodes, everywhere })
+        Ok(Self::of(nodes))
     }
 
-    /// Steps in which every node was watched.
-    pub(crate) fn everywhere(&self) -> impl Iterator<Item = UnixNanos> {
-        self.everywhere.iter().copied()
+    /// By node, the starts of the steps in which it was watched.
+    pub(crate) fn of(nodes: BTreeMap<String, BTreeSet<UnixNanos>>) -> Self {
+        // A node that left long ago says nothing of those that are there.
+        let watched = nodes.values().filter(|steps| !steps.is_empty()).cloned();
+        let everywhere = watched.reduce(|all, node| &all & &node).unwrap_or_default();
+        Self { nodes, everywhere }
+    }
+
+    /// Says nothing of edges of no one node where a node was watched in the other span alone: what it saw there nobody could
+    /// see here.
+    pub(crate) fn beside(mut self, other: &Self) -> Self {
+        let is_watched = |watched: &Self, node: &str| watched.nodes.get(node).is_some_and(|steps| !steps.is_empty());
+        if other.nodes.keys().any(|node| is_watched(other, node) && !is_watched(&self, node)) {
+            self.everywhere.clear();
+        }
+        self
     }
 
     /// Steps in which one of these nodes was: an edge is seen from either end. Where none is named, every node must be.
@@ -293,6 +306,26 @@ mod tests {
         for (at, expected) in [(0, false), (1, true), (10, true), (11, false), (20, false), (35, true), (41, false)] {
             assert_eq!(covered.covers("a", UnixNanos(at)), expected, "{at}");
         }
+    }
+
+    #[test]
+    fn a_node_that_left_long_ago_blinds_nobody_and_one_that_left_between_does() {
+        let watched = |nodes: &[(&str, &[i64])]| {
+            let steps = |at: &[i64]| at.iter().copied().map(UnixNanos).collect();
+            Watched::of(nodes.iter().map(|(node, at)| ((*node).to_owned(), steps(at))).collect())
+        };
+        let on = |watched: &Watched, nodes| watched.on(nodes).map(|at| at.0).collect::<Vec<_>>();
+        let before = watched(&[("a", &[10, 20]), ("b", &[20]), ("left", &[])]);
+        assert_eq!(on(&before, [None, None]), [20]);
+        assert_eq!(on(&before, [Some("a"), None]), [10, 20]);
+        assert_eq!(on(&before, [Some("a"), Some("b")]), [10, 20], "it is seen from either end");
+        assert!(on(&before, [Some("left"), None]).is_empty());
+        assert_eq!(on(&before, [Some("of another cluster"), None]), [20]);
+        let after = watched(&[("a", &[30, 40]), ("b", &[])]);
+        assert_eq!(on(&after, [None, None]), [30, 40]);
+        assert!(on(&after.clone().beside(&before), [None, None]).is_empty(), "what b saw before, nobody sees after");
+        assert_eq!(on(&after.clone().beside(&before), [Some("a"), None]), [30, 40]);
+        assert_eq!(on(&before.beside(&after), [None, None]), [20]);
     }
 
     #[test]

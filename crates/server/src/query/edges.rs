@@ -163,9 +163,11 @@ fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, Completenes
     let (mut rows, mut completeness) =
         if question.health == HealthAsked::No { all(sources, question)? } else { health::rows(sources, question)? };
     rows.retain(|row| lets(question, &row.edge));
-    // Stable: edges of the same size stay in the order of their names. What is not known is the smallest.
+    // Stable: edges of the same size stay in the order of their names. What is not known is the smallest. Edges that are
+    // unhealthy are not left out for being small: who refuses moves nothing.
     let sort = question.sort.as_ref().unwrap_or(&Field::Bytes);
-    rows.sort_by_key(|row| std::cmp::Reverse(number(&row.edge, sort)));
+    let is_unhealthy = |row: &Row| row.edge.health.as_ref().is_some_and(health::is_unhealthy);
+    rows.sort_by_key(|row| std::cmp::Reverse((is_unhealthy(row), number(&row.edge, sort))));
     completeness.omitted = fold(&mut rows, question.limit);
     Ok((rows, completeness))
 }
@@ -177,8 +179,9 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
     let history = sources.store.history(pending.watermark)?;
     let part = Part::of(&*history, &pending, question, now)?;
     let live = Question { since: part.live_from.or(question.since), ..question.clone() };
+    let began = question.since.unwrap_or(UnixNanos(i64::MIN));
     let selection = if part.needs_state {
-        Selection::load(sources, &*view, &pending, &live, Depth::Unsettled(&*history))?
+        Selection::load(sources, &*view, &pending, &live, Depth::Unsettled(&*history, began))?
     } else {
         Selection::empty(sources)
     };
@@ -238,7 +241,10 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
         }
         sum.certainty = sum.certainty.min(verdict.certainty);
         let failed = failed_within(subject, &live) && (!part.has_settled || moved.closed);
-        sum.add(verdict.side, counted, subject, counts, failed);
+        // As settled sums have it: of what was told in the span. Of who told nothing, what was told last.
+        let last = || (subject.rtt_us.map_or(0, u64::from), u64::from(subject.rtt_us.is_some()));
+        let rtt = if moved.rows > 0 || part.has_settled { moved.rtt } else { last() };
+        sum.add(verdict.side, counted, rtt, counts, failed);
         if let Some(step) = question.step {
             let stepped = selection.steps.get(&subject.id).into_iter().flatten();
             for (at, stepped) in stepped {
@@ -265,7 +271,8 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
     let losses = losses.chain(evicted(&*view, TRANSLATIONS_EVICTED)?).collect();
     let mut completeness = completeness::of(&*view, question, now, losses)?;
     completeness.resolution = completeness::resolution(&*history, question, now);
-    if let Some(step) = question.step {
+    // Of a verdict nobody is told the steps.
+    if let Some(step) = question.step.filter(|_| !asks_health) {
         completeness.steps = Some(completeness::steps(&*view, question, step, now)?);
     }
     Ok((rows, completeness))
@@ -375,8 +382,7 @@ fn add_settled(
     question: &Question,
 ) {
     let (client, server, via, certainty) = settled::ends(total, question);
-    let is_in = |end: &super::ends::End| question.cidr.is_none_or(|network| network.contains(&end.address));
-    if question.protocol.is_some_and(|protocol| protocol != total.protocol) || !(is_in(&client) || is_in(&server)) {
+    if question.protocol.is_some_and(|protocol| protocol != total.protocol) {
         return;
     }
     let seen_on = if client.is_seen { &client.node } else { &server.node }.clone().unwrap_or_default();
@@ -457,7 +463,11 @@ fn passes(ends: Ends<'_>, port: u16, question: &Question) -> bool {
     let on_node = |glob: &Glob| {
         [ends.client, ends.server].iter().any(|end| end.node.as_ref().is_some_and(|node| glob.matches(node)))
     };
-    question.node.as_ref().is_none_or(on_node) && question.port.is_none_or(|asked| asked == port) && ends.pass(question)
+    let is_in = |end: &End| question.cidr.is_none_or(|network| network.contains(&end.address));
+    question.node.as_ref().is_none_or(on_node)
+        && question.port.is_none_or(|asked| asked == port)
+        && (is_in(ends.client) || is_in(ends.server))
+        && ends.pass(question)
 }
 
 /// The sums under the asked grouping, in the order of their names.

@@ -19,6 +19,8 @@ const SERIES_LIMIT: usize = 10;
 const SERIES_NS: i64 = 3600 * 1_000_000_000;
 /// The unit of history.
 const WINDOW_NS: i64 = 10_000_000_000;
+/// Windows in which an edge is judged at most, each held by itself: four hours.
+const WINDOWS_JUDGED_MAX: i64 = 1_440;
 /// The one parameter that may be given more than once.
 const EXPAND: &str = "expand";
 /// The span of edges and connections where `since` is not given: five minutes.
@@ -414,6 +416,15 @@ pub(crate) fn parse(asked: Asked, pairs: &[(String, String)], now: UnixNanos) ->
             at(until)
         )
         .into());
+    }
+    if question.health != HealthAsked::No
+        && let (Some(since), until) = (question.since, question.until.unwrap_or(really))
+        && until.since(since) / WINDOW_NS > WINDOWS_JUDGED_MAX
+    {
+        return Err("parameter `since` is too long ago: edges are judged in spans of up to 4h, window by window; write a shorter \
+                    one, or compare two spans, as `weir diff` does"
+            .to_owned()
+            .into());
     }
     Ok(question)
 }

@@ -17,7 +17,7 @@ const SEGMENT_BYTES: u64 = 1_400;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sending {
     /// Segments, estimated: as many as its bytes fill, two for every connection that was opened, and one for each
-    /// connection and step.
+    /// connection and window of 10 s.
     pub(crate) segments: u64,
     /// Those that were sent again, counted.
     pub(crate) resent: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Sending {
 /// What is of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Quality {
-    /// Connections of which anything was told; of settled sums, times the windows of 10 s in which it was.
+    /// Connections of which anything was told, each in as many windows of 10 s as it was.
     pub(crate) active: u64,
     /// Connections whose first record is of the step.
     pub(crate) opened: u64,
@@ -56,7 +56,13 @@ impl Quality {
     /// Of one connection in a step, by the view that counts.
     pub(crate) fn counted(side: Side, stepped: &Stepped) -> Self {
         let bytes = stepped.all.sent.0.saturating_add(stepped.all.recv.0);
-        let counted = Self { active: 1, opened: u64::from(stepped.opened), rtt: stepped.rtt, bytes, ..Self::default() };
+        let counted = Self {
+            active: stepped.windows,
+            opened: u64::from(stepped.opened),
+            rtt: stepped.rtt,
+            bytes,
+            ..Self::default()
+        };
         counted.with(side, stepped)
     }
 
@@ -66,7 +72,8 @@ impl Quality {
     }
 
     fn with(mut self, side: Side, stepped: &Stepped) -> Self {
-        let sending = Sending::of(stepped.all.sent.0, u64::from(stepped.opened), 1, stepped.all.retransmits);
+        let sending =
+            Sending::of(stepped.all.sent.0, u64::from(stepped.opened), stepped.windows, stepped.all.retransmits);
         match side {
             Side::Client => self.client = sending,
             Side::Server => self.server = sending,
@@ -112,5 +119,22 @@ impl Quality {
         self.rtt.0 = self.rtt.0.saturating_add(other.rtt.0);
         self.rtt.1 = self.rtt.1.saturating_add(other.rtt.1);
         self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_model::{Bytes, Deltas};
+
+    #[test]
+    fn a_kept_connection_is_the_same_settled_or_not() {
+        let all = Deltas { sent: Bytes(6), recv: Bytes(12), retransmits: 1 };
+        let stepped = Stepped { all, windows: 6, rtt: (300, 3), ..Stepped::default() };
+        let sums = Sums { sent: 6, recv: 12, retransmits: 1, rows: 6, rtt_sum_us: 300, rtt_rows: 3, ..Sums::default() };
+        assert_eq!(Quality::counted(Side::Client, &stepped), Quality::settled(Side::Client, &sums));
+        assert_eq!(Quality::counted(Side::Client, &stepped).client, Sending { segments: 7, resent: 1 });
+        let from_server = Sums { sent: 12, recv: 6, ..sums };
+        assert_eq!(Quality::uncounted(Side::Server, &stepped), Quality::settled_uncounted(Side::Server, &from_server));
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn transactions(sources: &Sources, question: &Question) -> Result<Ans
 /// Answers `/api/v1/connections`.
 pub(crate) fn connections(sources: &Sources, question: &Question) -> Result<Answer<ConnectionRow>, StoreError> {
     let (view, pending) = sources.live.read(&*sources.store)?;
-    let selection = Selection::load(sources, &*view, &pending, question, Depth::History)?;
+    let selection = Selection::load(sources, &*view, &pending, question, Depth::StoredHistory)?;
     let mut found = matching(sources, &selection, question);
     let moved = |subject: &Subject| selection.moved.get(&subject.id).copied().unwrap_or_default().all;
     found.sort_by_cached_key(|subject| {
@@ -129,6 +129,7 @@ fn matching<'a>(sources: &Sources, selection: &'a Selection, question: &Question
         subject.in_span
             && subject.transaction.is_some()
             && subject.passes(question)
+            && subject.is_in(question)
             && question.node.as_ref().is_none_or(|glob| glob.matches(&subject.node))
             && question
                 .port

@@ -4,7 +4,7 @@
 //! span. Views that pair with one of them are found by their bucket, whether they lie in the span or not.
 
 use super::Sources;
-use super::completeness::Covered;
+use super::completeness::{Covered, SILENT_NS};
 use super::params::{OpenOrClosed, Question};
 use crate::names::Names;
 use crate::pairing::{self, Verdict, View};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weir_inventory::{Inventory, RemoteEnd};
-use weir_model::{Certainty, ConnectionId, Deltas, NodeName, Protocol, Side, Tuple, UnixNanos};
+use weir_model::{Certainty, ConnectionId, Deltas, Protocol, Side, Tuple, UnixNanos};
 use weir_store::{
     HistoryRow, HistoryStore as _, HistoryView, StateView, Step, StoreError, Transaction, TransactionSpan, Translation,
     client_key, transaction,
@@ -65,6 +65,8 @@ pub(crate) struct Moved {
     /// The part whose rows lie within the client node's coverage, if this is the server's view.
     pub(crate) while_client_covered: Deltas,
     pub(crate) rows: u64,
+    /// The smoothed round-trip times of the rows that have one, summed, microseconds; and how many have.
+    pub(crate) rtt: (u64, u64),
     /// The connection's last record is among them.
     pub(crate) closed: bool,
     /// What came too late, and in how many rows: part of nothing above.
@@ -80,6 +82,8 @@ pub(crate) struct Stepped {
     pub(crate) while_client_covered: Deltas,
     /// The connection's first record is among the rows.
     pub(crate) opened: bool,
+    /// In how many of the step's windows of 10 s anything was told.
+    pub(crate) windows: u64,
     /// The smoothed round-trip times of the rows that have one, summed, microseconds; and how many have.
     pub(crate) rtt: (u64, u64),
 }
@@ -89,7 +93,7 @@ pub(crate) struct Selection {
     pub(crate) subjects: HashMap<ConnectionId, Subject>,
     pub(crate) moved: HashMap<ConnectionId, Moved>,
     /// The same by the start of the step that holds the rows, where the question is about steps; what came late left out.
-    pub(crate) steps: HashMap<ConnectionId, BTreeMap<UnixNanos, Stepped>>,
+    pub(crate) steps: HashMap<ConnectionId, Vec<(UnixNanos, Stepped)>>,
     step: Option<Step>,
     /// Of servers' views, with the instant as of which the client was looked up: mostly the same in all rows of one.
     coverers: HashMap<ConnectionId, (UnixNanos, Coverer)>,
@@ -107,8 +111,10 @@ pub(crate) enum Depth<'a> {
     State,
     /// And what moved within the span, in rows of 10 s.
     History,
-    /// And what moved within the span and is not settled.
-    Unsettled(&'a dyn HistoryView),
+    /// The same, of connections that are in the state alone.
+    StoredHistory,
+    /// And what moved within the span and is not settled, of a span that began so much earlier.
+    Unsettled(&'a dyn HistoryView, UnixNanos),
 }
 
 /// What becomes of a connection's stored form once it is read: of many connections it is most of what they take.
@@ -131,12 +137,15 @@ impl Selection {
         let mut told = Told::default();
         // A connection that is open in the span may have begun long before it.
         view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
-        let boots = current_boots(view)?;
-        let stored = if matches!(depth, Depth::Unsettled(_)) { Stored::Dropped } else { Stored::Kept };
+        let nodes = newest_of_nodes(view)?;
+        let began = if let Depth::Unsettled(_, began) = depth { began } else { since };
+        let stored = if matches!(depth, Depth::Unsettled(..)) { Stored::Dropped } else { Stored::Kept };
         let mut subjects = HashMap::new();
         view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {
-            let mut subject = Subject::of(transaction, &boots, stored);
-            subject.in_span = subject.from < until && (!subject.ended || subject.last >= since);
+            let mut subject = Subject::of(transaction, &nodes, stored);
+            // What was open when its node was heard of last is not open for ever.
+            let is_heard = || nodes.get(&*subject.node).is_none_or(|node| node.told.plus(SILENT_NS) >= began);
+            subject.in_span = subject.from < until && (subject.last >= since || (!subject.ended && is_heard()));
             subjects.insert(subject.id, subject);
         })?;
         let mut selection = Self {
@@ -157,12 +166,26 @@ impl Selection {
                 sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_row(&row))?;
                 selection.add_pending(pending, since, until);
             }
-            Depth::Unsettled(history) => {
+            Depth::StoredHistory => {
+                // However far back it goes, no more is held than the state has.
+                let add = |selection: &mut Self, row: &HistoryRow| {
+                    if selection.subjects.contains_key(&row.connection) {
+                        selection.add_row(row);
+                    }
+                };
+                sources.store.scan(since, until, pending.watermark, &mut |row| add(&mut selection, &row))?;
+                for row in pending.groups.iter().flat_map(|group| group.iter()) {
+                    if row.to >= since && row.to < until {
+                        add(&mut selection, row);
+                    }
+                }
+            }
+            Depth::Unsettled(history, _) => {
                 history.unsettled(since, until, &mut |row| selection.add_row(&row))?;
                 selection.add_pending(pending, since, until);
             }
         }
-        selection.find_counterparts(view, &boots, stored)?;
+        selection.find_counterparts(view, &nodes, stored)?;
         Ok(selection)
     }
 
@@ -204,6 +227,8 @@ impl Selection {
             moved.all += own;
             moved.rows += 1;
             moved.closed |= row.closed;
+            moved.rtt.0 += row.rtt_us.map_or(0, u64::from);
+            moved.rtt.1 += u64::from(row.rtt_us.is_some());
         }
         let is_client_covered = !row.late && row.view == Some(Side::Server) && {
             let began = row.started.unwrap_or(row.from);
@@ -221,12 +246,15 @@ impl Selection {
             moved.while_client_covered += own;
         }
         if let Some(step) = self.step.filter(|_| !row.late) {
-            let stepped = self.steps.entry(row.connection).or_default().entry(step.floor(row.to)).or_default();
+            let steps = self.steps.entry(row.connection).or_insert_with(|| Vec::with_capacity(1));
+            let stepped = step_at(steps, step.floor(row.to));
             stepped.all += own;
             if is_client_covered {
                 stepped.while_client_covered += own;
             }
             stepped.opened |= row.opened;
+            // A connection has a row in a window; where agents poll more often, not more of them count.
+            stepped.windows = (stepped.windows + 1).min(step.windows());
             stepped.rtt.0 += row.rtt_us.map_or(0, u64::from);
             stepped.rtt.1 += u64::from(row.rtt_us.is_some());
         }
@@ -240,7 +268,7 @@ impl Selection {
     }
 
     /// Pairs what is here; looks up the buckets of what found no other end, also behind translations, and pairs again.
-    fn find_counterparts(&mut self, view: &dyn StateView, boots: &Boots, stored: Stored) -> Result<(), StoreError> {
+    fn find_counterparts(&mut self, view: &dyn StateView, nodes: &Nodes, stored: Stored) -> Result<(), StoreError> {
         let mut asked: HashSet<i64> = HashSet::new();
         // Each hop has its translation and, behind it, its views.
         for _ in 0..=HOPS_MAX {
@@ -259,7 +287,7 @@ impl Selection {
             let mut found = Vec::new();
             view.linked(&links, &mut |transaction| found.push(transaction))?;
             for transaction in found {
-                added |= self.subjects.insert_if_new(Subject::of(transaction, boots, stored));
+                added |= self.subjects.insert_if_new(Subject::of(transaction, nodes, stored));
             }
             if !added {
                 return Ok(());
@@ -295,6 +323,18 @@ impl Selection {
         let (own, other) = (subject.flow.local.ip(), self.opener(subject));
         client_covered(inventory, &self.covered, &subject.node, (other, own), subject.from, subject.last)
     }
+}
+
+/// The step that begins `at`, in its place. Most connections have one; a tree for each takes ten times the room.
+fn step_at(steps: &mut Vec<(UnixNanos, Stepped)>, at: UnixNanos) -> &mut Stepped {
+    let place = match steps.binary_search_by_key(&at, |(at, _)| *at) {
+        Ok(place) => place,
+        Err(place) => {
+            steps.insert(place, (at, Stepped::default()));
+            place
+        }
+    };
+    &mut steps[place].1
 }
 
 trait InsertIfNew {
@@ -365,28 +405,40 @@ pub(crate) fn client_covered(
     Coverer::of(inventory, node, ends, began).covers(covered, at)
 }
 
-type Boots = BTreeMap<NodeName, [u8; 16]>;
+/// What a node's newest batch says.
+#[derive(Clone, Copy)]
+struct Newest {
+    received: UnixNanos,
+    /// Sockets of an earlier boot have ended.
+    boot: [u8; 16],
+    /// The end of what it has told, of any stream.
+    told: UnixNanos,
+}
 
-/// Each node's boot as its newest batch says: sockets of an earlier one have ended.
-fn current_boots(view: &dyn StateView) -> Result<Boots, StoreError> {
-    let mut newest: BTreeMap<NodeName, (UnixNanos, [u8; 16])> = BTreeMap::new();
+type Nodes = BTreeMap<String, Newest>;
+
+fn newest_of_nodes(view: &dyn StateView) -> Result<Nodes, StoreError> {
+    let mut nodes = Nodes::new();
     for stream in view.streams()? {
-        let entry = newest.entry(stream.node).or_insert((stream.received, stream.boot));
-        if stream.received >= entry.0 {
-            *entry = (stream.received, stream.boot);
+        let newest = Newest { received: stream.received, boot: stream.boot, told: stream.newest.to };
+        let node = nodes.entry(stream.node.0).or_insert(newest);
+        let told = node.told.max(newest.told);
+        if newest.received >= node.received {
+            *node = newest;
         }
+        node.told = told;
     }
-    Ok(newest.into_iter().map(|(node, (_, boot))| (node, boot)).collect())
+    Ok(nodes)
 }
 
 impl Subject {
-    fn of(mut transaction: Transaction, boots: &Boots, stored: Stored) -> Self {
+    fn of(mut transaction: Transaction, nodes: &Nodes, stored: Stored) -> Self {
         let owner = match stored {
             Stored::Kept => transaction.owner.clone(),
             Stored::Dropped => transaction.owner.take(),
         };
         let owner = owner.unwrap_or_default();
-        let same_boot = boots.get(&transaction.key.node).is_none_or(|boot| *boot == transaction.key.boot);
+        let same_boot = nodes.get(&transaction.key.node.0).is_none_or(|node| node.boot == transaction.key.boot);
         Self {
             id: transaction.id(),
             node: transaction.key.node.0.as_str().into(),
@@ -476,16 +528,19 @@ impl Subject {
         !self.ended
     }
 
-    /// Whether the question's filters that need no names let it through.
+    /// Whether a socket's own addresses are in the network that is asked for.
+    pub(crate) fn is_in(&self, question: &Question) -> bool {
+        let ends = [self.tuple.local.ip(), self.tuple.remote.ip()];
+        question.cidr.is_none_or(|network| ends.iter().any(|end| network.contains(end)))
+    }
+
+    /// Whether the question's filters that need no names and no addresses let it through.
     pub(crate) fn passes(&self, question: &Question) -> bool {
         let state = match question.state {
             OpenOrClosed::All => true,
             OpenOrClosed::Open => self.is_open(),
             OpenOrClosed::Closed => !self.is_open(),
         };
-        let ends = [self.tuple.local.ip(), self.tuple.remote.ip()];
-        state
-            && question.protocol.is_none_or(|protocol| protocol == self.protocol)
-            && question.cidr.is_none_or(|network| ends.iter().any(|end| network.contains(end)))
+        state && question.protocol.is_none_or(|protocol| protocol == self.protocol)
     }
 }

@@ -4,7 +4,7 @@
 use super::naming::Via;
 use super::quality::Quality;
 use super::rfc3339;
-use super::selection::{Moved, Stepped, Subject};
+use super::selection::{Moved, Stepped};
 use std::collections::BTreeMap;
 use weir_model::{Certainty, Deltas, Side, UnixNanos};
 use weir_store::EdgeTotal;
@@ -107,7 +107,8 @@ pub(super) fn from_client(side: Side, moved: Deltas) -> (u64, u64) {
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, side: Side, moved: Deltas, subject: &Subject, counts: bool, failed: bool) {
+    /// `rtt`: the sum of round-trip times, microseconds, and how many they are.
+    pub(super) fn add(&mut self, side: Side, moved: Deltas, rtt: (u64, u64), counts: bool, failed: bool) {
         let (sent, recv) = from_client(side, moved);
         self.merge(Self {
             sent,
@@ -115,8 +116,8 @@ impl Sum {
             retransmits: moved.retransmits,
             connections: u64::from(counts),
             failures: u64::from(failed),
-            rtt_total: subject.rtt_us.map_or(0, u64::from),
-            rtt_views: u64::from(subject.rtt_us.is_some()),
+            rtt_total: rtt.0,
+            rtt_views: rtt.1,
             certainty: self.certainty,
             is_there: true,
             points: BTreeMap::new(),
@@ -129,7 +130,7 @@ impl Sum {
         &mut self,
         side: Side,
         moved: &Moved,
-        steps: Option<&BTreeMap<UnixNanos, Stepped>>,
+        steps: Option<&Vec<(UnixNanos, Stepped)>>,
         asks_health: bool,
     ) {
         self.retransmits = self.retransmits.saturating_add(moved.all.retransmits);
@@ -144,7 +145,7 @@ impl Sum {
     }
 
     /// How well a connection did, by step, as the view that counts tells it.
-    pub(super) fn note_quality(&mut self, side: Side, steps: Option<&BTreeMap<UnixNanos, Stepped>>) {
+    pub(super) fn note_quality(&mut self, side: Side, steps: Option<&Vec<(UnixNanos, Stepped)>>) {
         for (at, stepped) in steps.into_iter().flatten() {
             self.quality.entry(*at).or_default().merge(&Quality::counted(side, stepped));
         }

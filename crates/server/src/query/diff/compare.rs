@@ -4,7 +4,7 @@ use super::earlier::Part;
 use crate::query::completeness::Watched;
 use crate::query::edges::{EndName, Row, end_name};
 use crate::query::health::asked::Asked;
-use crate::query::health::judge::{self, Against, Bounds, Evidence};
+use crate::query::health::judge::{self, Against, Bounds, Evidence, Within};
 use crate::query::params::Span;
 use crate::statistics::{Prior, Share, centre, dispersion, mean_and_variance, student_tail, surprise};
 use std::collections::BTreeSet;
@@ -210,7 +210,7 @@ fn sick(side: &Side<'_>, other: Option<&Side<'_>>, span: Span, spans: &Spans) ->
     let Some(row) = side.row else { return Vec::new() };
     let evidence = Evidence {
         now: row.quality(),
-        past: other.and_then(|other| other.row).map(Row::quality),
+        past: other.and_then(|other| other.row).map(|row| Within::all(row.quality())),
         asked: side.asked.as_ref(),
         asked_past: other.and_then(|other| other.asked.as_ref()),
     };

@@ -1,38 +1,56 @@
-//! The hour before both spans, by parts of ten minutes: whether edges that seem new were there then, how regularly those
-//! that seem gone are there, and how much traffic differs from part to part anyway.
+//! What was before both spans, in six parts: whether edges that seem new were there then, how regularly those that seem gone
+//! are there, and how much traffic differs from part to part anyway.
 
 use super::{Name, stepped};
 use crate::query::completeness::Watched;
-use crate::query::edges;
 use crate::query::params::Question;
 use crate::query::{Sources, Unanswered};
 use crate::statistics::Share;
 use std::collections::HashMap;
 use weir_model::UnixNanos;
 use weir_store::Step;
+use weir_wire::api::Edge;
 
+/// A part is ten minutes, so that all are an hour, or as many steps as two whole ones always lie in.
 const PART_NS: i64 = 600_000_000_000;
+const STEPS_MIN: i64 = 3;
 const PARTS: i64 = 6;
-/// How far it reaches back.
-pub(crate) const REACH_NS: i64 = PARTS * PART_NS;
 
 /// An edge in one part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
-    /// Watched steps in which it was there.
+    /// Watched steps in which it was there. One in which it was there is one that was watched.
     pub(crate) there: Share,
     /// Payload bytes a second.
     pub(crate) rate: f64,
 }
 
-/// Every edge in every part that was watched.
-#[derive(Debug, Default)]
+/// An edge in a part, as it was told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    steps: u64,
+    bytes: u64,
+}
+
+/// Every edge in every part.
+#[derive(Debug)]
 pub(crate) struct Earlier {
-    parts: Vec<(u64, HashMap<Name, Part>)>,
+    parts: Vec<(Watched, HashMap<Name, Told>)>,
+    step: Step,
+}
+
+/// How long a part is.
+fn part_ns(step: Step) -> i64 {
+    PART_NS.max(step.0 * STEPS_MIN)
+}
+
+/// How far it reaches back.
+pub(crate) fn reach_ns(step: Step) -> i64 {
+    PARTS * part_ns(step)
 }
 
 impl Earlier {
-    /// The hour that ends at `until`. One part at a time: ten minutes of 10,000 edges are some tens of MB.
+    /// What ends at `until`. One part at a time: ten minutes of 10,000 edges are some tens of MB.
     pub(crate) fn load(
         sources: &Sources,
         question: &Question,
@@ -41,28 +59,65 @@ impl Earlier {
     ) -> Result<Self, Unanswered> {
         let mut parts = Vec::new();
         for part in (0..PARTS).rev() {
-            let span = (until.plus(-(part + 1) * PART_NS), until.plus(-part * PART_NS));
+            let span = (until.plus(-(part + 1) * part_ns(step)), until.plus(-part * part_ns(step)));
             let (view, _) = sources.live.read(&*sources.store)?;
             let watched = Watched::load(&*view, span, step)?;
-            let steps = watched.everywhere().count() as u64;
-            if steps == 0 {
-                continue;
-            }
             let (rows, _) = stepped(sources, question, span, step)?;
-            let part = |row: &edges::Row| {
-                let there = row.quality().values().filter(|quality| quality.active > 0).count() as u64;
-                let bytes: u64 = row.quality().values().map(|quality| quality.bytes).sum();
-                let seconds = steps as f64 * step.0 as f64 / 1e9;
-                Part { there: Share::of(there.min(steps), steps), rate: bytes as f64 / seconds }
-            };
-            parts.push((steps, rows.iter().map(|row| (Name::of(&row.edge, question), part(row))).collect()));
+            let mut edges: HashMap<Name, Told> = HashMap::new();
+            for row in rows {
+                let told = edges.entry(Name::of(&row.edge, question)).or_default();
+                told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
+                told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
+            }
+            parts.push((watched, edges));
         }
-        Ok(Self { parts })
+        Ok(Self { parts, step })
     }
 
-    /// An edge in each part that was watched, the oldest first.
-    pub(crate) fn of(&self, name: &Name) -> Vec<Part> {
-        let absent = |steps: u64| Part { there: Share::of(0, steps), rate: 0.0 };
-        self.parts.iter().map(|(steps, edges)| edges.get(name).copied().unwrap_or_else(|| absent(*steps))).collect()
+    /// An edge in each part in which it was watched, or seen, the oldest first.
+    pub(crate) fn of(&self, name: &Name, edge: &Edge) -> Vec<Part> {
+        let nodes = [edge.client.node.as_deref(), edge.server.node.as_deref()];
+        let part = |(watched, edges): &(Watched, HashMap<Name, Told>)| {
+            let told = edges.get(name).copied().unwrap_or_default();
+            let steps = (watched.on(nodes).count() as u64).max(told.steps);
+            let seconds = steps as f64 * self.step.0 as f64 / 1e9;
+            (steps > 0).then(|| Part { there: Share::of(told.steps, steps), rate: told.bytes as f64 / seconds })
+        };
+        self.parts.iter().filter_map(part).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    #[test]
+    fn what_was_there_is_told_though_nothing_else_was_watched() {
+        let watched = |steps: i64| {
+            let steps: BTreeSet<UnixNanos> = (0..steps).map(|at| UnixNanos(at * 10 * SECOND_NS)).collect();
+            Watched::of(BTreeMap::from([("a".to_owned(), steps)]))
+        };
+        let edge = |port: u16| Edge { port, ..Edge::default() };
+        let name = |port: u16| Name::of(&edge(port), &Question::default());
+        let told = |steps: u64| HashMap::from([(name(80), Told { steps, bytes: 1_000 * steps })]);
+        let parts = vec![(watched(0), told(3)), (watched(60), told(30)), (watched(60), HashMap::new())];
+        let earlier = Earlier { parts, step: Step(10 * SECOND_NS) };
+        let of = |port: u16| -> Vec<(u64, u64, f64)> {
+            let parts = earlier.of(&name(port), &edge(port)).into_iter();
+            parts.map(|Part { there, rate }| (there.hits, there.trials, rate)).collect()
+        };
+        assert_eq!(of(80), [(3, 3, 100.0), (30, 60, 50.0), (0, 60, 0.0)]);
+        assert_eq!(of(81), [(0, 60, 0.0), (0, 60, 0.0)], "of what nobody watched nothing is known");
+    }
+
+    #[test]
+    fn a_part_always_holds_two_whole_steps() {
+        for (step, part) in [(10, 600), (60, 600), (300, 900), (900, 2_700), (3_600, 10_800)] {
+            assert_eq!(part_ns(Step(step * SECOND_NS)), part * SECOND_NS, "{step}");
+        }
+        assert_eq!(reach_ns(Step(10 * SECOND_NS)), 3_600 * SECOND_NS);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! edges of the earlier span ─┐
 //! edges of the later span ───┼─▶ compare (presence, rates: the tests) ─▶ Change, the weightiest first
-//! the hour before both ──────┘   health::judge: sicker, better
+//! what was before both ──────┘   health::judge: sicker, better
 //! ```
 //! Which tests, and why: `docs/diff.md`.
 
@@ -19,6 +19,7 @@ use super::{Sources, Unanswered, cut, steps};
 use compare::{Seen, Spans};
 use earlier::Earlier;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use weir_model::UnixNanos;
 use weir_store::{HistoryStore as _, Step};
 use weir_wire::api::{Answer, Change, Completeness, Edge, EdgeEnd};
@@ -43,7 +44,10 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ch
         }
     };
     let step = step(sources, before, after, now)?;
-    let (before, after) = (Side::load(sources, question, before, step)?, Side::load(sources, question, after, step)?);
+    let (mut before, mut after) =
+        (Side::load(sources, question, before, step)?, Side::load(sources, question, after, step)?);
+    (before.watched, after.watched) =
+        (before.watched.clone().beside(&after.watched), after.watched.beside(&before.watched));
     let names: BTreeSet<&Name> = before.edges.keys().chain(after.edges.keys()).collect();
     let earlier = Earlier::load(sources, question, before.span.0, step)?;
     let spans = Spans { before: before.span, after: after.span, step, edges: names.len() };
@@ -54,7 +58,8 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ch
         if !was.is_some_and(lets) && !is.is_some_and(lets) {
             continue;
         }
-        let seen = Seen { was: before.seen(was), is: after.seen(is), earlier: earlier.of(name) };
+        let Some(edge) = is.or(was).map(|row| &row.edge) else { continue };
+        let seen = Seen { was: before.seen(was), is: after.seen(is), earlier: earlier.of(name, edge) };
         changes.extend(compare::compare(&seen, &spans));
     }
     compare::without_halves(&mut changes);
@@ -64,7 +69,10 @@ pub(crate) fn answer(sources: &Sources, question: &Question) -> Result<Answer<Ch
     Ok(Answer { items: changes, completeness })
 }
 
-/// The step that fits both spans, and the history of them and of the hour before.
+/// The step that fits both spans, and the history of them and of what was before.
+///
+/// # Errors
+/// In words, when two whole steps do not lie in each of them.
 fn step(sources: &Sources, before: Span, after: Span, now: UnixNanos) -> Result<Step, Unanswered> {
     let (_, pending) = sources.live.read(&*sources.store)?;
     let history = sources.store.history(pending.watermark)?;
@@ -73,8 +81,25 @@ fn step(sources: &Sources, before: Span, after: Span, now: UnixNanos) -> Result<
         steps::choose(&*history, &spanned, now).map_err(Unanswered::Question)
     };
     let step = Step(choose(before, None)?.0.max(choose(after, None)?.0));
-    choose((before.0.plus(-earlier::REACH_NS), before.0), Some(step))
+    let step = choose((before.0.plus(-earlier::reach_ns(step)), before.0), Some(step))?;
+    for (name, span) in [("before", before), ("after", after)] {
+        let shown = |ns: i64| humantime::format_duration(Duration::from_nanos(ns.unsigned_abs()));
+        let (long, least) = (span.1.since(span.0), step.0 * WHOLE_MIN);
+        if step.windows() > 1 && long < least {
+            return Err(Unanswered::Question(format!(
+                "the span `{name}` is {} long: too short for steps of {}, which the other span or what is kept of its time asks for; \
+                 write spans of {} or more, for example with `window`",
+                shown(long),
+                shown(step.0),
+                shown(least)
+            )));
+        }
+    }
+    Ok(step)
 }
+
+/// In so many steps there are always two whole ones.
+const WHOLE_MIN: i64 = 3;
 
 /// An edge as it is found again: what runs on an opened node beside pods, by its node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

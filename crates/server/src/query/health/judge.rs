@@ -45,11 +45,35 @@ const DNS_LATENCY: TimeRule = TimeRule { times_min: 3.0, more_min_us: 50_000.0 }
 /// What an edge did, by the start of the step that it is of.
 pub(crate) type Steps = BTreeMap<UnixNanos, Quality>;
 
+/// Of an edge's steps those that count.
+#[derive(Clone, Copy)]
+pub(crate) struct Within<'a> {
+    steps: &'a Steps,
+    span: (UnixNanos, UnixNanos),
+}
+
+impl<'a> Within<'a> {
+    /// Those of `[since, until)`; `None`: there are none.
+    pub(crate) fn of(steps: &'a Steps, (since, until): (UnixNanos, UnixNanos)) -> Option<Self> {
+        let within = Self { steps, span: (since, until) };
+        within.values().next().is_some().then_some(within)
+    }
+
+    /// All of them.
+    pub(crate) fn all(steps: &'a Steps) -> Self {
+        Self { steps, span: (UnixNanos(i64::MIN), UnixNanos(i64::MAX)) }
+    }
+
+    fn values(self) -> impl Iterator<Item = &'a Quality> {
+        self.steps.range(self.span.0..self.span.1).map(|(_, quality)| quality)
+    }
+}
+
 /// What is held against what.
 #[derive(Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     pub(crate) now: &'a Steps,
-    pub(crate) past: Option<&'a Steps>,
+    pub(crate) past: Option<Within<'a>>,
     pub(crate) asked: Option<&'a Asked>,
     pub(crate) asked_past: Option<&'a Asked>,
 }
@@ -153,7 +177,7 @@ struct Hold<'a> {
 impl Hold<'_> {
     fn shares(&self, of: impl Fn(&Quality) -> Share) -> (Told<Share>, Vec<Share>) {
         let now = self.evidence.now.iter().map(|(at, step)| (*at, of(step))).collect();
-        (now, self.evidence.past.into_iter().flat_map(BTreeMap::values).map(of).collect())
+        (now, self.evidence.past.into_iter().flat_map(Within::values).map(of).collect())
     }
 
     /// The look with the least chance, with its start and the first step in which it shows.
@@ -219,7 +243,7 @@ impl Hold<'_> {
     fn rtt(&self) -> Option<Found> {
         let mean = |step: &Quality| (step.rtt.1 > 0).then(|| step.rtt.0 as f64 / step.rtt.1 as f64);
         let now = self.evidence.now.iter().filter_map(|(at, step)| Some((*at, mean(step)?))).collect();
-        let past: Vec<f64> = self.evidence.past.into_iter().flat_map(BTreeMap::values).filter_map(mean).collect();
+        let past: Vec<f64> = self.evidence.past.into_iter().flat_map(Within::values).filter_map(mean).collect();
         let (longer, since) = self.longer(&now, &past, RTT)?;
         Some(slow("rtt", words::slow("round trips", &longer), &longer, since))
     }

@@ -14,7 +14,7 @@ pub(crate) mod past;
 mod words;
 
 use super::Sources;
-use super::edges::{self, EdgeName, Row};
+use super::edges::{self, Row};
 use super::params::{HealthAsked, Question};
 use asked::AllAsked;
 use judge::{Against, Bounds, Evidence, HEALTHY, UNHEALTHY, UNKNOWN, WINDOW_NS, judge};
@@ -36,11 +36,11 @@ pub(crate) fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, 
         let (asked, asked_past) = (queries.of(&row.edge), past.asked.of(&row.edge));
         let evidence = Evidence {
             now: row.quality(),
-            past: past.edges.get(&EdgeName::of(&row.edge)),
+            past: past.of(&row.edge),
             asked: asked.as_ref(),
             asked_past: asked_past.as_ref(),
         };
-        let mut health = judge(evidence, bounds, past.from);
+        let mut health = judge(evidence, bounds, past.span.0);
         if health.verdict == HEALTHY && is_barely_watched(&row.edge, &completeness) {
             UNKNOWN.clone_into(&mut health.verdict);
         }
@@ -52,7 +52,8 @@ pub(crate) fn rows(sources: &Sources, question: &Question) -> Result<(Vec<Row>, 
     Ok((rows, completeness))
 }
 
-fn is_unhealthy(health: &Health) -> bool {
+/// Whether the verdict is that it is.
+pub(crate) fn is_unhealthy(health: &Health) -> bool {
     health.verdict == UNHEALTHY
 }
 

@@ -1,89 +1,156 @@
-//! What edges did before: an hour in steps of a minute, kept for the minute in which it was asked for.
+//! What edges did in the hour before a span, minute by minute.
 //!
-//! It ends at the last full minute before the span, so that whoever asks again and again has it once a minute and not
-//! each time. What arrives late for it within that minute is seen in the next: a past is what is usual, not a count.
+//! It ends at the last full minute before the span. What was read of a minute is kept for whoever asks again, so that an hour
+//! is read once and then a minute each minute: connections are many, edges few. What arrives late for a minute is seen when
+//! that is read anew, in turns, all within [`TURNS`] minutes: a past is what is usual, not a count.
 
 use super::asked::AllAsked;
-use super::judge::Steps;
+use super::judge::{Steps, Within};
 use crate::query::Sources;
 use crate::query::edges::{self, EdgeName};
 use crate::query::params::{HealthAsked, Question};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_model::UnixNanos;
 use weir_store::{Step, StoreError};
+use weir_wire::api::Edge;
 
 const MINUTE_NS: i64 = 60_000_000_000;
-/// How far the past reaches back.
-const PAST_NS: i64 = 60 * MINUTE_NS;
+/// How far the past reaches back, minutes.
+const PAST: i64 = 60;
+/// Minutes that are read at once: of each connection in them some hundred bytes are held meanwhile.
+const BLOCK: i64 = 5;
+/// Each block is read anew once in so many minutes, one a minute.
+const TURNS: i64 = PAST / BLOCK;
+/// Minutes that nobody has asked for in so many are forgotten.
+const UNASKED: i64 = 10;
+/// Spans that end so long ago, minutes, go on as time does; those of an instant that is gone stay.
+const LIVE: i64 = 5 * 60;
 /// Questions whose past is kept: a few people's, who each look at something else. With 10,000 edges that all move every
 /// minute one has some 100 MB.
 const KEPT: usize = 4;
 
 /// The past of a question's edges.
-#[derive(Debug, Default)]
 pub(crate) struct Past {
-    pub(crate) from: UnixNanos,
-    pub(crate) edges: HashMap<EdgeName, Steps>,
-    pub(crate) asked: AllAsked,
+    pub(crate) span: (UnixNanos, UnixNanos),
+    edges: Arc<HashMap<EdgeName, Steps>>,
+    pub(crate) asked: Arc<AllAsked>,
 }
 
-/// The pasts that were asked for last, the newest last: each by its question, and the minute in which it was read.
+impl Past {
+    /// What an edge did in it.
+    pub(crate) fn of(&self, edge: &Edge) -> Option<Within<'_>> {
+        Within::of(self.edges.get(&EdgeName::of(edge))?, self.span)
+    }
+}
+
+/// The pasts that were asked for last, the newest last: each by its question, and by its end where that does not move.
 #[derive(Debug, Default)]
 pub(crate) struct Pasts {
-    kept: Mutex<Vec<((Question, i64), Place)>>,
+    kept: Mutex<Vec<((Question, Option<i64>), Place)>>,
 }
 
-/// Where a past is put by who reads it.
-type Place = Arc<Mutex<Option<Arc<Past>>>>;
+type Place = Arc<Mutex<Kept>>;
+
+/// What was read of a question's past. Minutes are counted from 1970.
+#[derive(Debug, Default)]
+struct Kept {
+    edges: Arc<HashMap<EdgeName, Steps>>,
+    minutes: BTreeMap<i64, Read>,
+    /// What was asked of DNS in the hour that ends at a minute, and when it was read.
+    asked: Option<((i64, i64), Arc<AllAsked>)>,
+}
+
+/// When a minute was read, and asked for last.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    at: i64,
+    asked_at: i64,
+}
 
 impl Pasts {
     /// The hour before the question's span.
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) fn of(&self, sources: &Sources, question: &Question, since: UnixNanos) -> Result<Arc<Past>, StoreError> {
-        let until = UnixNanos(since.0.div_euclid(MINUTE_NS) * MINUTE_NS);
+    pub(crate) fn of(&self, sources: &Sources, question: &Question, since: UnixNanos) -> Result<Past, StoreError> {
+        let now = sources.clock.wall().0.div_euclid(MINUTE_NS);
+        let until = since.0.div_euclid(MINUTE_NS);
         let asked = Question {
-            since: Some(until.plus(-PAST_NS)),
-            until: Some(until),
+            since: None,
+            until: None,
             step: Some(Step(MINUTE_NS)),
             health: HealthAsked::All,
             sort: None,
             limit: 0,
             ..question.clone()
         };
-        // Of an instant that is gone, too: what came late for it is seen in the next minute.
-        let place = self.place(&asked, sources.clock.wall().0.div_euclid(MINUTE_NS));
+        let place = self.place(&asked, (now - until > LIVE || question.until.is_some()).then_some(until));
         // Whoever asks the same waits for who reads it.
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(past) = &*place {
-            return Ok(Arc::clone(past));
+        let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forget(now);
+        for block in kept.due(until - PAST, until, now) {
+            kept.read(sources, &asked, block, now)?;
         }
-        let past = Arc::new(Past::read(sources, &asked, until)?);
-        *place = Some(Arc::clone(&past));
-        Ok(past)
+        for (_, read) in kept.minutes.range_mut(until - PAST..until) {
+            read.asked_at = now;
+        }
+        let span = (UnixNanos((until - PAST) * MINUTE_NS), UnixNanos(until * MINUTE_NS));
+        let all_asked = match &kept.asked {
+            Some((of, asked)) if *of == (until, now) => Arc::clone(asked),
+            _ => {
+                let read = Arc::new(AllAsked::load(sources, question, span, Step(MINUTE_NS))?);
+                kept.asked = Some(((until, now), Arc::clone(&read)));
+                read
+            }
+        };
+        Ok(Past { span, edges: Arc::clone(&kept.edges), asked: all_asked })
     }
 
-    fn place(&self, asked: &Question, minute: i64) -> Place {
+    fn place(&self, asked: &Question, until: Option<i64>) -> Place {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match kept.iter().position(|((question, at), _)| question == asked && *at == minute) {
+        let place = match kept.iter().position(|((question, at), _)| question == asked && *at == until) {
             Some(at) => kept.remove(at).1,
             None => Arc::default(),
         };
         if kept.len() >= KEPT {
             kept.remove(0);
         }
-        kept.push(((asked.clone(), minute), Arc::clone(&place)));
+        kept.push(((asked.clone(), until), Arc::clone(&place)));
         place
     }
 }
 
-impl Past {
-    fn read(sources: &Sources, question: &Question, until: UnixNanos) -> Result<Self, StoreError> {
-        let from = until.plus(-PAST_NS);
-        let (rows, _) = edges::all(sources, question)?;
-        let mut edges: HashMap<EdgeName, Steps> = HashMap::new();
+impl Kept {
+    /// What has to be read of the minutes `[from, until)`, by blocks: what was not read yet, and whose turn has come since.
+    fn due(&self, from: i64, until: i64, now: i64) -> Vec<(i64, i64)> {
+        let mut due: Vec<(i64, i64)> = Vec::new();
+        for minute in from..until {
+            let block = minute.div_euclid(BLOCK);
+            let turn = now - (now - block).rem_euclid(TURNS);
+            if self.minutes.get(&minute).is_some_and(|read| read.at >= turn) {
+                continue;
+            }
+            match due.last_mut() {
+                Some((first, end)) if *end == minute && first.div_euclid(BLOCK) == block => *end = minute + 1,
+                _ => due.push((minute, minute + 1)),
+            }
+        }
+        due
+    }
+
+    fn read(
+        &mut self,
+        sources: &Sources,
+        question: &Question,
+        (from, until): (i64, i64),
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let span = (UnixNanos(from * MINUTE_NS), UnixNanos(until * MINUTE_NS));
+        let asked = Question { since: Some(span.0), until: Some(span.1), ..question.clone() };
+        let (rows, _) = edges::all(sources, &asked)?;
+        self.remove(from, until);
+        let edges = Arc::make_mut(&mut self.edges);
         for row in rows {
             // Of two rows of one name (opened nodes have such), both are the past of either.
             let steps = edges.entry(EdgeName::of(&row.edge)).or_default();
@@ -91,8 +158,29 @@ impl Past {
                 steps.entry(at).or_default().merge(&quality);
             }
         }
-        let asked = AllAsked::load(sources, question, (from, until), Step(MINUTE_NS))?;
-        Ok(Self { from, edges, asked })
+        self.minutes.extend((from..until).map(|minute| (minute, Read { at: now, asked_at: now })));
+        Ok(())
+    }
+
+    fn forget(&mut self, now: i64) {
+        let is_left = |read: &Read| now - read.asked_at > UNASKED;
+        let left: Vec<i64> = self.minutes.iter().filter(|(_, read)| is_left(read)).map(|(minute, _)| *minute).collect();
+        for minute in left {
+            self.remove(minute, minute + 1);
+        }
+    }
+
+    fn remove(&mut self, from: i64, until: i64) {
+        let known = self.minutes.len();
+        self.minutes.retain(|minute, _| !(from..until).contains(minute));
+        if self.minutes.len() == known {
+            return;
+        }
+        let span = UnixNanos(from * MINUTE_NS)..UnixNanos(until * MINUTE_NS);
+        Arc::make_mut(&mut self.edges).retain(|_, steps| {
+            steps.retain(|at, _| !span.contains(at));
+            !steps.is_empty()
+        });
     }
 }
 
@@ -101,16 +189,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_past_is_kept_for_its_minute_and_four_of_them() {
+    fn four_questions_are_kept_and_an_instant_that_is_gone_by_itself() {
         let pasts = Pasts::default();
         let asked = |limit| Question { limit, ..Question::default() };
-        let first = pasts.place(&asked(1), 7);
-        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1), 7)));
-        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), 8)), "what came late since then is in the next");
+        let first = pasts.place(&asked(1), None);
+        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1), None)));
+        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), Some(7))));
         for limit in 2..=KEPT {
-            pasts.place(&asked(limit), 8);
+            pasts.place(&asked(limit), None);
         }
         assert_eq!(pasts.kept.lock().unwrap().len(), KEPT);
-        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), 7)), "the oldest has left");
+        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), None)), "the oldest has left");
+    }
+
+    #[test]
+    fn an_hour_is_read_once_then_a_minute_and_a_block_each_minute() {
+        let mut kept = Kept::default();
+        let mut read_at: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut ask = |kept: &mut Kept, now: i64| {
+            kept.forget(now);
+            let due = kept.due(now - PAST, now, now);
+            for (from, until) in &due {
+                assert!(until - from <= BLOCK && from.div_euclid(BLOCK) == (until - 1).div_euclid(BLOCK));
+                for minute in *from..*until {
+                    kept.minutes.insert(minute, Read { at: now, asked_at: now });
+                    read_at.insert(minute, now);
+                }
+            }
+            for (_, read) in kept.minutes.range_mut(now - PAST..now) {
+                read.asked_at = now;
+            }
+            for minute in now - PAST..now {
+                assert!(now - read_at[&minute] < TURNS, "{minute} was read at {}", read_at[&minute]);
+            }
+            due.iter().map(|(from, until)| until - from).sum::<i64>()
+        };
+        let first = 28_000_003;
+        assert_eq!(ask(&mut kept, first), PAST);
+        assert_eq!(ask(&mut kept, first), 0);
+        for now in first + 1..first + 100 {
+            let minutes = ask(&mut kept, now);
+            assert!((1..=BLOCK + 1).contains(&minutes), "{minutes} at {now}");
+            assert!(kept.minutes.len() as i64 <= PAST + UNASKED + 1);
+        }
+        // Nobody has asked for an hour and a half: all of it anew.
+        assert_eq!(ask(&mut kept, first + 190), PAST);
     }
 }
