@@ -107,14 +107,16 @@ struct Judged {
 }
 
 impl Judge for Pairing<'_> {
-    fn prepare(&mut self, oldest: UnixNanos, newest: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, span: Option<(UnixNanos, UnixNanos)>, apart: &[&HistoryRow]) -> Result<(), StoreError> {
         let (view, pending) = self.sources.live.read(&*self.sources.store)?;
-        let question = Question {
-            since: Some(oldest.plus(-MARGIN_NS)),
-            until: Some(newest.plus(MARGIN_NS)),
-            ..Question::default()
-        };
-        let selection = Selection::load(self.sources, &*view, &pending, &question, Depth::History)?;
+        // Without a span, nothing moved in it; names are those that were told until the newest row.
+        let nothing = || apart.iter().map(|row| row.to).max().map(|newest| (newest, newest));
+        let (since, until) = span
+            .map(|(oldest, newest)| (oldest.plus(-MARGIN_NS), newest.plus(MARGIN_NS)))
+            .or_else(nothing)
+            .unwrap_or_default();
+        let question = Question { since: Some(since), until: Some(until), ..Question::default() };
+        let selection = Selection::load(self.sources, &*view, &pending, &question, Depth::Settling(apart))?;
         self.judged = judge_all(self.sources, &selection, &question);
         self.covered = selection.covered;
         Ok(())

@@ -210,15 +210,8 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
     let names: std::collections::BTreeSet<&str> =
         before.iter().flat_map(|(_, items)| items).map(|edge| edge["client"]["name"].as_str().unwrap()).collect();
     assert!(before[0].1.len() > 10 && names.contains("office"), "{names:?}");
-    let loss = |body: &serde_json::Value, reason: &str| {
-        let losses = body["completeness"]["losses"].as_array().unwrap();
-        let sum = |field: &str| {
-            losses.iter().filter(|loss| loss["reason"] == reason).map(|loss| loss[field].as_u64().unwrap()).sum::<u64>()
-        };
-        (sum("bytes"), sum("connections"))
-    };
     let first_hour = format!("/api/v1/edges?since={}&until={}", at(0), at(3600));
-    assert_eq!(loss(&server.get(&first_hour).await.1, "unpaired"), (77, 1));
+    assert_eq!(lost(&server.get(&first_hour).await.1, "unpaired"), (77, 1));
     server.flushed().await;
     let total = server.store_counter("history_rows_10s").await;
 
@@ -227,7 +220,7 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
     server.until("/api/v1/status", |body| counter(body, "compactions") > 0 && counter(body, "segments_10s") <= 6).await;
     same(&before, &answers(&server).await, "settled");
     let (_, body) = server.get(&first_hour).await;
-    assert_eq!((loss(&body, "unpaired"), &body["completeness"]["resolution"]), ((77, 1), &serde_json::Value::Null));
+    assert_eq!((lost(&body, "unpaired"), &body["completeness"]["resolution"]), ((77, 1), &serde_json::Value::Null));
     // Sums of a minute.
     move_to(&server.clock, 8_400);
     server.until("/api/v1/status", |body| counter(body, "history_rows_10s") == 0).await;
@@ -239,7 +232,7 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
     assert!(server.store_counter("history_rows_1h").await > 0);
     same(&before, &answers(&server).await, "hours");
     let (_, body) = server.get(&first_hour).await;
-    assert_eq!(loss(&body, "unpaired"), (77, 1));
+    assert_eq!(lost(&body, "unpaired"), (77, 1));
     let resolution = |since: i64, until: i64| serde_json::json!({"seconds": 3600, "from": at(since), "to": at(until)});
     assert_eq!(body["completeness"]["resolution"], resolution(0, 3600));
     // Whoever asks for a part of an hour is told which hours it is.
@@ -257,7 +250,7 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
     server.until("/api/v1/status", |body| counter(body, "rows_late") == 1).await;
     for stage in ["pending", "in a segment", "settled and summed"] {
         let (_, body) = server.get(&first_hour).await;
-        assert_eq!(loss(&body, "late"), (1_234, 1), "{stage}");
+        assert_eq!(lost(&body, "late"), (1_234, 1), "{stage}");
         assert_eq!(body["completeness"]["complete"], false, "{stage}");
         same(&before, &answers(&server).await, stage);
         match stage {
@@ -270,6 +263,55 @@ async fn an_hour_is_answered_alike_as_rows_settled_as_minutes_and_as_hours() {
             _ => {}
         }
     }
+    server.stop().await;
+}
+
+/// Bytes and connections of a told loss.
+fn lost(body: &serde_json::Value, reason: &str) -> (u64, u64) {
+    let losses = body["completeness"]["losses"].as_array().unwrap();
+    let sum = |field: &str| {
+        losses.iter().filter(|loss| loss["reason"] == reason).map(|loss| loss[field].as_u64().unwrap()).sum::<u64>()
+    };
+    (sum("bytes"), sum("connections"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_tells_after_a_day_stays_a_told_loss_beside_what_came_in_time() {
+    const DAY: i64 = 24 * 3600;
+    let server = TestServer::start_in(Arc::new(tempfile::tempdir().unwrap()), clock(), &[]).await;
+    let mut agents = [TestAgent::new("a", 1), TestAgent::new("b", 2)];
+    let mut sessions = vec![agents[0].connect(&server).await, agents[1].connect(&server).await];
+    move_to(&server.clock, DAY);
+    let now = START + DAY * SECOND;
+    let timely = both_views(2, 40_000, 100, 10, now);
+    // Two views of one connection, both too late, and one that the state has forgotten.
+    let mut late = both_views(10, 50_000, 1_000, 234, START + 60 * SECOND);
+    let mut gone = view(20, "10.0.0.2:50001", "203.0.113.7:443", 2, (70, 7), START + 70 * SECOND);
+    gone.closed_unix_ns = START + 70 * SECOND;
+    gone.close_reason = "closed".into();
+    late.push(gone);
+    for ((agent, session), (records, to)) in
+        agents.iter_mut().zip(&mut sessions).zip([(timely, now), (late, START + 70 * SECOND)])
+    {
+        agent.covered_to = to - POLL;
+        session.deliver(&agent.batch(records)).await;
+    }
+    server.applied(2).await;
+    server.flushed().await;
+    assert_eq!(server.store_counter("segments_10s").await, 1);
+    let then = format!("/api/v1/edges?since={}&until={}", at(0), at(3600));
+    let today = format!("/api/v1/edges?since={}&until={}", at(DAY - 600), at(DAY + 600));
+    let (_, before) = server.get(&then).await;
+    let edges = without_time(server.items(&today).await);
+    assert_eq!(lost(&before, "late"), (1_311, 2), "{before}");
+    assert_eq!((edges.len(), sum(&edges, "sent_bytes")), (1, 100));
+    move_to(&server.clock, DAY + 2 * 3600);
+    server.until("/api/v1/status", |body| counter(body, "compactions") > 0).await;
+    let (_, after) = server.get(&then).await;
+    assert_eq!(lost(&after, "late"), (1_311, 2), "{after}");
+    let counted = |body: &serde_json::Value| sum(body["items"].as_array().unwrap(), "sent_bytes");
+    assert_eq!((counted(&after), counted(&before)), (0, 0));
+    assert_eq!(without_time(server.items(&today).await), edges);
     server.stop().await;
 }
 

@@ -17,7 +17,7 @@ const HOURS: i64 = 12;
 struct Clients;
 
 impl Judge for Clients {
-    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, _: Option<(UnixNanos, UnixNanos)>, _: &[&HistoryRow]) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -127,11 +127,12 @@ pub struct Judgement {
 
 /// Decides which of two views counts. Knows the connections; the store does not.
 pub trait Judge {
-    /// Rows whose ends lie in `[oldest, newest]` come next.
+    /// Which rows come next: those whose ends lie in `span`, both included (`None`: there are none), and those of `apart`.
+    /// The latter came late and may lie anywhere in time: a span that held them, too, could be as long as all of history.
     ///
     /// # Errors
     /// When what is needed cannot be read; then nothing is settled.
-    fn prepare(&mut self, oldest: UnixNanos, newest: UnixNanos) -> Result<(), StoreError>;
+    fn prepare(&mut self, span: Option<(UnixNanos, UnixNanos)>, apart: &[&HistoryRow]) -> Result<(), StoreError>;
 
     /// What is so of a row.
     fn judge(&mut self, row: &HistoryRow) -> Judgement;

@@ -109,9 +109,10 @@ pub(crate) struct Selection {
 pub(crate) enum Depth<'a> {
     /// Connections and pairing.
     State,
-    /// And what moved within the span, in rows of 10 s.
-    History,
-    /// The same, of connections that are in the state alone.
+    /// And what moved within the span, in rows of 10 s, and these rows, wherever in time they lie: of their connections,
+    /// nothing else is read.
+    Settling(&'a [&'a HistoryRow]),
+    /// And what moved within the span, of connections that are in the state alone.
     StoredHistory,
     /// And what moved within the span and is not settled, of a span that began so much earlier.
     Unsettled(&'a dyn HistoryView, UnixNanos),
@@ -134,12 +135,16 @@ impl Selection {
     ) -> Result<Self, StoreError> {
         let since = question.since.unwrap_or(UnixNanos(i64::MIN));
         let until = question.until.unwrap_or(UnixNanos(i64::MAX));
+        // Names and coverage are told by the clock that the rows have: where that is ahead, they lie beyond the span, too.
+        let apart = if let Depth::Settling(apart) = depth { apart } else { &[] };
+        let told_until = apart.iter().map(|row| row.to.plus(1)).fold(until, UnixNanos::max);
         let mut told = Told::default();
         // A connection that is open in the span may have begun long before it.
-        view.dns_names(UnixNanos(i64::MIN), until, &mut |name| told.learn(name))?;
+        view.dns_names(UnixNanos(i64::MIN), told_until, &mut |name| told.learn(name))?;
         let nodes = newest_of_nodes(view)?;
         let began = if let Depth::Unsettled(_, began) = depth { began } else { since };
-        let stored = if matches!(depth, Depth::Unsettled(..)) { Stored::Dropped } else { Stored::Kept };
+        let is_dropped = matches!(depth, Depth::Unsettled(..) | Depth::Settling(_));
+        let stored = if is_dropped { Stored::Dropped } else { Stored::Kept };
         let mut subjects = HashMap::new();
         view.transactions(TransactionSpan { since: question.since, until: question.until }, &mut |transaction| {
             let mut subject = Subject::of(transaction, &nodes, stored);
@@ -158,14 +163,10 @@ impl Selection {
             translations: BTreeSet::new(),
             names: Arc::clone(&sources.names),
             told,
-            covered: Covered::of(&view.coverage(since, until)?),
+            covered: Covered::of(&view.coverage(since, told_until)?),
         };
         match depth {
             Depth::State => {}
-            Depth::History => {
-                sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_row(&row))?;
-                selection.add_pending(pending, since, until);
-            }
             Depth::StoredHistory => {
                 // However far back it goes, no more is held than the state has.
                 let add = |selection: &mut Self, row: &HistoryRow| {
@@ -183,6 +184,13 @@ impl Selection {
             Depth::Unsettled(history, _) => {
                 history.unsettled(since, until, &mut |row| selection.add_row(&row))?;
                 selection.add_pending(pending, since, until);
+            }
+            Depth::Settling(apart) => {
+                sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_row(&row))?;
+                selection.add_pending(pending, since, until);
+                let apart: Vec<&HistoryRow> =
+                    apart.iter().copied().filter(|row| row.to < since || row.to >= until).collect();
+                selection.add_apart(view, &apart, &nodes, stored)?;
             }
         }
         selection.find_counterparts(view, &nodes, stored)?;
@@ -211,6 +219,29 @@ impl Selection {
                 self.add_row(row);
             }
         }
+    }
+
+    /// Rows outside of the span. The state may know more of their connections than they tell, and is asked first.
+    fn add_apart(
+        &mut self,
+        view: &dyn StateView,
+        rows: &[&HistoryRow],
+        nodes: &Nodes,
+        stored: Stored,
+    ) -> Result<(), StoreError> {
+        let link = |row: &&HistoryRow| transaction::link(row.protocol, Tuple { local: row.client, remote: row.server });
+        let links: BTreeSet<i64> = rows.iter().map(link).collect();
+        let links: Vec<i64> = links.into_iter().collect();
+        let told: HashSet<ConnectionId> = rows.iter().map(|row| row.connection).collect();
+        view.linked(&links, &mut |transaction| {
+            if told.contains(&transaction.id()) {
+                self.subjects.insert_if_new(Subject::of(transaction, nodes, stored));
+            }
+        })?;
+        for row in rows {
+            self.add_row(row);
+        }
+        Ok(())
     }
 
     fn add_row(&mut self, row: &HistoryRow) {

@@ -232,7 +232,7 @@ impl Place {
 
 /// Says that the client's view counts, and what the ends are called from then on.
 impl Judge for Cluster {
-    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, _: Option<(UnixNanos, UnixNanos)>, _: &[&HistoryRow]) -> Result<(), StoreError> {
         Ok(())
     }
 

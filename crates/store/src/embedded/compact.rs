@@ -92,15 +92,12 @@ fn settle(
     id: SegmentId,
     judge: &mut dyn Judge,
 ) -> Result<Written, StoreError> {
-    let ends = |pick: fn(&Entry) -> UnixNanos| job.inputs.iter().map(pick);
-    let oldest = ends(|entry| entry.oldest).min().unwrap_or_default();
-    let newest = ends(|entry| entry.newest).max().unwrap_or_default();
-    judge.prepare(oldest, newest)?;
     let mut rows: Vec<RawRow> = Vec::new();
     for path in paths(folder, &job.inputs) {
         segment::read(&path, UnixNanos(i64::MIN), UnixNanos(i64::MAX), &mut |row: RawRow| rows.push(row))?;
         failpoint::reach("compaction-half-read");
     }
+    prepare(judge, &rows)?;
     let mut turned = Vec::new();
     let mut named = Vec::new();
     // Most rows are of few edges: each different one is asked for once.
@@ -137,6 +134,14 @@ fn settle(
         writer.push(row)?;
     }
     writer.finish()
+}
+
+/// One row of yesterday must not make the judge read all of a day: only rows that came in their time make the span.
+fn prepare(judge: &mut dyn Judge, rows: &[RawRow]) -> Result<(), StoreError> {
+    let (apart, timely): (Vec<&HistoryRow>, Vec<&HistoryRow>) =
+        rows.iter().map(|row| &row.row).partition(|row| row.late);
+    let ends = || timely.iter().map(|row| row.to);
+    judge.prepare(ends().min().zip(ends().max()), &apart)
 }
 
 /// The names that a row has for good.

@@ -17,7 +17,7 @@ const ALL: (UnixNanos, UnixNanos) = (UnixNanos(i64::MIN), UnixNanos(i64::MAX));
 pub(crate) struct ById;
 
 impl Judge for ById {
-    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, _: Option<(UnixNanos, UnixNanos)>, _: &[&HistoryRow]) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -177,6 +177,7 @@ pub(crate) fn compaction<G, S: HistoryStore + 'static>(fresh: impl Fn() -> (G, S
     what_settling_knew_stays_with_the_sums(&fresh().1);
     a_cut_window_is_told(&fresh().1);
     a_failing_judge_changes_nothing(&fresh().1);
+    a_late_row_is_judged_apart_and_makes_no_span(&fresh().1);
 }
 
 fn every_step_keeps_every_sum(store: &dyn HistoryStore) {
@@ -415,7 +416,7 @@ impl Names {
 }
 
 impl Judge for Names {
-    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, _: Option<(UnixNanos, UnixNanos)>, _: &[&HistoryRow]) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -507,7 +508,7 @@ fn a_cut_window_is_told(store: &dyn HistoryStore) {
 struct Fails;
 
 impl Judge for Fails {
-    fn prepare(&mut self, _: UnixNanos, _: UnixNanos) -> Result<(), StoreError> {
+    fn prepare(&mut self, _: Option<(UnixNanos, UnixNanos)>, _: &[&HistoryRow]) -> Result<(), StoreError> {
         Err(StoreError::Corrupt { what: "the state", text: "a test says so".into() })
     }
 
@@ -523,6 +524,38 @@ fn a_failing_judge_changes_nothing(store: &dyn HistoryStore) {
     assert!(store.compact(&due(i64::MAX, i64::MAX, i64::MAX), &mut Fails).is_err());
     assert_eq!(store.summary().unwrap(), before);
     assert_eq!(found(&*store.history(Lsn(u64::MAX)).unwrap()).1, [200, 0, 0]);
+}
+
+/// The span, and the ends of the rows apart from it.
+type Prepared = (Option<(UnixNanos, UnixNanos)>, Vec<UnixNanos>);
+
+/// Keeps what it is told before it judges.
+#[derive(Default)]
+struct Listens(Vec<Prepared>);
+
+impl Judge for Listens {
+    fn prepare(&mut self, span: Option<(UnixNanos, UnixNanos)>, apart: &[&HistoryRow]) -> Result<(), StoreError> {
+        self.0.push((span, apart.iter().map(|row| row.to).collect()));
+        Ok(())
+    }
+
+    fn judge(&mut self, row: &HistoryRow) -> Judgement {
+        ById.judge(row)
+    }
+}
+
+fn a_late_row_is_judged_apart_and_makes_no_span(store: &dyn HistoryStore) {
+    let at = |minutes: i64| (100 * 360 + minutes) * MINUTE;
+    let late = |minutes: i64, number: u8| HistoryRow { late: true, ..row(at(minutes), number, 1) };
+    let segment = |lsn| SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
+    // A node that was cut off for 20 h tells of it beside what others tell of now, and then alone.
+    let beside = [row(at(1), 1, 1), late(-1_200, 2), row(at(3), 3, 1)];
+    store.put_segment(segment(1), &beside).unwrap();
+    store.put_segment(segment(2), &[late(-1_190, 2)]).unwrap();
+    let mut judge = Listens::default();
+    while store.compact(&due(i64::MAX, i64::MIN, i64::MIN), &mut judge).unwrap().is_some() {}
+    let nanos = |minutes: i64| UnixNanos(at(minutes));
+    assert_eq!(judge.0, [(Some((nanos(1), nanos(3))), vec![nanos(-1_200)]), (None, vec![nanos(-1_190)])]);
 }
 
 /// Enough for every kind of step.
