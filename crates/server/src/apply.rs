@@ -323,7 +323,7 @@ impl Applier {
         }
         let rows: Vec<HistoryRow> = pending.groups.iter().flat_map(|group| group.iter().cloned()).collect();
         let id = SegmentId { first: Lsn(pending.watermark.0 + 1), last: pending.last };
-        self.store.put_segment(id, &rows)?;
+        self.store.put_segment(id, self.clock.wall(), &rows)?;
         self.live.flushed(&pending);
         if !rows.is_empty() {
             self.counts.segments_written.fetch_add(1, Ordering::Relaxed);

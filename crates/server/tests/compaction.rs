@@ -315,6 +315,58 @@ async fn what_a_node_tells_after_a_day_stays_a_told_loss_beside_what_came_in_tim
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_a_day_ahead_keeps_nobodys_rows_from_being_settled() {
+    const DAY: i64 = 24 * 3600;
+    let more = ["--minutes-after", "70m"];
+    let server = TestServer::start_in(Arc::new(tempfile::tempdir().unwrap()), clock(), &more).await;
+    let mut agents = [TestAgent::new("a", 1), TestAgent::new("b", 2)];
+    let mut sessions = vec![agents[0].connect(&server).await, agents[1].connect(&server).await];
+    for poll in 1..=6_u64 {
+        let now = 60 * poll as i64;
+        move_to(&server.clock, now);
+        for (index, (agent, session)) in agents.iter_mut().zip(&mut sessions).enumerate() {
+            let to = START + (now + if index == 0 { 0 } else { DAY }) * SECOND;
+            let port = 40_000 + 100 * index as u16 + poll as u16;
+            let mut records = both_views(10 * poll, port, 100, 10, to);
+            // A server's view alone is a loss that is told, and stays one.
+            records.push(view(10 * poll + 5, "127.0.0.1:81", &format!("127.0.0.1:{}", port + 1_000), 1, (7, 7), to));
+            for record in &mut records {
+                record.closed_unix_ns = to;
+                record.close_reason = "closed".into();
+            }
+            agent.covered_to = to - POLL;
+            session.deliver(&agent.batch(records)).await;
+        }
+        server.applied(2 * poll).await;
+        server.flushed().await;
+    }
+    assert_eq!(server.store_counter("segments_10s").await, 6);
+    let days = [("today", 0), ("tomorrow", DAY)]
+        .map(|(day, from)| (day, format!("/api/v1/edges?by=process&since={}&until={}", at(from), at(from + 3600))));
+    let mut before = Vec::new();
+    for (day, path) in &days {
+        let (_, body) = server.get(path).await;
+        let edges = without_time(body["items"].as_array().unwrap().clone());
+        assert_eq!((sum(&edges, "sent_bytes"), lost(&body, "unpaired")), (600, (84, 6)), "{day}: {body}");
+        before.push(edges);
+    }
+    for (stage, now) in [("settled", 4_300), ("minutes", 8_900)] {
+        move_to(&server.clock, now);
+        let is_there = |body: &serde_json::Value| match stage {
+            "settled" => counter(body, "compactions") > 0 && counter(body, "segments_10s") <= 1,
+            _ => counter(body, "history_rows_10s") == 0,
+        };
+        server.until("/api/v1/status", is_there).await;
+        for ((day, path), before) in days.iter().zip(&before) {
+            let (_, body) = server.get(path).await;
+            assert_eq!(lost(&body, "unpaired"), (84, 6), "{stage}: {day}: {body}");
+            assert_eq!(&without_time(body["items"].as_array().unwrap().clone()), before, "{stage}: {day}");
+        }
+    }
+    server.stop().await;
+}
+
 /// A pod of a name that holds an address for a while.
 fn holder(name: &str, from: i64, to: i64) -> weir_wire::agent::MetadataFact {
     weir_wire::agent::MetadataFact {

@@ -102,7 +102,8 @@ pub struct HistorySummary {
     pub tiers: [TierSummary; 3],
 }
 
-/// What is due for compaction. Each instant must not be later than the one before it.
+/// What is due for compaction. Each instant must not be later than the one before it. Rows that came before their time
+/// are taken as if they had ended when they were received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     /// Rows before it are settled: which of two views counts is decided for good. It lies at least the lateness horizon
@@ -128,7 +129,8 @@ pub struct Judgement {
 /// Decides which of two views counts. Knows the connections; the store does not.
 pub trait Judge {
     /// Which rows come next: those whose ends lie in `span`, both included (`None`: there are none), and those of `apart`.
-    /// The latter came late and may lie anywhere in time: a span that held them, too, could be as long as all of history.
+    /// The latter came late, or before their time by a clock that is ahead, and may lie anywhere in time: a span that held
+    /// them, too, could be as long as all of history.
     ///
     /// # Errors
     /// When what is needed cannot be read; then nothing is settled.
@@ -156,7 +158,7 @@ pub struct Compacted {
 /// How much of a tier is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierLimit {
-    /// Segments whose newest row is older leave.
+    /// Segments leave whose newest row is older, or that were received earlier.
     pub keep_from: UnixNanos,
     /// The oldest segments leave until no more bytes than this are left.
     pub bytes_max: u64,
@@ -289,9 +291,12 @@ pub trait HistoryStore: Send + Sync {
     /// Stores a segment and moves the watermark to `id.last`, as one step. A segment at or below the watermark is
     /// already there: nothing happens. No rows: only the watermark moves.
     ///
+    /// `received`: by when the server had all of it, by its own clock. Rows that say that they ended later are of a clock
+    /// that is ahead: they keep their times, but are settled and forgotten with the rows that came with them.
+    ///
     /// # Errors
     /// When it cannot be stored; then it is not there, whole or in part.
-    fn put_segment(&self, id: SegmentId, rows: &[HistoryRow]) -> Result<(), StoreError>;
+    fn put_segment(&self, id: SegmentId, received: UnixNanos, rows: &[HistoryRow]) -> Result<(), StoreError>;
 
     /// What is there now, from the segments up to `as_of`.
     ///

@@ -267,7 +267,8 @@ pub(crate) fn fill(store: &Embedded, cluster: &Cluster, shape: Shape) -> Result<
                 edges[edge] += deltas.sent.0 + deltas.recv.0;
             }
         }
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, &rows)?;
+        let received = rows.iter().map(|row| row.to).max().unwrap_or_default();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, received, &rows)?;
         written += rows.len() as u64;
     }
     let mut sums = Sums::new();

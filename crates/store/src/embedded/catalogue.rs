@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) oldest: UnixNanos,
     /// Their largest.
     pub(super) newest: UnixNanos,
+    /// By when all of them were received, by the server's clock.
+    pub(super) received: UnixNanos,
     pub(super) rows: u64,
     pub(super) bytes: u64,
     /// CRC-32C of the file; files of the first builds have none.
@@ -31,6 +33,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// By when all of its rows had ended. What a clock that is ahead says of tomorrow must not keep everybody's rows
+    /// waiting until then: nothing is received before it is over.
+    pub(super) fn ended(&self) -> UnixNanos {
+        self.newest.min(self.received)
+    }
+
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let kind = match (row.get::<_, i64>(2)?, row.get::<_, bool>(3)?) {
             (0, false) => SegmentKind::Received,
@@ -47,11 +55,12 @@ impl Entry {
             rows: row.get::<_, i64>(6)? as u64,
             bytes: row.get::<_, i64>(7)? as u64,
             checksum: row.get(8)?,
+            received: UnixNanos(row.get(9)?),
         })
     }
 }
 
-const ENTRY_COLUMNS: &str = "first_lsn, last_lsn, tier, settled, oldest, newest, rows, bytes, checksum";
+const ENTRY_COLUMNS: &str = "first_lsn, last_lsn, tier, settled, oldest, newest, rows, bytes, checksum, received";
 
 pub(super) fn watermark(connection: &Connection) -> Result<Lsn, StoreError> {
     connection
@@ -65,6 +74,7 @@ pub(super) fn put_segment(
     writer: &Mutex<Connection>,
     folder: &Path,
     id: SegmentId,
+    received: UnixNanos,
     rows: &[HistoryRow],
 ) -> Result<(), StoreError> {
     let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +103,9 @@ pub(super) fn put_segment(
     };
     durably(&mut lock(), "add a segment to the catalogue", |step| {
         if let Some(written) = &written {
-            add(step, id, SegmentKind::Received, written)?;
+            // A server's clock that was set back makes nothing old: the log's order is that of reception.
+            let received = received.max(newest_received(step)?);
+            add(step, id, SegmentKind::Received, written, received)?;
         }
         step.execute("UPDATE watermark SET lsn = ?1", [id.last.0 as i64])
             .map_err(StoreError::sql("move the watermark"))?;
@@ -123,8 +135,23 @@ fn durably<T>(
     answer
 }
 
-fn add(step: &Connection, id: SegmentId, kind: SegmentKind, written: &Written) -> Result<(), StoreError> {
-    let places = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9";
+/// By when the segment before the next one was received.
+fn newest_received(connection: &Connection) -> Result<UnixNanos, StoreError> {
+    connection
+        .query_row("SELECT received FROM segments ORDER BY first_lsn DESC LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map(|received| UnixNanos(received.unwrap_or(i64::MIN)))
+        .map_err(StoreError::sql("read the newest segment"))
+}
+
+fn add(
+    step: &Connection,
+    id: SegmentId,
+    kind: SegmentKind,
+    written: &Written,
+    received: UnixNanos,
+) -> Result<(), StoreError> {
+    let places = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10";
     step.execute(
         &format!("INSERT INTO segments ({ENTRY_COLUMNS}) VALUES ({places})"),
         params![
@@ -136,7 +163,8 @@ fn add(step: &Connection, id: SegmentId, kind: SegmentKind, written: &Written) -
             written.newest.0,
             written.rows as i64,
             written.bytes as i64,
-            written.checksum
+            written.checksum,
+            received.0
         ],
     )
     .map(|_| ())
@@ -165,7 +193,8 @@ pub(super) fn replace(
             [id.first.0 as i64, id.last.0 as i64],
         )
         .map_err(sql())?;
-        add(step, id, kind, written)?;
+        let received = inputs.iter().map(|entry| entry.received).max().unwrap_or_default();
+        add(step, id, kind, written, received)?;
         failpoint::reach("compaction-catalogue-begun");
         Ok(true)
     })
@@ -374,13 +403,13 @@ pub(super) fn retain(
     let mut removed = HistoryRemoved::default();
     let mut gone = Vec::new();
     let mut held = entries(connection, None)?;
-    held.sort_by_key(|entry| std::cmp::Reverse(entry.newest));
+    held.sort_by_key(|entry| std::cmp::Reverse(entry.ended()));
     let mut bytes = [0_u64; 3];
     // The newest first: what no longer fits is the oldest.
     for entry in held {
         let tier = entry.kind.tier();
         let limit = &limits[tier];
-        if entry.newest < limit.keep_from {
+        if entry.ended() < limit.keep_from {
             removed.rows_expired += entry.rows;
         } else if bytes[tier].saturating_add(entry.bytes) > limit.bytes_max {
             // Once one is too much, so is every older one: what is left has no hole.

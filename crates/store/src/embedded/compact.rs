@@ -97,7 +97,7 @@ fn settle(
         segment::read(&path, UnixNanos(i64::MIN), UnixNanos(i64::MAX), &mut |row: RawRow| rows.push(row))?;
         failpoint::reach("compaction-half-read");
     }
-    prepare(judge, &rows)?;
+    prepare(judge, &rows, job.inputs.iter().map(|entry| entry.received).max().unwrap_or_default())?;
     let mut turned = Vec::new();
     let mut named = Vec::new();
     // Most rows are of few edges: each different one is asked for once.
@@ -136,10 +136,11 @@ fn settle(
     writer.finish()
 }
 
-/// One row of yesterday must not make the judge read all of a day: only rows that came in their time make the span.
-fn prepare(judge: &mut dyn Judge, rows: &[RawRow]) -> Result<(), StoreError> {
+/// One row of yesterday or of tomorrow must not make the judge read all of a day: only rows that came in their time make
+/// the span.
+fn prepare(judge: &mut dyn Judge, rows: &[RawRow], received: UnixNanos) -> Result<(), StoreError> {
     let (apart, timely): (Vec<&HistoryRow>, Vec<&HistoryRow>) =
-        rows.iter().map(|row| &row.row).partition(|row| row.late);
+        rows.iter().map(|row| &row.row).partition(|row| row.late || row.to > received);
     let ends = || timely.iter().map(|row| row.to);
     judge.prepare(ends().min().zip(ends().max()), &apart)
 }

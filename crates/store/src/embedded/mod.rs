@@ -8,7 +8,7 @@
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
 //!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
 //!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table
-//!               `migrations` says which build raised it when                         (schema 7, see `schema`)
+//!               `migrations` says which build raised it when                         (schema 8, see `schema`)
 //!   segments/   immutable history, named by its range of the log                     (format 1, see `segment`)
 //!               FIRST-LAST.parquet rows of 10 s as received, .settled.parquet those of which it is decided which of
 //!               two views counts, .1m.parquet and .1h.parquet their sums of a minute and an hour (see `plan`)
@@ -62,6 +62,7 @@ pub use schema::SCHEMA_VERSION;
 pub use segment::{SEGMENT_VERSION, SegmentKind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use weir_model::UnixNanos;
 
 /// Idle connections for readers that are kept. More readers than this open their own and close it.
 const READERS_KEPT: usize = 4;
@@ -140,8 +141,8 @@ impl StateStore for Embedded {
 }
 
 impl HistoryStore for Embedded {
-    fn put_segment(&self, id: SegmentId, rows: &[HistoryRow]) -> Result<(), StoreError> {
-        catalogue::put_segment(&self.writer, &self.folder.segments(), id, rows)
+    fn put_segment(&self, id: SegmentId, received: UnixNanos, rows: &[HistoryRow]) -> Result<(), StoreError> {
+        catalogue::put_segment(&self.writer, &self.folder.segments(), id, received, rows)
     }
 
     fn history(&self, as_of: Lsn) -> Result<Box<dyn HistoryView + '_>, StoreError> {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Only neighbours in the log become one, so that a segment's name stays the range of the log that it holds. A segment
-//! belongs to the span that holds its newest row; a span is worked on when all of it is due, and is at rest as soon as
-//! one file of the aim's kind is left of it.
+//! belongs to the span that holds its newest row, or the moment at which it was received where that row is said to be
+//! newer; a span is worked on when all of it is due, and is at rest as soon as one file of the aim's kind is left of it.
 
 use super::catalogue::Entry;
 use super::segment::SegmentKind;
@@ -35,7 +35,7 @@ pub(super) fn plan(entries: &[Entry], due: &Due) -> Option<Job> {
         (SegmentKind::Minute, SegmentKind::Hour, due.hours_before, 360 * MINUTE_NS),
     ];
     steps.into_iter().find_map(|(lower, target, before, span_ns)| {
-        let span = |entry: &Entry| entry.newest.0.div_euclid(span_ns);
+        let span = |entry: &Entry| entry.ended().0.div_euclid(span_ns);
         let is_due = |entry: &&Entry| {
             (entry.kind == lower || entry.kind == target)
                 && UnixNanos((span(entry) + 1).saturating_mul(span_ns)) <= before
@@ -77,7 +77,16 @@ mod tests {
     fn entry(lsn: u64, minute: i64, kind: SegmentKind) -> Entry {
         let at = UnixNanos(minute * MINUTE_NS + 5);
         let id = SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
-        Entry { id, kind, oldest: at, newest: at, rows: 100_000, bytes: 1, checksum: None }
+        Entry {
+            id,
+            kind,
+            oldest: at,
+            newest: at,
+            received: UnixNanos(i64::MAX),
+            rows: 100_000,
+            bytes: 1,
+            checksum: None,
+        }
     }
 
     fn due(minute: i64) -> Due {
@@ -97,9 +106,20 @@ mod tests {
     fn settling_takes_at_most_so_many_rows_and_neighbours_only() {
         let mut entries: Vec<Entry> = (1..6).map(|lsn| entry(lsn, 1, SegmentKind::Received)).collect();
         assert_eq!(plan(&entries, &due(10)).unwrap().inputs, entries[..2]);
-        // One with a row of tomorrow stays, and what lies on its two sides does not become one.
+        // One that ends tomorrow stays, and what lies on its two sides does not become one.
         entries[1].newest = UnixNanos(i64::MAX);
         assert_eq!(plan(&entries, &due(10)).unwrap().inputs, entries[..1]);
+    }
+
+    #[test]
+    fn a_row_of_tomorrow_waits_no_longer_than_those_that_came_with_it() {
+        let mut entries: Vec<Entry> = (1..4).map(|lsn| entry(lsn, 1, SegmentKind::Received)).collect();
+        for entry in &mut entries {
+            (entry.received, entry.rows) = (entry.newest.plus(MINUTE_NS), 1);
+        }
+        entries[1].newest = UnixNanos(24 * 60 * MINUTE_NS);
+        assert_eq!(plan(&entries, &due(9)), None);
+        assert_eq!(plan(&entries, &due(10)).unwrap().inputs, entries);
     }
 
     #[test]

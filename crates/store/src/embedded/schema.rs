@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -241,6 +241,12 @@ ALTER TABLE transactions_7 RENAME TO transactions;
 CREATE INDEX transactions_closed ON transactions (closed);
 CREATE INDEX transactions_end ON transactions (max(closed, last)) WHERE closed IS NOT NULL;
 CREATE INDEX transactions_link ON transactions (link);
+";
+
+/// By when a segment's rows were received. Of those that are there, it is known that none came after the newest batch.
+const SCHEMA_8: &str = "
+ALTER TABLE segments ADD COLUMN received INTEGER NOT NULL DEFAULT 9223372036854775807;
+UPDATE segments SET received = coalesce((SELECT max(received) FROM streams), received);
 ";
 
 /// Opens the database as every connection of this backend has it.

@@ -1,7 +1,7 @@
 //! Care of a data folder: checking finds what is wrong, a backup is a moment of the folder, an export has every row.
 
 use crate::contract::compaction::{ById, found_sums, put_all, some_rows};
-use crate::contract::{report, transaction};
+use crate::contract::{LATER, report, transaction};
 use parquet::file::reader::FileReader as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,7 +160,7 @@ fn a_backup_taken_while_everything_moves_is_a_moment_of_the_folder() {
             let reports = vec![report(sequence, 10)];
             store.apply(&StateChanges { reports, ..StateChanges::default() }).unwrap();
             let id = SegmentId { first: Lsn(sequence), last: Lsn(sequence) };
-            store.put_segment(id, std::slice::from_ref(row)).unwrap();
+            store.put_segment(id, LATER, std::slice::from_ref(row)).unwrap();
             log.truncate(Lsn(sequence)).unwrap();
             if sequence % 4 == 0 {
                 while store.compact(&EVERYTHING, &mut ById).unwrap().is_some() {}

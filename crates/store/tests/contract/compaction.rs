@@ -1,6 +1,6 @@
 //! The promises of compaction: nothing is lost, nothing is there twice, whatever the split, the order and the moment.
 
-use super::row;
+use super::{LATER, row};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_model::{Endpoint, Side, UnixNanos};
@@ -83,7 +83,7 @@ fn put(store: &dyn HistoryStore, rows: &[HistoryRow], numbers: &mut Numbers) {
     while !rest.is_empty() {
         let (now, later) = rest.split_at((1 + numbers.below(50) as usize).min(rest.len()));
         let last = lsn + numbers.below(3);
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(last) }, now).unwrap();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(last) }, LATER, now).unwrap();
         (rest, lsn) = (later, last + 1);
     }
 }
@@ -178,6 +178,7 @@ pub(crate) fn compaction<G, S: HistoryStore + 'static>(fresh: impl Fn() -> (G, S
     a_cut_window_is_told(&fresh().1);
     a_failing_judge_changes_nothing(&fresh().1);
     a_late_row_is_judged_apart_and_makes_no_span(&fresh().1);
+    a_clock_that_is_ahead_keeps_nobody_waiting(&fresh().1);
 }
 
 fn every_step_keeps_every_sum(store: &dyn HistoryStore) {
@@ -550,12 +551,47 @@ fn a_late_row_is_judged_apart_and_makes_no_span(store: &dyn HistoryStore) {
     let segment = |lsn| SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
     // A node that was cut off for 20 h tells of it beside what others tell of now, and then alone.
     let beside = [row(at(1), 1, 1), late(-1_200, 2), row(at(3), 3, 1)];
-    store.put_segment(segment(1), &beside).unwrap();
-    store.put_segment(segment(2), &[late(-1_190, 2)]).unwrap();
+    store.put_segment(segment(1), LATER, &beside).unwrap();
+    store.put_segment(segment(2), LATER, &[late(-1_190, 2)]).unwrap();
     let mut judge = Listens::default();
     while store.compact(&due(i64::MAX, i64::MIN, i64::MIN), &mut judge).unwrap().is_some() {}
     let nanos = |minutes: i64| UnixNanos(at(minutes));
     assert_eq!(judge.0, [(Some((nanos(1), nanos(3))), vec![nanos(-1_200)]), (None, vec![nanos(-1_190)])]);
+}
+
+fn a_clock_that_is_ahead_keeps_nobody_waiting(store: &dyn HistoryStore) {
+    const TOMORROW: i64 = 24 * 60;
+    let at = |minutes: i64| UnixNanos((100 * 360 + minutes) * MINUTE);
+    let segment = |lsn| SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
+    for (lsn, minute) in (1..).zip(1..=3) {
+        let rows = [row(at(minute).0, 1, 1), row(at(TOMORROW + minute).0, 2, 1)];
+        store.put_segment(segment(lsn), at(minute).plus(MINUTE / 6), &rows).unwrap();
+    }
+    // The server's own clock was set back for a moment: what it then took in is not old.
+    store.put_segment(segment(4), UnixNanos(0), &[row(at(3).0, 3, 1)]).unwrap();
+    let mut judge = Listens::default();
+    assert_eq!(store.compact(&due(at(9).0, i64::MIN, i64::MIN), &mut judge).unwrap(), None);
+    assert!(store.compact(&due(at(10).0, i64::MIN, i64::MIN), &mut judge).unwrap().is_some());
+    let ahead = [1, 2, 3].map(|minute| at(TOMORROW + minute));
+    assert_eq!(judge.0, [(Some((at(1), at(3))), ahead.to_vec())]);
+    let tomorrow = |store: &dyn HistoryStore| {
+        let mut found = Vec::new();
+        let view = store.history(Lsn(u64::MAX)).unwrap();
+        view.rows(at(TOMORROW), ALL.1, &mut |row, _| found.push(row.to)).unwrap();
+        view.rollups(at(TOMORROW), ALL.1, &mut |row| found.push(row.key.window)).unwrap();
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(tomorrow(store), ahead, "they keep their times");
+    assert!(store.compact(&due(at(60).0, at(60).0, i64::MIN), &mut judge).unwrap().is_some());
+    assert_eq!(store.summary().unwrap().tiers.map(|tier| tier.segments), [0, 1, 0]);
+    assert_eq!(tomorrow(store), ahead);
+    let today = store.history(Lsn(u64::MAX)).unwrap().edge_totals(ALL.0, at(TOMORROW), None).unwrap();
+    assert_eq!(total(&today).values().map(|sums| sums.rows).sum::<u64>(), 4);
+    // Nor is it kept until then.
+    let limit = |minutes| [TierLimit { keep_from: at(minutes), bytes_max: u64::MAX }; 3];
+    assert_eq!(store.retain_history(&limit(3)).unwrap().segments, 0);
+    assert_eq!(store.retain_history(&limit(4)).unwrap().segments, 1);
 }
 
 /// Enough for every kind of step.
@@ -566,7 +602,7 @@ pub(crate) fn some_rows() -> Vec<HistoryRow> {
 /// Puts those that are not there yet, one a segment: row N is the log's entry N.
 pub(crate) fn put_all(store: &dyn HistoryStore, rows: &[HistoryRow]) {
     for (row, lsn) in rows.iter().zip(1..) {
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, std::slice::from_ref(row)).unwrap();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, LATER, std::slice::from_ref(row)).unwrap();
     }
 }
 

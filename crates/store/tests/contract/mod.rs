@@ -562,22 +562,25 @@ fn scan(store: &dyn HistoryStore, since: i64, until: i64, as_of: u64) -> Vec<His
     rows
 }
 
+/// Segments that are received so late have no row of a clock that was ahead.
+pub(crate) const LATER: UnixNanos = UnixNanos(i64::MAX);
+
 /// The promises of a [`HistoryStore`]; `open` opens the same, at first empty, store again.
 pub(crate) fn history<S: HistoryStore>(open: impl Fn() -> S) {
     let first: Vec<HistoryRow> = (0..6).map(|number| row(100 + i64::from(number), number, 10)).collect();
     {
         let store = open();
         assert_eq!(store.summary().unwrap().watermark, Lsn(0));
-        store.put_segment(id(1, 4), &first).unwrap();
+        store.put_segment(id(1, 4), LATER, &first).unwrap();
         // The same segment again is already there, whatever it holds.
-        store.put_segment(id(1, 4), &[row(100, 1, 999)]).unwrap();
-        store.put_segment(id(1, 2), &[row(100, 1, 999)]).unwrap();
+        store.put_segment(id(1, 4), LATER, &[row(100, 1, 999)]).unwrap();
+        store.put_segment(id(1, 2), LATER, &[row(100, 1, 999)]).unwrap();
         assert_eq!(scan(&store, i64::MIN, i64::MAX, u64::MAX), first);
-        assert!(store.put_segment(id(6, 7), &first).is_err(), "a segment that leaves a hole is refused");
+        assert!(store.put_segment(id(6, 7), LATER, &first).is_err(), "a segment that leaves a hole is refused");
         // Nothing moved: only the watermark does.
-        store.put_segment(id(5, 5), &[]).unwrap();
+        store.put_segment(id(5, 5), LATER, &[]).unwrap();
         assert_eq!(store.summary().unwrap().watermark, Lsn(5));
-        store.put_segment(id(6, 9), &[row(200, 1, 7)]).unwrap();
+        store.put_segment(id(6, 9), LATER, &[row(200, 1, 7)]).unwrap();
     }
     let store = open();
     let summary = store.summary().unwrap();
