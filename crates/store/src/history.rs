@@ -326,8 +326,8 @@ pub trait HistoryStore: Send + Sync {
     /// When it cannot be done, or too little room is free for it; then everything is as it was.
     fn compact(&self, due: &Due, judge: &mut dyn Judge) -> Result<Option<Compacted>, StoreError>;
 
-    /// Forgets what is beyond the limits of each tier (rows of 10 s, of a minute, of an hour), and adds the rows to the
-    /// counters `history_rows_expired` and `history_rows_evicted`.
+    /// Forgets what is beyond the limits of each tier (rows of 10 s, of a minute, of an hour), adds the rows to the counters
+    /// `history_rows_expired` and `history_rows_evicted`, and in time forgets the names that nothing has any more.
     ///
     /// # Errors
     /// When the catalogue cannot be changed.

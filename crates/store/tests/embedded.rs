@@ -10,6 +10,8 @@ mod crash;
 mod full_disk;
 #[cfg(test)]
 mod migrations;
+#[cfg(test)]
+mod names;
 
 #[cfg(test)]
 mod place {

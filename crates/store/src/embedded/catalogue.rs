@@ -1,4 +1,8 @@
 //! The catalogue: names of ends and edges, segments, and the watermark. The one place that says which files exist.
+//!
+//! A name is used for entries of the log: for the last of those whose rows are written with it. Whatever becomes of these
+//! rows, the segment that holds them holds that entry, too. So a name that was last used for an entry before those of all
+//! segments is in none of them, and is forgotten.
 
 use super::pins::Pins;
 use super::raw::RawRow;
@@ -8,12 +12,19 @@ use crate::error::StoreError;
 use crate::history::{HistoryRemoved, HistoryRow, HistorySummary, SegmentId, TierLimit, TierSummary};
 use crate::report::Lsn;
 use crate::settled::{Fate, SettledEdge, SettledEnd};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_daemon::failpoint;
 use weir_model::{Endpoint, Protocol, UnixNanos};
+
+/// How many entries of the log the mark of a name's last use may be too old, so that what moves all the time is not written
+/// with every segment: a day of one agent, 8 minutes of 200.
+const USE_STRIDE: i64 = 10_000;
+/// Names of a kind that are forgotten at once, so that others can write: a second or so.
+const FORGOTTEN_AT_ONCE: usize = 50_000;
 
 /// A segment as the catalogue has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +102,7 @@ pub(super) fn put_segment(
     let written = if rows.is_empty() {
         None
     } else {
-        let edges = edge_ids(&mut lock(), rows)?;
+        let edges = edge_ids(&mut lock(), rows, id.last)?;
         let mut sorted: Vec<RawRow> =
             rows.iter().zip(edges).map(|(row, edge)| RawRow { edge, counted: None, row: row.clone() }).collect();
         sorted.sort_by_key(RawRow::order);
@@ -216,10 +227,11 @@ struct SettledText {
     fate: Fate,
 }
 
-/// The dense ids of settled edges, each asked for once.
+/// The dense ids of settled edges, each asked for once. Used for the entries up to `used`.
 pub(super) fn settled_edge_ids(
     connection: &mut Connection,
     edges: &[(Arc<SettledEdge>, Protocol, Fate)],
+    used: Lsn,
 ) -> Result<Vec<u64>, StoreError> {
     let sql = || StoreError::sql("name a settled edge");
     let json = |error: serde_json::Error| StoreError::Corrupt { what: "a settled edge", text: error.to_string() };
@@ -233,13 +245,8 @@ pub(super) fn settled_edge_ids(
                 *ids
             } else {
                 let content = serde_json::to_string(&**end).map_err(json)?;
-                let id = found_or_added(
-                    &step,
-                    "SELECT id FROM ends WHERE content = ?1",
-                    "INSERT INTO ends (content) VALUES (?1) RETURNING id",
-                    params![content],
-                )?;
-                (endpoint_id(&step, &end.endpoint.endpoint())?, id)
+                let id = ENDS.id(&step, params![content], used)?;
+                (endpoint_id(&step, &end.endpoint.endpoint(), used)?, id)
             };
             known.insert(Arc::as_ptr(end), *ids);
         }
@@ -253,7 +260,8 @@ pub(super) fn settled_edge_ids(
             fate: *fate,
         };
         let settled = serde_json::to_string(&settled).map_err(json)?;
-        ids.push(edge_id(&step, ends.map(|end| end.0), *protocol as i64, edge.port, &settled)? as u64);
+        let [client, server] = ends.map(|end| end.0);
+        ids.push(EDGES.id(&step, params![client, server, *protocol as i64, edge.port, settled], used)? as u64);
     }
     step.commit().map_err(sql())?;
     Ok(ids)
@@ -305,10 +313,12 @@ impl SettledEdges {
     }
 }
 
-/// The dense id of each row's edge. New names are added; a name that no segment uses in the end does no harm.
+/// The dense id of each row's edge, used for the entries up to `used`. New names are added; a name that no segment uses in
+/// the end does no harm.
 pub(super) fn edge_ids<'a>(
     connection: &mut Connection,
     rows: impl IntoIterator<Item = &'a HistoryRow>,
+    used: Lsn,
 ) -> Result<Vec<u64>, StoreError> {
     let sql = || StoreError::sql("name an edge");
     let step = connection.transaction().map_err(sql())?;
@@ -324,11 +334,12 @@ pub(super) fn edge_ids<'a>(
             for (end, endpoint) in ends.iter_mut().zip([key.0, key.1]) {
                 *end = match endpoints.get(endpoint) {
                     Some(id) => *id,
-                    None => endpoint_id(&step, endpoint)?,
+                    None => endpoint_id(&step, endpoint, used)?,
                 };
                 endpoints.insert(endpoint, *end);
             }
-            let id = edge_id(&step, ends, row.protocol as i64, row.server.port(), "")?;
+            let edge = params![ends[0], ends[1], row.protocol as i64, row.server.port(), ""];
+            let id = EDGES.id(&step, edge, used)?;
             edges.insert(key, id);
             id
         };
@@ -338,44 +349,100 @@ pub(super) fn edge_ids<'a>(
     Ok(ids)
 }
 
-fn endpoint_id(connection: &Connection, endpoint: &Endpoint) -> Result<i64, StoreError> {
-    let names = params![endpoint.kind, endpoint.namespace, endpoint.name];
-    found_or_added(
-        connection,
-        "SELECT id FROM endpoints WHERE kind = ?1 AND namespace = ?2 AND name = ?3",
-        "INSERT INTO endpoints (kind, namespace, name) VALUES (?1, ?2, ?3) RETURNING id",
-        names,
-    )
+fn endpoint_id(connection: &Connection, endpoint: &Endpoint, used: Lsn) -> Result<i64, StoreError> {
+    ENDPOINTS.id(connection, params![endpoint.kind, endpoint.namespace, endpoint.name], used)
 }
 
-fn edge_id(
-    connection: &Connection,
-    ends: [i64; 2],
-    protocol: i64,
-    port: u16,
-    settled: &str,
-) -> Result<i64, StoreError> {
-    found_or_added(
-        connection,
-        "SELECT id FROM edges WHERE client = ?1 AND server = ?2 AND protocol = ?3 AND port = ?4 AND settled = ?5",
-        "INSERT INTO edges (client, server, protocol, port, settled) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
-        params![ends[0], ends[1], protocol, port, settled],
-    )
+/// A table of names, each with its number and the entry of the log for which it was last used.
+struct Names {
+    /// The number and the mark of a name.
+    find: &'static str,
+    /// Adds a name with its mark, the last parameter.
+    add: &'static str,
+    /// Moves the mark of the first parameter's name.
+    mark: &'static str,
+    /// Forgets names whose mark lies before the first parameter, at most as many as the second.
+    forget: &'static str,
+    /// An edge that is kept has ends whose marks may be older than its own: they are used when it is, but each mark is
+    /// moved in its own time.
+    strides: i64,
 }
 
-fn found_or_added(
-    connection: &Connection,
-    find: &str,
-    add: &str,
-    values: &[&dyn rusqlite::ToSql],
-) -> Result<i64, StoreError> {
-    let sql = || StoreError::sql("name an edge");
-    let mut find = connection.prepare_cached(find).map_err(sql())?;
-    if let Some(id) = find.query_row(values, |row| row.get(0)).optional().map_err(sql())? {
-        return Ok(id);
+const EDGES: Names = Names {
+    find: "SELECT id, used FROM edges
+           WHERE client = ?1 AND server = ?2 AND protocol = ?3 AND port = ?4 AND settled = ?5",
+    add: "INSERT INTO edges (client, server, protocol, port, settled, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
+    mark: "UPDATE edges SET used = ?2 WHERE id = ?1",
+    forget: "DELETE FROM edges WHERE id IN (SELECT id FROM edges WHERE used < ?1 LIMIT ?2)",
+    strides: 1,
+};
+const ENDS: Names = Names {
+    find: "SELECT id, used FROM ends WHERE content = ?1",
+    add: "INSERT INTO ends (content, used) VALUES (?1, ?2) RETURNING id",
+    mark: "UPDATE ends SET used = ?2 WHERE id = ?1",
+    forget: "DELETE FROM ends WHERE id IN (SELECT id FROM ends WHERE used < ?1 LIMIT ?2)",
+    strides: 2,
+};
+const ENDPOINTS: Names = Names {
+    find: "SELECT id, used FROM endpoints WHERE kind = ?1 AND namespace = ?2 AND name = ?3",
+    add: "INSERT INTO endpoints (kind, namespace, name, used) VALUES (?1, ?2, ?3, ?4) RETURNING id",
+    mark: "UPDATE endpoints SET used = ?2 WHERE id = ?1",
+    forget: "DELETE FROM endpoints WHERE id IN (SELECT id FROM endpoints WHERE used < ?1 LIMIT ?2)",
+    strides: 2,
+};
+
+impl Names {
+    /// A name's number; a new one if it has none.
+    fn id(&self, connection: &Connection, values: &[&dyn ToSql], used: Lsn) -> Result<i64, StoreError> {
+        let sql = || StoreError::sql("name an edge");
+        let used = used.0 as i64;
+        let mut find = connection.prepare_cached(self.find).map_err(sql())?;
+        let found = find.query_row(values, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?))).optional().map_err(sql())?;
+        if let Some((id, mark)) = found {
+            if mark < used - USE_STRIDE {
+                connection.prepare_cached(self.mark).and_then(|mut mark| mark.execute([id, used])).map_err(sql())?;
+            }
+            return Ok(id);
+        }
+        let mut add = connection.prepare_cached(self.add).map_err(sql())?;
+        add.query_row(&*[values, &[&used]].concat(), |row| row.get(0)).map_err(sql())
     }
-    let mut add = connection.prepare_cached(add).map_err(sql())?;
-    add.query_row(values, |row| row.get(0)).map_err(sql())
+
+    /// Forgets what is in no segment from entry `kept` on. False: some are left.
+    fn forget(&self, step: &Connection, kept: i64) -> Result<bool, StoreError> {
+        let before = kept - self.strides * USE_STRIDE;
+        let forgotten = step
+            .prepare_cached(self.forget)
+            .and_then(|mut forget| forget.execute([before, FORGOTTEN_AT_ONCE as i64]))
+            .map_err(StoreError::sql("forget names"))?;
+        Ok(forgotten < FORGOTTEN_AT_ONCE)
+    }
+}
+
+/// Up to which entry of the log names have been forgotten since the start: looking for more takes reading all of them.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten(AtomicU64);
+
+/// Forgets names that no segment has any more. What is left over is forgotten the next time.
+pub(super) fn forget_names(writer: &Mutex<Connection>, pins: &Pins, forgotten: &Forgotten) -> Result<(), StoreError> {
+    let sql = || StoreError::sql("forget names");
+    let connection = &mut *writer.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = connection
+        .query_row("SELECT min(first_lsn) FROM segments", [], |row| row.get::<_, Option<i64>>(0))
+        .map_err(sql())?;
+    let kept = first.unwrap_or(watermark(connection)?.0 as i64 + 1);
+    // Readers name what they have read of segments that have left.
+    if kept < forgotten.0.load(Ordering::Relaxed) as i64 + USE_STRIDE || !pins.have_no_doomed() {
+        return Ok(());
+    }
+    let step = connection.transaction().map_err(sql())?;
+    // The edges first, and all of them: they have the ends.
+    let is_done = EDGES.forget(&step, kept)? && ENDS.forget(&step, kept)? && ENDPOINTS.forget(&step, kept)?;
+    step.commit().map_err(sql())?;
+    if is_done {
+        forgotten.0.store(kept as u64, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Every segment, or those within a range of the log, in its order.

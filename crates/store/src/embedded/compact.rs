@@ -120,11 +120,11 @@ fn settle(
             None => {}
         }
     }
-    let ids = catalogue::settled_edge_ids(&mut store.writer(), &asked)?;
+    let ids = catalogue::settled_edge_ids(&mut store.writer(), &asked, id.last)?;
     for (index, place) in named {
         rows[index].edge = ids[place];
     }
-    let edges = catalogue::edge_ids(&mut store.writer(), turned.iter().map(|&index| &rows[index].row))?;
+    let edges = catalogue::edge_ids(&mut store.writer(), turned.iter().map(|&index| &rows[index].row), id.last)?;
     for (index, edge) in turned.into_iter().zip(edges) {
         rows[index].edge = edge;
     }

@@ -8,7 +8,7 @@
 //!   log/        NNN.log: received batches byte for byte, from the watermark on      (format 1, see `log`)
 //!   state.db    SQLite in WAL mode: transactions, translations, metadata, DNS, streams, coverage, losses, and the
 //!               catalogue (endpoints, edges, segments, watermark); `user_version` is the schema's, the table
-//!               `migrations` says which build raised it when                         (schema 8, see `schema`)
+//!               `migrations` says which build raised it when                         (schema 9, see `schema`)
 //!   segments/   immutable history, named by its range of the log                     (format 1, see `segment`)
 //!               FIRST-LAST.parquet rows of 10 s as received, .settled.parquet those of which it is decided which of
 //!               two views counts, .1m.parquet and .1h.parquet their sums of a minute and an hour (see `plan`)
@@ -74,6 +74,7 @@ pub struct Embedded {
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     pins: pins::Pins,
+    forgotten: catalogue::Forgotten,
 }
 
 impl Embedded {
@@ -92,7 +93,13 @@ impl Embedded {
         if !unnamed.is_empty() {
             tracing::info!(files = unnamed.len(), "removed segment files that the catalogue does not name");
         }
-        Ok(Self { folder, writer: Mutex::new(writer), readers: Mutex::new(Vec::new()), pins: pins::Pins::default() })
+        Ok(Self {
+            folder,
+            writer: Mutex::new(writer),
+            readers: Mutex::new(Vec::new()),
+            pins: pins::Pins::default(),
+            forgotten: catalogue::Forgotten::default(),
+        })
     }
 
     /// The folder.
@@ -154,7 +161,9 @@ impl HistoryStore for Embedded {
     }
 
     fn retain_history(&self, limits: &[TierLimit; 3]) -> Result<HistoryRemoved, StoreError> {
-        catalogue::retain(&self.writer, &self.folder.segments(), &self.pins, limits)
+        let removed = catalogue::retain(&self.writer, &self.folder.segments(), &self.pins, limits)?;
+        catalogue::forget_names(&self.writer, &self.pins, &self.forgotten)?;
+        Ok(removed)
     }
 
     fn summary(&self) -> Result<HistorySummary, StoreError> {

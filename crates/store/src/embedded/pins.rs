@@ -36,6 +36,11 @@ impl Pins {
         Pin { pins: self, began }
     }
 
+    /// Whether no reader can have listed a file that the catalogue does not name any more.
+    pub(super) fn have_no_doomed(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).doomed.is_empty()
+    }
+
     /// Removes the files now or when the readers of this moment are done. The catalogue no longer names them.
     pub(super) fn doom(&self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,9 +89,9 @@ mod tests {
         pins.doom([path.clone()]);
         let late = pins.pin();
         drop(first);
-        assert!(path.exists());
+        assert!(path.exists() && !pins.have_no_doomed());
         drop(second);
-        assert!(!path.exists(), "the late reader cannot have listed it");
+        assert!(!path.exists() && pins.have_no_doomed(), "the late reader cannot have listed it");
         drop(late);
     }
 }

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// checkpoint can make one wait.
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8];
+const MIGRATIONS: &[&str] = &[SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9];
 
 /// Integers are SQLite's signed 64 bits: unsigned ones are stored as the same bits. Times are nanoseconds since 1970.
 /// Addresses are 16 bytes (IPv4 as mapped) and compare as such.
@@ -249,6 +249,29 @@ ALTER TABLE segments ADD COLUMN received INTEGER NOT NULL DEFAULT 92233720368547
 UPDATE segments SET received = coalesce((SELECT max(received) FROM streams), received);
 ";
 
+/// Names are forgotten with the segments that have them: `used` is the entry of the log for which a name was last used (see
+/// `catalogue`). Of those that are there, it is known that none was used for an entry that came later. An edge's number
+/// stands in files that others may have copied: it is never given again.
+const SCHEMA_9: &str = "
+CREATE TABLE edges_9 (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    client INTEGER NOT NULL REFERENCES endpoints, server INTEGER NOT NULL REFERENCES endpoints,
+    protocol INTEGER NOT NULL, port INTEGER NOT NULL,
+    settled TEXT NOT NULL DEFAULT '',
+    used INTEGER NOT NULL,
+    UNIQUE (client, server, protocol, port, settled)
+);
+INSERT INTO edges_9 (id, client, server, protocol, port, settled, used)
+    SELECT id, client, server, protocol, port, settled, (SELECT lsn FROM watermark) FROM edges;
+DROP TABLE edges;
+ALTER TABLE edges_9 RENAME TO edges;
+CREATE INDEX edges_server ON edges (server);   -- whether an endpoint that leaves has an edge; the client's is the key's
+ALTER TABLE endpoints ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+UPDATE endpoints SET used = (SELECT lsn FROM watermark);
+ALTER TABLE ends ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+UPDATE ends SET used = (SELECT lsn FROM watermark);
+";
+
 /// Opens the database as every connection of this backend has it.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path).map_err(StoreError::sql("open the state"))?;
@@ -329,6 +352,35 @@ mod tests {
         let mut connection = connect(&path).unwrap();
         connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
         assert!(matches!(migrate(&mut connection, &path), Err(StoreError::TooNew { .. })));
+    }
+
+    #[test]
+    fn what_a_catalogue_holds_keeps_its_numbers_and_is_taken_as_just_received_and_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut connection = connect(&path).unwrap();
+        connection.execute_batch(&MIGRATIONS[..7].concat()).unwrap();
+        connection.pragma_update(None, "user_version", 7).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO endpoints VALUES (3, 'pod', 'shop', 'front'), (5, 'pod', 'shop', 'back');
+                 INSERT INTO ends VALUES (2, '{}');
+                 INSERT INTO edges VALUES (7, 3, 5, 0, 80, ''), (9, 3, 5, 0, 80, 'as settled');
+                 INSERT INTO segments VALUES (1, 4, 0, 100, 9000, 2, 10, 0, NULL);
+                 UPDATE watermark SET lsn = 4;
+                 INSERT INTO streams VALUES
+                     (x'01', 'a', x'', x'', '', 1, 777, 0, 0, 0, 1, '', NULL, '', '', '', '', '{}', '[]');",
+            )
+            .unwrap();
+        migrate(&mut connection, &path).unwrap();
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT received FROM segments"), 777);
+        assert_eq!(number("SELECT id FROM edges WHERE settled = '' AND used = 4"), 7);
+        assert_eq!(number("SELECT id FROM edges WHERE settled = 'as settled' AND used = 4"), 9);
+        assert_eq!(number("SELECT count(*) FROM endpoints JOIN ends USING (used) WHERE used = 4"), 2);
+        connection.execute("DELETE FROM edges", []).unwrap();
+        let sql = "INSERT INTO edges (client, server, protocol, port, used) VALUES (3, 5, 0, 80, 5) RETURNING id";
+        assert_eq!(number(sql), 10, "the next number, whatever has left");
     }
 
     #[test]
