@@ -47,9 +47,10 @@ impl Past {
 /// The pasts that were asked for last, the newest last: each by its question, and by its end where that does not move.
 #[derive(Debug, Default)]
 pub(crate) struct Pasts {
-    kept: Mutex<Vec<((Question, Option<i64>), Place)>>,
+    kept: Mutex<Vec<(Asking, Place)>>,
 }
 
+type Asking = (Question, Option<i64>);
 type Place = Arc<Mutex<Kept>>;
 
 /// What was read of a question's past. Minutes are counted from 1970.
