@@ -4,11 +4,8 @@
 use anyhow::{Result, ensure};
 use weir_testkit::torture::blind::{self, Manner};
 use weir_testkit::torture::parts::can_set_clocks;
-use weir_testkit::torture::plan::{Plan, State};
+use weir_testkit::torture::plan::{Network, Plan, State};
 use weir_testkit::torture::run::play;
-
-/// Runs; 10 to 30 s each.
-const RUNS: u64 = 2;
 
 fn first_seed() -> Result<u64> {
     Ok(match std::env::var("WEIR_SEED") {
@@ -17,36 +14,38 @@ fn first_seed() -> Result<u64> {
     })
 }
 
-/// Plays a run of the seed, its state where the seed says or where it is told.
-fn torture(seed: u64, state: Option<(State, &str)>) -> Result<()> {
+/// Plays a run of the seed, changed as the flags of the program that are told would.
+fn torture(seed: u64, flags: &str, change: impl FnOnce(Plan) -> Plan) -> Result<()> {
     ensure!(can_set_clocks(), "Debian's package libfaketime is missing: `make test-packages` installs it");
-    let flag = state.map_or(String::new(), |(_, word)| format!(" --state {word}"));
-    println!("seed {seed}: play it again with `weir-torture --seed {seed}{flag}`");
-    let plan = Plan::of(seed);
-    let outcome = play(&state.map_or(plan.clone(), |(state, _)| plan.with_state(state)))?;
+    println!("seed {seed}: play it again with `weir-torture --seed {seed} {flags}`");
+    let outcome = play(&change(Plan::of(seed)))?;
     ensure!(outcome.killed() > 0 && outcome.flows > 50 && outcome.reads > 0, "a run without a fault: {outcome:?}");
     Ok(())
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice() -> Result<()> {
-    let first = first_seed()?;
-    (first..first + RUNS).try_for_each(|seed| torture(seed, None))
+    torture(first_seed()?, "", |plan| plan)
+}
+
+#[test]
+fn the_same_over_a_simulated_network() -> Result<()> {
+    torture(first_seed()? + 1, "--network simulated", |plan| plan.with_network(Network::Simulated))
 }
 
 #[test]
 fn the_same_with_state_in_etcd() -> Result<()> {
-    torture(first_seed()?, Some((State::Etcd, "etcd")))
+    torture(first_seed()?, "--state etcd", |plan| plan.with_state(State::Etcd))
 }
 
 #[test]
 fn the_same_with_state_in_three_members_of_etcd() -> Result<()> {
-    torture(first_seed()?, Some((State::EtcdMembers, "etcd-members")))
+    torture(first_seed()?, "--state etcd-members", |plan| plan.with_state(State::EtcdMembers))
 }
 
 #[test]
 fn the_same_with_state_in_configmaps() -> Result<()> {
-    torture(first_seed()?, Some((State::ConfigMap, "configmap")))
+    torture(first_seed()?, "--state configmap", |plan| plan.with_state(State::ConfigMap))
 }
 
 #[test]

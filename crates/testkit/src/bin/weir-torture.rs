@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use weir_testkit::overhead::machine;
-use weir_testkit::torture::plan::{Outcome, Plan, State};
+use weir_testkit::torture::plan::{Network, Outcome, Plan, State};
 use weir_testkit::torture::report::{self, Place};
 use weir_testkit::torture::run::play;
 
@@ -33,6 +33,9 @@ struct Args {
     /// Where every run keeps current state [default: as its seed says].
     #[arg(long, value_enum)]
     state: Option<State>,
+    /// What lies between agents and the relay in every run [default: as its seed says].
+    #[arg(long, value_enum)]
+    network: Option<Network>,
     /// Where the page goes; only what failed and how many passed is told otherwise.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
                     }
                     let plan = Plan::of(seed);
                     let plan = args.state.map_or(plan.clone(), |state| plan.with_state(state));
+                    let plan = args.network.map_or(plan.clone(), |network| plan.with_network(network));
                     match play(&plan) {
                         Ok(outcome) => {
                             println!("seed {seed}: ok {}", told(&outcome));

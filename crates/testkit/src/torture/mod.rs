@@ -21,4 +21,5 @@ pub mod real;
 pub mod relay;
 pub mod report;
 pub mod run;
+pub mod simulated;
 pub mod world;

@@ -62,6 +62,18 @@ pub enum Spools {
     Bytes,
 }
 
+/// What lies between agents and the relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Network {
+    /// The host's loopback interface.
+    #[default]
+    Loopback,
+    /// A network namespace for each agent, with a cable that is pulled (as root).
+    Cables,
+    /// A simulated network whose links are cut and held.
+    Simulated,
+}
+
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -81,8 +93,8 @@ pub struct Plan {
     pub silence: Silence,
     /// Whether agents have to drop what they could not deliver.
     pub spools: Spools,
-    /// Whether each agent is in a network namespace of its own, on a cable that is pulled.
-    pub cables: bool,
+    /// What lies between agents and the relay.
+    pub network: Network,
     /// Where the server keeps current state.
     pub state: State,
     /// Whether one node more has a real tracer of real connections, which is killed, too.
@@ -118,7 +130,7 @@ impl Plan {
                 _ => Spools::Large,
             },
             full_disk: random.permille(150),
-            cables: random.permille(250),
+            network: if random.permille(250) { Network::Cables } else { Network::Loopback },
             state: match random.below(1000) {
                 0..130 => State::Etcd,
                 130..230 => State::EtcdMembers,
@@ -140,7 +152,9 @@ impl Plan {
             }
         }
         plan.full_disk &= is_root;
-        plan.cables &= is_root;
+        if !is_root {
+            plan.network = Network::Loopback;
+        }
         // Its truth is held against all of it.
         plan.tracer &= is_root && plan.spools == Spools::Large;
         plan
@@ -150,6 +164,12 @@ impl Plan {
     #[must_use]
     pub fn with_state(self, state: State) -> Self {
         Self { state, ..self }
+    }
+
+    /// The same run over another network.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        Self { network, ..self }
     }
 
     /// Whether something is told as lost in the end: then every flow has one view, so that each byte of it is either in
@@ -167,7 +187,8 @@ impl Plan {
             (self.silence == Silence::Beyond, "a node back beyond the horizon"),
             (matches!(self.spools, Spools::Age(_)), "spools bounded by age"),
             (self.spools == Spools::Bytes, "spools bounded by bytes"),
-            (self.cables, "pulled cables"),
+            (self.network == Network::Cables, "pulled cables"),
+            (self.network == Network::Simulated, "a simulated network"),
             (self.state == State::Etcd, "state in etcd"),
             (self.state == State::EtcdMembers, "state in three members of etcd"),
             (self.state == State::ConfigMap, "state in ConfigMaps"),
@@ -188,6 +209,8 @@ pub struct Done {
     pub apart: u64,
     /// Cables pulled.
     pub pulled: u64,
+    /// Links of the simulated network cut or held.
+    pub cut: u64,
     /// Wall clocks set.
     pub clocks: u64,
     /// Disks filled.

@@ -27,6 +27,8 @@ And in some of the runs
 - *spools bounded by age, by bytes*: agents have to drop what they could not deliver;
 - *pulled cables*: each agent is in a network namespace of its own, and the veth pair between it and the relay is taken down
   and up;
+- *a simulated network* (with `--network simulated` only, not by a seed): real processes talk through turmoil, whose links are cut (what
+  is sent over them is lost, and the connections with it) and held, and whose messages take up to 20 ms; `make test` plays one;
 - *state in etcd*, *in three members of etcd*: current state is in a real etcd, too, which is killed and stopped as well, of
   three members one at a time (`--state etcd`, `--state etcd-members`: in all runs);
 - *state in ConfigMaps*: it is in ConfigMaps, too, at a stand-in of the API server, which goes away and comes back, answers
@@ -55,9 +57,9 @@ What is not promised, and therefore not played:
 - How many connections a told loss of records touches: one that lost several records is told as often.
 - Which end's view of a flow counts where one of them is lost: runs with told losses have flows with one view.
 
-Not played yet: the delivery over a simulated network with simulated time. Partitions are those of the relay and of real
-network namespaces instead: what is to be shown here lies in processes, threads and files that are flushed, which a simulation
-replaces. An API server with etcd behind it is not there either; the stand-in keeps its objects in memory and never loses one.
+Not played: simulated time. What is to be shown here lies in processes, threads and files that are flushed, which a simulation of time
+replaces; the simulated network takes a real millisecond for each of its own. An API server with etcd behind it is not there
+either; the stand-in keeps its objects in memory and never loses one.
 
 ";
 
@@ -159,6 +161,7 @@ fn faults(outcomes: &[Outcome]) -> Vec<Vec<String>> {
         ("processes stopped and let go on", sum(|run| run.done.frozen)),
         ("nodes kept apart", sum(|run| run.done.apart)),
         ("cables pulled", sum(|run| run.done.pulled)),
+        ("links of the simulated network cut or held", sum(|run| run.done.cut)),
         ("wall clocks set wrong", sum(|run| run.done.clocks)),
         ("disks filled", sum(|run| run.done.filled)),
         ("API server away", sum(|run| run.done.api_away)),

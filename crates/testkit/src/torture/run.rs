@@ -1,7 +1,7 @@
 //! One run: drawn from its seed, played, and held against the truth.
 //!
 //! ```text
-//! world ◀─poll─ weir-agent ─(cable)─▶ relay ─▶ weir server ◀──────── reader
+//! world ◀─poll─ weir-agent ─(network)▶ relay ─▶ weir server ◀──────── reader
 //!   │           (killed, ended, frozen)       (the same)       │         │
 //!   │                                   (etcd, or ConfigMaps) ◀┘         │
 //!   └─────────────────────────────── check ──────────────────────────────┘
@@ -14,11 +14,12 @@ use super::config_maps::ConfigMaps;
 use super::disk::Disk;
 use super::etcd;
 use super::parts::{self, Part, PartCommand};
-use super::plan::{Done, Outcome, Plan, Silence, Spools, State, ToldLost};
+use super::plan::{Done, Network, Outcome, Plan, Silence, Spools, State, ToldLost};
 use super::random::Random;
 use super::reader::{self, Reader};
 use super::real::Real;
 use super::relay::Relay;
+use super::simulated::Simulated;
 use super::world::{Kinds, World, address, monotonic, name};
 use crate::checker::{edges_differ, transactions_differ};
 use crate::feed::{Behaviour, StandIn};
@@ -99,6 +100,7 @@ struct Run {
     done: Done,
     /// The thread leaves the run's namespace when all else is gone.
     cables: Option<Cables>,
+    simulated: Option<Simulated>,
 }
 
 /// What the server answers, once it is the truth.
@@ -112,7 +114,7 @@ struct Answers {
 impl Run {
     fn prepare(plan: &Plan, folder: &Path) -> Result<Self> {
         let mut random = plan.random.clone();
-        let cables = plan.cables.then(|| Cables::lay(plan.writers)).transpose()?;
+        let cables = (plan.network == Network::Cables).then(|| Cables::lay(plan.writers)).transpose()?;
         let usual = Kinds::default();
         let kinds = Kinds {
             tuples_again: !plan.clocks,
@@ -121,7 +123,7 @@ impl Run {
             opened_max: if plan.spools == Spools::Bytes { 80 } else { usual.opened_max },
         };
         let world = Arc::new(World::new(plan.writers, kinds, random.fork()));
-        let ip = if plan.cables { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let ip = if cables.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let mut run = Self {
             due: BTreeMap::new(),
             disk: None,
@@ -144,7 +146,11 @@ impl Run {
             done: Done::default(),
             random,
             cables,
+            simulated: None,
         };
+        if plan.network == Network::Simulated {
+            run.simulated = Some(Simulated::start(plan.writers, run.relay.address, Random::new(plan.seed))?);
+        }
         if plan.full_disk {
             std::fs::create_dir(&run.data)?;
             run.disk = Some(Disk::mount(&run.data)?);
@@ -205,7 +211,9 @@ impl Run {
             Some(_) if node < self.plan.writers => cables::hub_address(node),
             _ => Ipv4Addr::LOCALHOST,
         };
-        let server = format!("http://{hub}:{}", self.relay.address.port());
+        let entry = self.simulated.as_ref().and_then(|network| network.entry(node));
+        let server = entry.unwrap_or_else(|| (hub, self.relay.address.port()).into());
+        let server = format!("http://{server}");
         let (feed, spool) = (format!("unix:{}", text(socket)), text(&self.folder.join(format!("spool-{node}"))));
         let mut arguments: Vec<String> = [
             "--feed",
@@ -463,6 +471,10 @@ impl Run {
         if let Some(cables) = &mut self.cables {
             let changed = cables.pull(node, pull)?;
             self.done.pulled += u64::from(changed && pull);
+        }
+        if let Some(network) = &mut self.simulated {
+            let changed = network.pull(node, pull)?;
+            self.done.cut += u64::from(changed && pull);
         }
         Ok(())
     }
