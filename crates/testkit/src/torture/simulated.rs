@@ -13,7 +13,7 @@ use super::random::Random;
 use anyhow::{Context, Result, anyhow, ensure};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -26,6 +26,8 @@ const LATENCY_MAX: Duration = Duration::from_millis(20);
 const LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Segments under way between two hosts: some batches of every agent.
 const SEGMENTS_MAX: usize = 65_536;
+/// Orders that wait for the next millisecond.
+const ORDERS_MAX: usize = 64;
 /// The hub's port of the first node.
 const PORT: u16 = 1_000;
 const HUB: &str = "hub";
@@ -43,7 +45,7 @@ pub struct Simulated {
     is_broken: Vec<bool>,
     random: Random,
     /// `None`: it is told to end.
-    orders: Option<Sender<Order>>,
+    orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -60,7 +62,7 @@ impl Simulated {
         };
         let (entries, listeners): (Vec<_>, Vec<_>) =
             (0..nodes).map(|_| listen()).collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        let (orders, ordered) = channel();
+        let (orders, ordered) = sync_channel(ORDERS_MAX);
         let seed = random.below(u64::MAX);
         let run = move || network(&listeners, relay, &ordered, seed);
         let thread = std::thread::Builder::new().name("simulated-network".to_owned()).spawn(run)?;

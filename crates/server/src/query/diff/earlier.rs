@@ -3,7 +3,7 @@
 
 use super::{Name, stepped};
 use crate::query::completeness::Watched;
-use crate::query::params::Question;
+use crate::query::params::{Question, Span};
 use crate::query::{Sources, Unanswered};
 use crate::statistics::Share;
 use std::collections::HashMap;
@@ -15,6 +15,8 @@ use weir_wire::api::Edge;
 const PART_NS: i64 = 600_000_000_000;
 const STEPS_MIN: i64 = 3;
 const PARTS: i64 = 6;
+/// How much of a part is read at once.
+const PIECE_NS: i64 = 120_000_000_000;
 
 /// An edge in one part.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,8 +51,17 @@ pub(crate) fn reach_ns(step: Step) -> i64 {
     PARTS * part_ns(step)
 }
 
+/// A span in pieces that share no step.
+fn pieces((since, until): Span, step: Step) -> Vec<Span> {
+    let ends = std::iter::successors(Some(since), |at| {
+        (*at < until).then(|| step.floor(at.plus(PIECE_NS.max(step.0))).min(until))
+    });
+    let ends: Vec<UnixNanos> = ends.collect();
+    ends.windows(2).filter_map(|ends| Some((*ends.first()?, *ends.last()?))).collect()
+}
+
 impl Earlier {
-    /// What ends at `until`. One part at a time: ten minutes of 10,000 edges are some tens of MB.
+    /// What ends at `until`, a few minutes at a time: of each connection in them some hundred bytes are held meanwhile.
     pub(crate) fn load(
         sources: &Sources,
         question: &Question,
@@ -62,12 +73,13 @@ impl Earlier {
             let span = (until.plus(-(part + 1) * part_ns(step)), until.plus(-part * part_ns(step)));
             let (view, _) = sources.live.read(&*sources.store)?;
             let watched = Watched::load(&*view, span, step)?;
-            let (rows, _) = stepped(sources, question, span, step)?;
             let mut edges: HashMap<Name, Told> = HashMap::new();
-            for row in rows {
-                let told = edges.entry(Name::of(&row.edge, question)).or_default();
-                told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
-                told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
+            for piece in pieces(span, step) {
+                for row in stepped(sources, question, piece, step)?.0 {
+                    let told = edges.entry(Name::of(&row.edge, question)).or_default();
+                    told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
+                    told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
+                }
             }
             parts.push((watched, edges));
         }
@@ -111,6 +123,23 @@ mod tests {
         };
         assert_eq!(of(80), [(3, 3, 100.0), (30, 60, 50.0), (0, 60, 0.0)]);
         assert_eq!(of(81), [(0, 60, 0.0), (0, 60, 0.0)], "of what nobody watched nothing is known");
+    }
+
+    #[test]
+    fn pieces_are_the_span_and_share_no_step() {
+        for (since, until, step) in [(7, 607, 10), (0, 600, 60), (13, 2_713, 900), (5, 9, 10), (100, 220, 10)] {
+            let pieces = pieces((UnixNanos(since * SECOND_NS), UnixNanos(until * SECOND_NS)), Step(step * SECOND_NS));
+            let seconds = |at: UnixNanos| at.0 / SECOND_NS;
+            assert_eq!(pieces.first().map(|piece| seconds(piece.0)), Some(since));
+            assert_eq!(pieces.last().map(|piece| seconds(piece.1)), Some(until));
+            for both in pieces.windows(2) {
+                assert_eq!(both[0].1, both[1].0);
+                assert_eq!(seconds(both[0].1) % step, 0, "{since} {until} {step}");
+            }
+            assert!(
+                pieces.iter().all(|piece| piece.0 < piece.1 && seconds(piece.1) - seconds(piece.0) <= step.max(120))
+            );
+        }
     }
 
     #[test]
