@@ -21,7 +21,7 @@ demo: ## A three-node cluster in network namespaces, a shop that talks in it, an
 
 TOUR_FLAGS ?= --out docs/tour.md --screenshots ui/e2e/picture.mjs --pictures docs/images
 .PHONY: tour
-tour: test-packages ## The demo with every fault, one after the other, held against what weir says; writes docs/tour.md (as root, 20 minutes)
+tour: test-packages ## The demo with every fault, one after the other, held against what weir says; writes docs/tour.md (as root, 25 minutes)
 	@$(MAKE) --no-print-directory ui/dist/index.html
 	$(CARGO) build --release --locked --bins -p weir-tracer -p weir-agent -p weir-cli -p weir-testkit
 	target/release/weir-tour $(TOUR_FLAGS)
