@@ -70,7 +70,8 @@ impl Tour<'_> {
     fn top(&mut self, shown: &str, keys: &str, wanted: &[&str]) -> Result<()> {
         let address = format!("http://{}", self.demo.address());
         let screen = screen::top(&address, shown, keys, wanted)?;
-        let _ = write!(self.text, "\n```console\n$ weir top\n{}\n```\n", screen.trim_end());
+        let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
+        let _ = write!(self.text, "\n```console\n$ weir top\n{}\n```\n", lines.join("\n").trim_end());
         Ok(())
     }
 
