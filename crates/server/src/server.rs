@@ -258,7 +258,9 @@ pub(crate) fn open(
     applier.log = Some(Arc::clone(&log));
     let cluster = Arc::new(Cluster::default());
     let pasts = crate::query::health::past::Pasts::default();
-    let sources = Arc::new(Sources { store, shared, live, names, log, streams, clock, counts, cluster, pasts });
+    let earliers = crate::query::diff::Earliers::default();
+    let sources =
+        Arc::new(Sources { store, shared, live, names, log, streams, clock, counts, cluster, pasts, earliers });
     Ok(Opened { applier, sources })
 }
 

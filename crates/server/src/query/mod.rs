@@ -50,6 +50,8 @@ pub(crate) struct Sources {
     pub(crate) counts: Arc<Counts>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) pasts: health::past::Pasts,
+    /// What comparisons have read of the time before both spans.
+    pub(crate) earliers: diff::Earliers,
 }
 
 /// Why a question has no answer.

@@ -1,12 +1,15 @@
 //! What was before both spans, in six parts: whether edges that seem new were there then, how regularly those that seem gone
 //! are there, and how much traffic differs from part to part anyway.
+//!
+//! It is read in pieces of two minutes, which are kept for whoever compares again: connections are many, edges few.
 
 use super::{Name, stepped};
 use crate::query::completeness::Watched;
 use crate::query::params::{Question, Span};
 use crate::query::{Sources, Unanswered};
 use crate::statistics::Share;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use weir_model::UnixNanos;
 use weir_store::Step;
 use weir_wire::api::Edge;
@@ -15,8 +18,15 @@ use weir_wire::api::Edge;
 const PART_NS: i64 = 600_000_000_000;
 const STEPS_MIN: i64 = 3;
 const PARTS: i64 = 6;
-/// How much of a part is read at once.
+/// How much of a part is read at once, and kept.
 const PIECE_NS: i64 = 120_000_000_000;
+const MINUTE_NS: i64 = 60_000_000_000;
+/// What was read is taken for so many minutes, and up to as many more: each piece is read anew in its own turn.
+const STAYS: i64 = 15;
+/// Pieces that nobody has asked for in so many minutes are forgotten.
+const UNASKED: i64 = 10;
+/// Questions whose pieces are kept. With 10,000 edges that all move one has some 100 MB.
+const KEPT: usize = 4;
 
 /// An edge in one part.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,51 +44,116 @@ struct Told {
     bytes: u64,
 }
 
-/// Every edge in every part.
+/// Every edge in a piece.
+type Piece = Arc<HashMap<Name, Told>>;
+
+/// Every edge in every part, by its pieces.
 #[derive(Debug)]
 pub(crate) struct Earlier {
-    parts: Vec<(Watched, HashMap<Name, Told>)>,
+    parts: Vec<(Watched, Vec<Piece>)>,
     step: Step,
 }
 
-/// How long a part is.
+/// How long a part is: whole pieces.
 fn part_ns(step: Step) -> i64 {
-    PART_NS.max(step.0 * STEPS_MIN)
+    let least = PART_NS.max(step.0 * STEPS_MIN);
+    least.div_euclid(piece_ns(step)) * piece_ns(step)
 }
 
-/// How far it reaches back.
+/// How far it reaches back at most.
 pub(crate) fn reach_ns(step: Step) -> i64 {
-    PARTS * part_ns(step)
+    PARTS * part_ns(step) + piece_ns(step)
 }
 
-/// A span in pieces that share no step.
-fn pieces((since, until): Span, step: Step) -> Vec<Span> {
-    let ends = std::iter::successors(Some(since), |at| {
-        (*at < until).then(|| step.floor(at.plus(PIECE_NS.max(step.0))).min(until))
-    });
-    let ends: Vec<UnixNanos> = ends.collect();
-    ends.windows(2).filter_map(|ends| Some((*ends.first()?, *ends.last()?))).collect()
+/// How much is read, and kept, at once: whole steps.
+fn piece_ns(step: Step) -> i64 {
+    PIECE_NS.max(step.0)
+}
+
+/// What was asked for last, the newest last, each by its question and step.
+#[derive(Debug, Default)]
+pub(crate) struct Earliers {
+    kept: Mutex<Vec<((Question, Step), Place)>>,
+}
+
+type Place = Arc<Mutex<BTreeMap<i64, Kept>>>;
+
+/// What was read of a piece, and when, and when it was asked for last; minutes since 1970.
+#[derive(Debug)]
+struct Kept {
+    edges: Piece,
+    at: i64,
+    asked_at: i64,
+}
+
+impl Kept {
+    /// Whether what came late for it is looked for now. Not of all at the same time.
+    fn is_due(&self, piece: i64, now: i64) -> bool {
+        now - self.at >= STAYS + piece.rem_euclid(STAYS)
+    }
+}
+
+impl Earliers {
+    fn place(&self, question: &Question, step: Step) -> Place {
+        let asked =
+            Question { since: None, until: None, step: None, compared: None, sort: None, limit: 0, ..question.clone() };
+        let key = (asked, step);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = match kept.iter().position(|(of, _)| *of == key) {
+            Some(at) => kept.remove(at).1,
+            None => Arc::default(),
+        };
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((key, Arc::clone(&place)));
+        place
+    }
+}
+
+/// Every edge of a span.
+fn read(sources: &Sources, question: &Question, span: Span, step: Step) -> Result<HashMap<Name, Told>, Unanswered> {
+    let mut edges: HashMap<Name, Told> = HashMap::new();
+    for row in stepped(sources, question, span, step)?.0 {
+        let told = edges.entry(Name::of(&row.edge, question)).or_default();
+        told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
+        told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
+    }
+    Ok(edges)
 }
 
 impl Earlier {
-    /// What ends at `until`, a few minutes at a time: of each connection in them some hundred bytes are held meanwhile.
+    /// What ends at `until`, or less than a piece before it; what is not kept is read, a piece at a time: of each connection in
+    /// it some hundred bytes are held meanwhile.
     pub(crate) fn load(
         sources: &Sources,
         question: &Question,
         until: UnixNanos,
         step: Step,
     ) -> Result<Self, Unanswered> {
+        let (piece_ns, now) = (piece_ns(step), sources.clock.wall().0.div_euclid(MINUTE_NS));
+        let pieces = part_ns(step) / piece_ns;
+        let last = until.0.div_euclid(piece_ns);
+        let place = sources.earliers.place(question, step);
+        // Whoever asks the same waits for who reads it.
+        let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, kept| now - kept.asked_at <= UNASKED);
         let mut parts = Vec::new();
         for part in (0..PARTS).rev() {
-            let span = (until.plus(-(part + 1) * part_ns(step)), until.plus(-part * part_ns(step)));
+            let numbers = last - (part + 1) * pieces..last - part * pieces;
             let (view, _) = sources.live.read(&*sources.store)?;
+            let span = (UnixNanos(numbers.start * piece_ns), UnixNanos(numbers.end * piece_ns));
             let watched = Watched::load(&*view, span, step)?;
-            let mut edges: HashMap<Name, Told> = HashMap::new();
-            for piece in pieces(span, step) {
-                for row in stepped(sources, question, piece, step)?.0 {
-                    let told = edges.entry(Name::of(&row.edge, question)).or_default();
-                    told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
-                    told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
+            let mut edges = Vec::new();
+            for piece in numbers {
+                if kept.get(&piece).is_none_or(|kept| kept.is_due(piece, now)) {
+                    let span = (UnixNanos(piece * piece_ns), UnixNanos((piece + 1) * piece_ns));
+                    let read = Arc::new(read(sources, question, span, step)?);
+                    kept.insert(piece, Kept { edges: read, at: now, asked_at: now });
+                }
+                if let Some(kept) = kept.get_mut(&piece) {
+                    kept.asked_at = now;
+                    edges.push(Arc::clone(&kept.edges));
                 }
             }
             parts.push((watched, edges));
@@ -89,8 +164,11 @@ impl Earlier {
     /// An edge in each part in which it was watched, or seen, the oldest first.
     pub(crate) fn of(&self, name: &Name, edge: &Edge) -> Vec<Part> {
         let nodes = [edge.client.node.as_deref(), edge.server.node.as_deref()];
-        let part = |(watched, edges): &(Watched, HashMap<Name, Told>)| {
-            let told = edges.get(name).copied().unwrap_or_default();
+        let part = |(watched, pieces): &(Watched, Vec<Piece>)| {
+            let told = pieces.iter().filter_map(|edges| edges.get(name)).fold(Told::default(), |all, piece| Told {
+                steps: all.steps + piece.steps,
+                bytes: all.bytes.saturating_add(piece.bytes),
+            });
             let steps = (watched.on(nodes).count() as u64).max(told.steps);
             let seconds = steps as f64 * self.step.0 as f64 / 1e9;
             (steps > 0).then(|| Part { there: Share::of(told.steps, steps), rate: told.bytes as f64 / seconds })
@@ -115,7 +193,11 @@ mod tests {
         let edge = |port: u16| Edge { port, ..Edge::default() };
         let name = |port: u16| Name::of(&edge(port), &Question::default());
         let told = |steps: u64| HashMap::from([(name(80), Told { steps, bytes: 1_000 * steps })]);
-        let parts = vec![(watched(0), told(3)), (watched(60), told(30)), (watched(60), HashMap::new())];
+        let parts = vec![
+            (watched(0), vec![Arc::new(told(3))]),
+            (watched(60), vec![Arc::new(told(20)), Arc::new(told(10))]),
+            (watched(60), Vec::new()),
+        ];
         let earlier = Earlier { parts, step: Step(10 * SECOND_NS) };
         let of = |port: u16| -> Vec<(u64, u64, f64)> {
             let parts = earlier.of(&name(port), &edge(port)).into_iter();
@@ -126,27 +208,34 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_the_span_and_share_no_step() {
-        for (since, until, step) in [(7, 607, 10), (0, 600, 60), (13, 2_713, 900), (5, 9, 10), (100, 220, 10)] {
-            let pieces = pieces((UnixNanos(since * SECOND_NS), UnixNanos(until * SECOND_NS)), Step(step * SECOND_NS));
-            let seconds = |at: UnixNanos| at.0 / SECOND_NS;
-            assert_eq!(pieces.first().map(|piece| seconds(piece.0)), Some(since));
-            assert_eq!(pieces.last().map(|piece| seconds(piece.1)), Some(until));
-            for both in pieces.windows(2) {
-                assert_eq!(both[0].1, both[1].0);
-                assert_eq!(seconds(both[0].1) % step, 0, "{since} {until} {step}");
-            }
-            assert!(
-                pieces.iter().all(|piece| piece.0 < piece.1 && seconds(piece.1) - seconds(piece.0) <= step.max(120))
-            );
+    fn each_piece_is_read_anew_in_its_own_turn() {
+        let kept = Kept { edges: Arc::default(), at: 100, asked_at: 100 };
+        let due: Vec<i64> = (0..30).map(|piece| (100..200).find(|now| kept.is_due(piece, *now)).unwrap()).collect();
+        assert_eq!(due.iter().min(), Some(&115));
+        assert_eq!(due.iter().max(), Some(&129));
+        assert!((115..130).all(|minute| due.iter().filter(|at| **at == minute).count() == 2), "{due:?}");
+    }
+
+    #[test]
+    fn four_questions_are_kept_whatever_they_compare() {
+        let earliers = Earliers::default();
+        let step = Step(10 * SECOND_NS);
+        let asked = |port: u16, limit: usize| Question { port: Some(port), limit, ..Question::default() };
+        let first = earliers.place(&asked(1, 5), step);
+        assert!(Arc::ptr_eq(&first, &earliers.place(&asked(1, 7), step)));
+        assert!(!Arc::ptr_eq(&first, &earliers.place(&asked(1, 7), Step(SECOND_NS))));
+        for port in 2..=4 {
+            earliers.place(&asked(port, 5), step);
         }
+        assert!(!Arc::ptr_eq(&first, &earliers.place(&asked(1, 5), step)), "the oldest has left");
     }
 
     #[test]
     fn a_part_always_holds_two_whole_steps() {
         for (step, part) in [(10, 600), (60, 600), (300, 900), (900, 2_700), (3_600, 10_800)] {
             assert_eq!(part_ns(Step(step * SECOND_NS)), part * SECOND_NS, "{step}");
+            assert_eq!(piece_ns(Step(step * SECOND_NS)) % (step * SECOND_NS), 0, "{step}");
         }
-        assert_eq!(reach_ns(Step(10 * SECOND_NS)), 3_600 * SECOND_NS);
+        assert_eq!(reach_ns(Step(10 * SECOND_NS)), 3_720 * SECOND_NS);
     }
 }

@@ -18,6 +18,7 @@ use super::params::{Compared, Grouping, HealthAsked, Question, Span};
 use super::{Sources, Unanswered, cut, steps};
 use compare::{Seen, Spans};
 use earlier::Earlier;
+pub(crate) use earlier::Earliers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weir_model::UnixNanos;
