@@ -24,8 +24,8 @@ const BLOCK: i64 = 5;
 const TURNS: i64 = PAST / BLOCK;
 /// Minutes that nobody has asked for in so many are forgotten.
 const UNASKED: i64 = 10;
-/// Spans that end so long ago, minutes, go on as time does; those of an instant that is gone stay.
-const LIVE: i64 = 5 * 60;
+/// Minutes of a question that are kept at most: those of four spans that have nothing in common.
+const MINUTES_MAX: usize = 4 * PAST as usize;
 /// Questions whose past is kept: a few people's, who each look at something else. With 10,000 edges that all move every
 /// minute one has some 100 MB.
 const KEPT: usize = 4;
@@ -44,13 +44,12 @@ impl Past {
     }
 }
 
-/// The pasts that were asked for last, the newest last: each by its question, and by its end where that does not move.
+/// The pasts that were asked for last, the newest last, each by its question, whenever that is about.
 #[derive(Debug, Default)]
 pub(crate) struct Pasts {
-    kept: Mutex<Vec<(Asking, Place)>>,
+    kept: Mutex<Vec<(Question, Place)>>,
 }
 
-type Asking = (Question, Option<i64>);
 type Place = Arc<Mutex<Kept>>;
 
 /// What was read of a question's past. Minutes are counted from 1970.
@@ -86,7 +85,7 @@ impl Pasts {
             limit: 0,
             ..question.clone()
         };
-        let place = self.place(&asked, (now - until > LIVE || question.until.is_some()).then_some(until));
+        let place = self.place(&asked);
         // Whoever asks the same waits for who reads it.
         let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
         kept.forget(now);
@@ -108,16 +107,16 @@ impl Pasts {
         Ok(Past { span, edges: Arc::clone(&kept.edges), asked: all_asked })
     }
 
-    fn place(&self, asked: &Question, until: Option<i64>) -> Place {
+    fn place(&self, asked: &Question) -> Place {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match kept.iter().position(|((question, at), _)| question == asked && *at == until) {
+        let place = match kept.iter().position(|(question, _)| question == asked) {
             Some(at) => kept.remove(at).1,
             None => Arc::default(),
         };
         if kept.len() >= KEPT {
             kept.remove(0);
         }
-        kept.push(((asked.clone(), until), Arc::clone(&place)));
+        kept.push((asked.clone(), Arc::clone(&place)));
         place
     }
 }
@@ -163,9 +162,13 @@ impl Kept {
         Ok(())
     }
 
+    /// Those that nobody asks for any more, and the ones that were asked for longest ago where there are too many.
     fn forget(&mut self, now: i64) {
-        let is_left = |read: &Read| now - read.asked_at > UNASKED;
-        let left: Vec<i64> = self.minutes.iter().filter(|(_, read)| is_left(read)).map(|(minute, _)| *minute).collect();
+        let mut minutes: Vec<(i64, i64)> = self.minutes.iter().map(|(minute, read)| (read.asked_at, *minute)).collect();
+        minutes.sort_unstable();
+        let too_many = minutes.len().saturating_sub(MINUTES_MAX - PAST as usize);
+        let is_left = |(index, (asked_at, _)): &(usize, (i64, i64))| *index < too_many || now - asked_at > UNASKED;
+        let left: Vec<i64> = minutes.into_iter().enumerate().filter(is_left).map(|(_, (_, minute))| minute).collect();
         for minute in left {
             self.remove(minute, minute + 1);
         }
@@ -190,17 +193,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_questions_are_kept_and_an_instant_that_is_gone_by_itself() {
+    fn four_questions_are_kept_whatever_time_they_are_about() {
         let pasts = Pasts::default();
         let asked = |limit| Question { limit, ..Question::default() };
-        let first = pasts.place(&asked(1), None);
-        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1), None)));
-        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), Some(7))));
-        for limit in 2..=KEPT {
-            pasts.place(&asked(limit), None);
+        let first = pasts.place(&asked(1));
+        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1))));
+        for limit in 2..=KEPT + 1 {
+            pasts.place(&asked(limit));
         }
         assert_eq!(pasts.kept.lock().unwrap().len(), KEPT);
-        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1), None)), "the oldest has left");
+        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1))), "the oldest has left");
     }
 
     #[test]
@@ -235,5 +237,12 @@ mod tests {
         }
         // Nobody has asked for an hour and a half: all of it anew.
         assert_eq!(ask(&mut kept, first + 190), PAST);
+        // Who looks back over a day leaves no day behind.
+        for back in 1..24 {
+            kept.forget(first + 190);
+            let minutes = first - 60 * back..first - 60 * back + PAST;
+            kept.minutes.extend(minutes.map(|minute| (minute, Read { at: first + 190, asked_at: first + 190 })));
+            assert!(kept.minutes.len() <= MINUTES_MAX, "{}", kept.minutes.len());
+        }
     }
 }
