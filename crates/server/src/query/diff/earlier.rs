@@ -76,7 +76,15 @@ pub(crate) struct Earliers {
     kept: Mutex<Vec<((Question, Step), Place)>>,
 }
 
-type Place = Arc<Mutex<BTreeMap<i64, Kept>>>;
+type Place = Arc<Mutex<Read>>;
+
+/// What was read for a question.
+#[derive(Debug, Default)]
+struct Read {
+    pieces: BTreeMap<i64, Kept>,
+    /// What lies between the last piece and an end, by that end and the minute in which it was read.
+    rest: Option<((UnixNanos, i64), Piece)>,
+}
 
 /// What was read of a piece, and when, and when it was asked for last; minutes since 1970.
 #[derive(Debug)]
@@ -123,8 +131,8 @@ fn read(sources: &Sources, question: &Question, span: Span, step: Step) -> Resul
 }
 
 impl Earlier {
-    /// What ends at `until`, or less than a piece before it; what is not kept is read, a piece at a time: of each connection in
-    /// it some hundred bytes are held meanwhile.
+    /// What ends at `until`; what is not kept is read, a piece at a time: of each connection in it some hundred bytes are held
+    /// meanwhile.
     pub(crate) fn load(
         sources: &Sources,
         question: &Question,
@@ -136,15 +144,24 @@ impl Earlier {
         let last = until.0.div_euclid(piece_ns);
         let place = sources.earliers.place(question, step);
         // Whoever asks the same waits for who reads it.
-        let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let Read { pieces: kept, rest } = &mut *place.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, kept| now - kept.asked_at <= UNASKED);
+        let rest_of = (until, now.div_euclid(STAYS));
+        let newest = match rest {
+            Some((of, edges)) if *of == rest_of => Arc::clone(edges),
+            _ => {
+                let read = Arc::new(read(sources, question, (UnixNanos(last * piece_ns), until), step)?);
+                *rest = Some((rest_of, Arc::clone(&read)));
+                read
+            }
+        };
         let mut parts = Vec::new();
         for part in (0..PARTS).rev() {
             let numbers = last - (part + 1) * pieces..last - part * pieces;
             let (view, _) = sources.live.read(&*sources.store)?;
-            let span = (UnixNanos(numbers.start * piece_ns), UnixNanos(numbers.end * piece_ns));
-            let watched = Watched::load(&*view, span, step)?;
-            let mut edges = Vec::new();
+            let end = if part == 0 { until } else { UnixNanos(numbers.end * piece_ns) };
+            let watched = Watched::load(&*view, (UnixNanos(numbers.start * piece_ns), end), step)?;
+            let mut edges: Vec<Piece> = (part == 0).then(|| Arc::clone(&newest)).into_iter().collect();
             for piece in numbers {
                 if kept.get(&piece).is_none_or(|kept| kept.is_due(piece, now)) {
                     let span = (UnixNanos(piece * piece_ns), UnixNanos((piece + 1) * piece_ns));
