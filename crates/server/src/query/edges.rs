@@ -200,10 +200,12 @@ pub(crate) fn all(sources: &Sources, question: &Question) -> Result<(Vec<Row>, C
         let Some(verdict) = selection.verdicts.get(&subject.id) else { continue };
         if verdict.is_counted_by_client() {
             // Its bytes count at the client's end already; what it sent again is told nowhere else.
+            if moved.all.retransmits == 0 && !(asks_health && selection.steps.contains_key(&subject.id)) {
+                continue;
+            }
             let client = verdict.counterpart.and_then(|id| selection.subjects.get(&id));
             let client = client.filter(|client| client.passes(question));
-            let sum = client.and_then(|client| sum_of(&mut sums, &mut table, client, question));
-            if let Some(sum) = sum.filter(|_| moved.all.retransmits > 0 || asks_health) {
+            if let Some(sum) = client.and_then(|client| sum_of(&mut sums, &mut table, client, question)) {
                 sum.add_uncounted(verdict.side, &moved, selection.steps.get(&subject.id), asks_health);
             }
             continue;

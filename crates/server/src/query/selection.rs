@@ -168,26 +168,16 @@ impl Selection {
         match depth {
             Depth::State => {}
             Depth::StoredHistory => {
-                // However far back it goes, no more is held than the state has.
-                let add = |selection: &mut Self, row: &HistoryRow| {
-                    if selection.subjects.contains_key(&row.connection) {
-                        selection.add_row(row);
-                    }
-                };
-                sources.store.scan(since, until, pending.watermark, &mut |row| add(&mut selection, &row))?;
-                for row in pending.groups.iter().flat_map(|group| group.iter()) {
-                    if row.to >= since && row.to < until {
-                        add(&mut selection, row);
-                    }
-                }
+                sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_stored_row(&row))?;
+                within(pending, since, until).for_each(|row| selection.add_stored_row(row));
             }
             Depth::Unsettled(history, _) => {
                 history.unsettled(since, until, &mut |row| selection.add_row(&row))?;
-                selection.add_pending(pending, since, until);
+                within(pending, since, until).for_each(|row| selection.add_row(row));
             }
             Depth::Settling(apart) => {
                 sources.store.scan(since, until, pending.watermark, &mut |row| selection.add_row(&row))?;
-                selection.add_pending(pending, since, until);
+                within(pending, since, until).for_each(|row| selection.add_row(row));
                 let apart: Vec<&HistoryRow> =
                     apart.iter().copied().filter(|row| row.to < since || row.to >= until).collect();
                 selection.add_apart(view, &apart, &nodes, stored)?;
@@ -213,11 +203,10 @@ impl Selection {
         }
     }
 
-    fn add_pending(&mut self, pending: &crate::live::Pending, since: UnixNanos, until: UnixNanos) {
-        for row in pending.groups.iter().flat_map(|group| group.iter()) {
-            if row.to >= since && row.to < until {
-                self.add_row(row);
-            }
+    /// However far back rows go, no more is held than the state has.
+    fn add_stored_row(&mut self, row: &HistoryRow) {
+        if self.subjects.contains_key(&row.connection) {
+            self.add_row(row);
         }
     }
 
@@ -354,6 +343,11 @@ impl Selection {
         let (own, other) = (subject.flow.local.ip(), self.opener(subject));
         client_covered(inventory, &self.covered, &subject.node, (other, own), subject.from, subject.last)
     }
+}
+
+/// The pending rows of a span.
+fn within(pending: &crate::live::Pending, since: UnixNanos, until: UnixNanos) -> impl Iterator<Item = &HistoryRow> {
+    pending.groups.iter().flat_map(|group| group.iter()).filter(move |row| row.to >= since && row.to < until)
 }
 
 /// The step that begins `at`, in its place. Most connections have one; a tree for each takes ten times the room.

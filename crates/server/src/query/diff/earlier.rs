@@ -44,13 +44,17 @@ struct Told {
     bytes: u64,
 }
 
-/// Every edge in a piece.
-type Piece = Arc<HashMap<Name, Told>>;
+/// Every edge in a piece, and what of it was watched when it was read: what came later is in neither.
+#[derive(Debug, Default)]
+struct Piece {
+    watched: Watched,
+    edges: HashMap<Name, Told>,
+}
 
 /// Every edge in every part, by its pieces.
 #[derive(Debug)]
 pub(crate) struct Earlier {
-    parts: Vec<(Watched, Vec<Piece>)>,
+    parts: Vec<Vec<Arc<Piece>>>,
     step: Step,
 }
 
@@ -83,13 +87,13 @@ type Place = Arc<Mutex<Read>>;
 struct Read {
     pieces: BTreeMap<i64, Kept>,
     /// What lies between the last piece and an end, by that end and the minute in which it was read.
-    rest: Option<((UnixNanos, i64), Piece)>,
+    rest: Option<((UnixNanos, i64), Arc<Piece>)>,
 }
 
 /// What was read of a piece, and when, and when it was asked for last; minutes since 1970.
 #[derive(Debug)]
 struct Kept {
-    edges: Piece,
+    piece: Arc<Piece>,
     at: i64,
     asked_at: i64,
 }
@@ -119,15 +123,16 @@ impl Earliers {
     }
 }
 
-/// Every edge of a span.
-fn read(sources: &Sources, question: &Question, span: Span, step: Step) -> Result<HashMap<Name, Told>, Unanswered> {
+/// Reads a span. What was watched first: then the edges have at least that.
+fn read(sources: &Sources, question: &Question, span: Span, step: Step) -> Result<Piece, Unanswered> {
+    let watched = Watched::load(&*sources.live.read(&*sources.store)?.0, span, step)?;
     let mut edges: HashMap<Name, Told> = HashMap::new();
     for row in stepped(sources, question, span, step)?.0 {
         let told = edges.entry(Name::of(&row.edge, question)).or_default();
         told.steps += row.quality().values().filter(|quality| quality.active > 0).count() as u64;
         told.bytes += row.quality().values().map(|quality| quality.bytes).sum::<u64>();
     }
-    Ok(edges)
+    Ok(Piece { watched, edges })
 }
 
 impl Earlier {
@@ -148,7 +153,7 @@ impl Earlier {
         kept.retain(|_, kept| now - kept.asked_at <= UNASKED);
         let rest_of = (until, now.div_euclid(STAYS));
         let newest = match rest {
-            Some((of, edges)) if *of == rest_of => Arc::clone(edges),
+            Some((of, piece)) if *of == rest_of => Arc::clone(piece),
             _ => {
                 let read = Arc::new(read(sources, question, (UnixNanos(last * piece_ns), until), step)?);
                 *rest = Some((rest_of, Arc::clone(&read)));
@@ -158,22 +163,19 @@ impl Earlier {
         let mut parts = Vec::new();
         for part in (0..PARTS).rev() {
             let numbers = last - (part + 1) * pieces..last - part * pieces;
-            let (view, _) = sources.live.read(&*sources.store)?;
-            let end = if part == 0 { until } else { UnixNanos(numbers.end * piece_ns) };
-            let watched = Watched::load(&*view, (UnixNanos(numbers.start * piece_ns), end), step)?;
-            let mut edges: Vec<Piece> = (part == 0).then(|| Arc::clone(&newest)).into_iter().collect();
+            let mut of_part: Vec<Arc<Piece>> = (part == 0).then(|| Arc::clone(&newest)).into_iter().collect();
             for piece in numbers {
                 if kept.get(&piece).is_none_or(|kept| kept.is_due(piece, now)) {
                     let span = (UnixNanos(piece * piece_ns), UnixNanos((piece + 1) * piece_ns));
                     let read = Arc::new(read(sources, question, span, step)?);
-                    kept.insert(piece, Kept { edges: read, at: now, asked_at: now });
+                    kept.insert(piece, Kept { piece: read, at: now, asked_at: now });
                 }
                 if let Some(kept) = kept.get_mut(&piece) {
                     kept.asked_at = now;
-                    edges.push(Arc::clone(&kept.edges));
+                    of_part.push(Arc::clone(&kept.piece));
                 }
             }
-            parts.push((watched, edges));
+            parts.push(of_part);
         }
         Ok(Self { parts, step })
     }
@@ -181,12 +183,12 @@ impl Earlier {
     /// An edge in each part in which it was watched, or seen, the oldest first.
     pub(crate) fn of(&self, name: &Name, edge: &Edge) -> Vec<Part> {
         let nodes = [edge.client.node.as_deref(), edge.server.node.as_deref()];
-        let part = |(watched, pieces): &(Watched, Vec<Piece>)| {
-            let told = pieces.iter().filter_map(|edges| edges.get(name)).fold(Told::default(), |all, piece| Told {
-                steps: all.steps + piece.steps,
-                bytes: all.bytes.saturating_add(piece.bytes),
+        let part = |pieces: &Vec<Arc<Piece>>| {
+            let told = pieces.iter().filter_map(|piece| piece.edges.get(name)).fold(Told::default(), |all, piece| {
+                Told { steps: all.steps + piece.steps, bytes: all.bytes.saturating_add(piece.bytes) }
             });
-            let steps = (watched.on(nodes).count() as u64).max(told.steps);
+            let watched: usize = pieces.iter().map(|piece| piece.watched.on(nodes).count()).sum();
+            let steps = (watched as u64).max(told.steps);
             let seconds = steps as f64 * self.step.0 as f64 / 1e9;
             (steps > 0).then(|| Part { there: Share::of(told.steps, steps), rate: told.bytes as f64 / seconds })
         };
@@ -209,12 +211,11 @@ mod tests {
         };
         let edge = |port: u16| Edge { port, ..Edge::default() };
         let name = |port: u16| Name::of(&edge(port), &Question::default());
-        let told = |steps: u64| HashMap::from([(name(80), Told { steps, bytes: 1_000 * steps })]);
-        let parts = vec![
-            (watched(0), vec![Arc::new(told(3))]),
-            (watched(60), vec![Arc::new(told(20)), Arc::new(told(10))]),
-            (watched(60), Vec::new()),
-        ];
+        let piece = |of: i64, steps: u64| {
+            let told = (steps > 0).then(|| (name(80), Told { steps, bytes: 1_000 * steps }));
+            Arc::new(Piece { watched: watched(of), edges: told.into_iter().collect() })
+        };
+        let parts = vec![vec![piece(0, 3)], vec![piece(40, 20), piece(20, 10)], vec![piece(60, 0)]];
         let earlier = Earlier { parts, step: Step(10 * SECOND_NS) };
         let of = |port: u16| -> Vec<(u64, u64, f64)> {
             let parts = earlier.of(&name(port), &edge(port)).into_iter();
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn each_piece_is_read_anew_in_its_own_turn() {
-        let kept = Kept { edges: Arc::default(), at: 100, asked_at: 100 };
+        let kept = Kept { piece: Arc::default(), at: 100, asked_at: 100 };
         let due: Vec<i64> = (0..30).map(|piece| (100..200).find(|now| kept.is_due(piece, *now)).unwrap()).collect();
         assert_eq!(due.iter().min(), Some(&115));
         assert_eq!(due.iter().max(), Some(&129));

@@ -9,7 +9,7 @@ use super::judge::{Steps, Within};
 use crate::query::Sources;
 use crate::query::edges::{self, EdgeName};
 use crate::query::params::{HealthAsked, Question};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_model::UnixNanos;
 use weir_store::{Step, StoreError};
@@ -149,7 +149,7 @@ impl Kept {
         let span = (UnixNanos(from * MINUTE_NS), UnixNanos(until * MINUTE_NS));
         let asked = Question { since: Some(span.0), until: Some(span.1), ..question.clone() };
         let (rows, _) = edges::all(sources, &asked)?;
-        self.remove(from, until);
+        self.remove(|minute| (from..until).contains(&minute));
         let edges = Arc::make_mut(&mut self.edges);
         for row in rows {
             // Of two rows of one name (opened nodes have such), both are the past of either.
@@ -168,21 +168,19 @@ impl Kept {
         minutes.sort_unstable();
         let too_many = minutes.len().saturating_sub(MINUTES_MAX - PAST as usize);
         let is_left = |(index, (asked_at, _)): &(usize, (i64, i64))| *index < too_many || now - asked_at > UNASKED;
-        let left: Vec<i64> = minutes.into_iter().enumerate().filter(is_left).map(|(_, (_, minute))| minute).collect();
-        for minute in left {
-            self.remove(minute, minute + 1);
-        }
+        let left: BTreeSet<i64> =
+            minutes.into_iter().enumerate().filter(is_left).map(|(_, (_, minute))| minute).collect();
+        self.remove(|minute| left.contains(&minute));
     }
 
-    fn remove(&mut self, from: i64, until: i64) {
+    fn remove(&mut self, is_left: impl Fn(i64) -> bool) {
         let known = self.minutes.len();
-        self.minutes.retain(|minute, _| !(from..until).contains(minute));
+        self.minutes.retain(|minute, _| !is_left(*minute));
         if self.minutes.len() == known {
             return;
         }
-        let span = UnixNanos(from * MINUTE_NS)..UnixNanos(until * MINUTE_NS);
         Arc::make_mut(&mut self.edges).retain(|_, steps| {
-            steps.retain(|at, _| !span.contains(at));
+            steps.retain(|at, _| !is_left(at.0.div_euclid(MINUTE_NS)));
             !steps.is_empty()
         });
     }
