@@ -16,6 +16,7 @@ pub(crate) mod health;
 pub(crate) mod naming;
 pub(crate) mod params;
 pub(crate) mod quality;
+mod recent;
 pub(crate) mod records;
 pub(crate) mod selection;
 pub(crate) mod settled;

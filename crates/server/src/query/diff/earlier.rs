@@ -6,10 +6,11 @@
 use super::{Name, stepped};
 use crate::query::completeness::Watched;
 use crate::query::params::{Question, Span};
+use crate::query::recent::Recent;
 use crate::query::{Sources, Unanswered};
 use crate::statistics::Share;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use weir_model::UnixNanos;
 use weir_store::Step;
 use weir_wire::api::Edge;
@@ -25,9 +26,6 @@ const MINUTE_NS: i64 = 60_000_000_000;
 const STAYS: i64 = 15;
 /// Pieces that nobody has asked for in so many minutes are forgotten.
 const UNASKED: i64 = 10;
-/// Questions whose pieces are kept. With 10,000 edges that all move one has some 100 MB.
-const KEPT: usize = 4;
-
 /// An edge in one part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
@@ -74,13 +72,11 @@ fn piece_ns(step: Step) -> i64 {
     PIECE_NS.max(step.0)
 }
 
-/// What was asked for last, the newest last, each by its question and step.
+/// What was asked for last, each by its question and step. With 10,000 edges that all move one has some 100 MB.
 #[derive(Debug, Default)]
 pub(crate) struct Earliers {
-    kept: Mutex<Vec<((Question, Step), Place)>>,
+    kept: Recent<(Question, Step), Read>,
 }
-
-type Place = Arc<Mutex<Read>>;
 
 /// What was read for a question.
 #[derive(Debug, Default)]
@@ -105,22 +101,11 @@ impl Kept {
     }
 }
 
-impl Earliers {
-    fn place(&self, question: &Question, step: Step) -> Place {
-        let asked =
-            Question { since: None, until: None, step: None, compared: None, sort: None, limit: 0, ..question.clone() };
-        let key = (asked, step);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match kept.iter().position(|(of, _)| *of == key) {
-            Some(at) => kept.remove(at).1,
-            None => Arc::default(),
-        };
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push((key, Arc::clone(&place)));
-        place
-    }
+/// What does not matter to what was before is left out, so that whoever compares other spans has the same.
+fn key(question: &Question, step: Step) -> (Question, Step) {
+    let asked =
+        Question { since: None, until: None, step: None, compared: None, sort: None, limit: 0, ..question.clone() };
+    (asked, step)
 }
 
 /// Reads a span. What was watched first: then the edges have at least that.
@@ -147,8 +132,7 @@ impl Earlier {
         let (piece_ns, now) = (piece_ns(step), sources.clock.wall().0.div_euclid(MINUTE_NS));
         let pieces = part_ns(step) / piece_ns;
         let last = until.0.div_euclid(piece_ns);
-        let place = sources.earliers.place(question, step);
-        // Whoever asks the same waits for who reads it.
+        let place = sources.earliers.kept.place(key(question, step));
         let Read { pieces: kept, rest } = &mut *place.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, kept| now - kept.asked_at <= UNASKED);
         let rest_of = (until, now.div_euclid(STAYS));
@@ -235,17 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn four_questions_are_kept_whatever_they_compare() {
-        let earliers = Earliers::default();
+    fn whoever_compares_other_spans_has_the_same() {
         let step = Step(10 * SECOND_NS);
         let asked = |port: u16, limit: usize| Question { port: Some(port), limit, ..Question::default() };
-        let first = earliers.place(&asked(1, 5), step);
-        assert!(Arc::ptr_eq(&first, &earliers.place(&asked(1, 7), step)));
-        assert!(!Arc::ptr_eq(&first, &earliers.place(&asked(1, 7), Step(SECOND_NS))));
-        for port in 2..=4 {
-            earliers.place(&asked(port, 5), step);
-        }
-        assert!(!Arc::ptr_eq(&first, &earliers.place(&asked(1, 5), step)), "the oldest has left");
+        assert_eq!(key(&asked(1, 5), step), key(&asked(1, 7), step));
+        assert_ne!(key(&asked(1, 5), step), key(&asked(2, 5), step));
+        assert_ne!(key(&asked(1, 5), step), key(&asked(1, 5), Step(SECOND_NS)));
     }
 
     #[test]

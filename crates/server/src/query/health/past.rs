@@ -9,8 +9,9 @@ use super::judge::{Steps, Within};
 use crate::query::Sources;
 use crate::query::edges::{self, EdgeName};
 use crate::query::params::{HealthAsked, Question};
+use crate::query::recent::Recent;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use weir_model::UnixNanos;
 use weir_store::{Step, StoreError};
 use weir_wire::api::Edge;
@@ -26,10 +27,6 @@ const TURNS: i64 = PAST / BLOCK;
 const UNASKED: i64 = 10;
 /// Minutes of a question that are kept at most: those of four spans that have nothing in common.
 const MINUTES_MAX: usize = 4 * PAST as usize;
-/// Questions whose past is kept: a few people's, who each look at something else. With 10,000 edges that all move every
-/// minute one has some 100 MB.
-const KEPT: usize = 4;
-
 /// The past of a question's edges.
 pub(crate) struct Past {
     pub(crate) span: (UnixNanos, UnixNanos),
@@ -44,13 +41,12 @@ impl Past {
     }
 }
 
-/// The pasts that were asked for last, the newest last, each by its question, whenever that is about.
+/// The pasts that were asked for last, each by its question, whenever that is about. With 10,000 edges that all move every
+/// minute one has some 100 MB.
 #[derive(Debug, Default)]
 pub(crate) struct Pasts {
-    kept: Mutex<Vec<(Question, Place)>>,
+    kept: Recent<Question, Kept>,
 }
-
-type Place = Arc<Mutex<Kept>>;
 
 /// What was read of a question's past. Minutes are counted from 1970.
 #[derive(Debug, Default)]
@@ -85,8 +81,7 @@ impl Pasts {
             limit: 0,
             ..question.clone()
         };
-        let place = self.place(&asked);
-        // Whoever asks the same waits for who reads it.
+        let place = self.kept.place(asked.clone());
         let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
         kept.forget(now);
         for block in kept.due(until - PAST, until, now) {
@@ -105,19 +100,6 @@ impl Pasts {
             }
         };
         Ok(Past { span, edges: Arc::clone(&kept.edges), asked: all_asked })
-    }
-
-    fn place(&self, asked: &Question) -> Place {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match kept.iter().position(|(question, _)| question == asked) {
-            Some(at) => kept.remove(at).1,
-            None => Arc::default(),
-        };
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push((asked.clone(), Arc::clone(&place)));
-        place
     }
 }
 
@@ -189,19 +171,6 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn four_questions_are_kept_whatever_time_they_are_about() {
-        let pasts = Pasts::default();
-        let asked = |limit| Question { limit, ..Question::default() };
-        let first = pasts.place(&asked(1));
-        assert!(Arc::ptr_eq(&first, &pasts.place(&asked(1))));
-        for limit in 2..=KEPT + 1 {
-            pasts.place(&asked(limit));
-        }
-        assert_eq!(pasts.kept.lock().unwrap().len(), KEPT);
-        assert!(!Arc::ptr_eq(&first, &pasts.place(&asked(1))), "the oldest has left");
-    }
 
     #[test]
     fn an_hour_is_read_once_then_a_minute_and_a_block_each_minute() {
