@@ -345,6 +345,36 @@ fn what_a_node_did_not_vouch_for_yet_names_nobody_and_is_named_later() {
 }
 
 #[test]
+fn until_its_node_speaks_again_the_last_holder_of_an_address_can_be_asked_for() {
+    let one = || told::pod("one").at_addresses(&["10.0.0.1"]);
+    let mut known = told::inventory(&[one()]);
+    known.vouch("a", "kubelet", told::at(90), told::at(200));
+    let named = |known: &Inventory, tenths| {
+        let at = Some(told::at(tenths));
+        let end = RemoteEnd { seen_on: "b", address: "10.0.0.1".parse().unwrap(), began: at, first_seen: told::at(tenths) };
+        told::text(known.remote_as_last_told(&end, 10_000_000_000))
+    };
+    assert_eq!(named(&known, 190), "pod shop/one");
+    assert_eq!(told::text(told::remote(&known, "10.0.0.1", 250)), "unknown /10.0.0.1");
+    assert_eq!(named(&known, 250), "pod shop/one", "as far as anybody told");
+    assert_eq!(named(&known, 299), "pod shop/one");
+    assert_eq!(named(&known, 300), "unknown /10.0.0.1", "ten seconds without a word");
+    assert_eq!(named(&known, 50), "unknown /10.0.0.1", "before it was there");
+
+    // Another node has told of a new holder: the old one is not taken any more, whoever it is now.
+    let mut taken = told::inventory(&[one(), told::pod("two").from(220).at_addresses(&["10.0.0.1"]).on("b")]);
+    taken.vouch("a", "kubelet", told::at(90), told::at(200));
+    taken.vouch("b", "kubelet", told::at(90), told::at(230));
+    assert_ne!(named(&taken, 250), "pod shop/one");
+    assert_eq!(named(&taken, 225), "pod shop/two");
+
+    // The next word takes the name back.
+    let mut ended = told::inventory(&[one(), told::pod("one").at_addresses(&["10.0.0.1"]).to(230)]);
+    ended.vouch("a", "kubelet", told::at(90), told::at(300));
+    assert_eq!(named(&ended, 250), "unknown /10.0.0.1");
+}
+
+#[test]
 fn a_late_second_holder_turns_a_name_into_unknown_and_never_into_another() {
     let mut known = told::inventory(&[told::pod("one").at_addresses(&["10.0.0.1"])]);
     let named = |known: &Inventory| told::text(told::remote(known, "10.0.0.1", 250));

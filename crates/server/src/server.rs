@@ -56,6 +56,8 @@ const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX + (1 << 20);
 /// Connections that wait to be taken: after a restart all agents of a large cluster come at once, and 5,000 of them
 /// overflowed a queue of 1,024. The kernel's own bound, `net.core.somaxconn`, is 4,096 by default.
 const CONNECTIONS_WAITING: u32 = 4_096;
+/// So much an agent may send before it is looked at: what waits of thousands of agents while the writer's queue is full.
+const WAITING_BYTES_MAX: u32 = 65_535;
 /// An agent that is gone without a word is noticed within twice this, and its stream is free again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What stopping may take: a question that is being answered, the last segment. Below every supervisor's patience.
@@ -291,6 +293,8 @@ async fn serve_agents(
 ) -> anyhow::Result<()> {
     let ingest = IngestServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
     tonic::transport::Server::builder()
+        .initial_stream_window_size(Some(WAITING_BYTES_MAX))
+        .initial_connection_window_size(Some(WAITING_BYTES_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(ingest)

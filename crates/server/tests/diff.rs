@@ -162,6 +162,28 @@ async fn what_changed_is_named_and_what_stayed_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edge_is_new_before_its_second_step_is_over_and_a_visit_is_not() {
+    let mut town = Town::open(&[]).await;
+    for _ in 0..QUIET {
+        let records = town.calls(3, 5, |_| {});
+        town.deliver(records).await;
+    }
+    let until = |until: &str| format!("before={}..{}&after={}..{until}", at(600), at(900), at(900));
+    let mut records = town.calls(3, 5, |_| {});
+    records.extend(town.calls(4, 5, |_| {}));
+    records.extend(town.calls(5, 5, |_| {}));
+    town.deliver(records).await;
+    assert_eq!(words(&town.changes(&until(&at(910))).await), []);
+    let mut records = town.calls(3, 5, |_| {});
+    records.extend(town.calls(4, 5, |_| {}));
+    town.deliver(records).await;
+    // Of the second step half a second is missing.
+    let half = at(919).replace('Z', ".5Z");
+    assert_eq!(words(&town.changes(&until(&half)).await), [("192.0.2.4", "new")]);
+    town.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_was_not_watched_makes_nothing_new_or_gone() {
     let mut town = Town::open(&[]).await;
     for _ in 0..60 {

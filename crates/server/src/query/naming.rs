@@ -25,6 +25,9 @@ use weir_wire::filter::Field;
 pub(crate) const ATTRIBUTED: [&str; 7] =
     [kind::CONTAINER, kind::POD, kind::REPLICA_SET, kind::JOB, kind::SERVICE, kind::NAMESPACE, kind::NODE];
 
+/// So long an answer takes the pods of a node to be as that node last told: two of its words may be late.
+const LAST_WORD_NS: i64 = 30_000_000_000;
+
 /// Names ends for as long as the live inventory is held still.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Naming<'a> {
@@ -95,13 +98,18 @@ impl<'a> Naming<'a> {
         end
     }
 
+    /// Who a remote end is. What is kept for good waits for the word of its node; an answer takes the last one.
+    fn remote(self, end: &RemoteEnd<'a>) -> Who<'a> {
+        if self.settles { self.inventory.remote(end) } else { self.inventory.remote_as_last_told(end, LAST_WORD_NS) }
+    }
+
     /// The other end of a view, where it has no view of its own.
     pub(crate) fn other(self, selection: &Selection, subject: &Subject) -> End {
         let verdict = selection.verdicts.get(&subject.id);
         let is_server = verdict.is_some_and(|verdict| verdict.side == Side::Server);
         let remote = verdict.map_or(subject.flow, |verdict| verdict.tuple).remote;
         let address = if is_server { selection.opener(subject) } else { remote.ip() };
-        let who = self.inventory.remote(&RemoteEnd {
+        let who = self.remote(&RemoteEnd {
             seen_on: &subject.node,
             address,
             began: subject.opened.then_some(subject.from),
@@ -210,8 +218,8 @@ impl<'a> Naming<'a> {
     }
 
     /// The DNS server that was asked.
-    pub(crate) fn dns_server(self, count: &DnsCount) -> End {
-        let who = self.inventory.remote(&RemoteEnd {
+    pub(crate) fn dns_server(self, count: &'a DnsCount) -> End {
+        let who = self.remote(&RemoteEnd {
             seen_on: &count.node.0,
             address: count.server,
             began: Some(count.last),

@@ -63,6 +63,12 @@ impl Side<'_> {
         self.row.map(|row| row.edge.clone())
     }
 
+    /// Whether the edge is there in a step that begins later.
+    fn is_there_after(&self, step: UnixNanos) -> bool {
+        let quality = self.row.map(Row::quality);
+        quality.is_some_and(|steps| steps.range(step.plus(1)..).any(|(_, quality)| quality.active > 0))
+    }
+
     /// The watched steps, by the nodes that `of` is seen on.
     fn steps(&self, of: &Edge) -> Vec<At> {
         let quality = self.row.map(Row::quality);
@@ -152,7 +158,9 @@ fn absence(absent: u64, parts: &[Share]) -> f64 {
 fn new(seen: &Seen<'_>, was: &[At], is: &[At], bound: f64) -> Option<Change> {
     let earlier = seen.earlier.iter().fold(Share::default(), |all, part| all.plus(part.there));
     let first = is.iter().position(|(_, there, _)| *there)?;
-    let since = there(&is[first..]);
+    // A step that is not over counts where the edge is there already.
+    let begun = u64::from(seen.is.is_there_after(is.last()?.0));
+    let since = there(&is[first..]).plus(Share::of(begun, begun));
     if was.is_empty() || earlier.hits > 0 || since.hits < THERE_MIN {
         return None;
     }
