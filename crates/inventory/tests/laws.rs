@@ -345,33 +345,27 @@ fn what_a_node_did_not_vouch_for_yet_names_nobody_and_is_named_later() {
 }
 
 #[test]
-fn until_its_node_speaks_again_the_last_holder_of_an_address_can_be_asked_for() {
+fn whose_next_word_tells_who_an_end_is_is_known_for_as_long_as_it_may_come() {
     let one = || told::pod("one").at_addresses(&["10.0.0.1"]);
+    let end = |tenths: i64| {
+        let at = told::at(tenths);
+        RemoteEnd { seen_on: "b", address: address("10.0.0.1"), began: Some(at), first_seen: at }
+    };
+    let awaited = |known: &Inventory, tenths| known.awaited_of(&end(tenths), 10 * SECOND).map(str::to_owned);
+    let from_a = Some("a".to_owned());
     let mut known = told::inventory(&[one()]);
     known.vouch("a", "kubelet", told::at(90), told::at(200));
-    let named = |known: &Inventory, tenths| {
-        let at = Some(told::at(tenths));
-        let end = RemoteEnd { seen_on: "b", address: "10.0.0.1".parse().unwrap(), began: at, first_seen: told::at(tenths) };
-        told::text(known.remote_as_last_told(&end, 10_000_000_000))
-    };
-    assert_eq!(named(&known, 190), "pod shop/one");
-    assert_eq!(told::text(told::remote(&known, "10.0.0.1", 250)), "unknown /10.0.0.1");
-    assert_eq!(named(&known, 250), "pod shop/one", "as far as anybody told");
-    assert_eq!(named(&known, 299), "pod shop/one");
-    assert_eq!(named(&known, 300), "unknown /10.0.0.1", "ten seconds without a word");
-    assert_eq!(named(&known, 50), "unknown /10.0.0.1", "before it was there");
-
-    // Another node has told of a new holder: the old one is not taken any more, whoever it is now.
-    let mut taken = told::inventory(&[one(), told::pod("two").from(220).at_addresses(&["10.0.0.1"]).on("b")]);
-    taken.vouch("a", "kubelet", told::at(90), told::at(200));
-    taken.vouch("b", "kubelet", told::at(90), told::at(230));
-    assert_ne!(named(&taken, 250), "pod shop/one");
-    assert_eq!(named(&taken, 225), "pod shop/two");
-
-    // The next word takes the name back.
-    let mut ended = told::inventory(&[one(), told::pod("one").at_addresses(&["10.0.0.1"]).to(230)]);
+    assert_eq!(awaited(&known, 190), None, "it has told");
+    assert_eq!((awaited(&known, 200), awaited(&known, 299)), (from_a.clone(), from_a.clone()));
+    assert_eq!(awaited(&known, 300), None, "ten seconds without a word");
+    let mut moved = told::inventory(&[one(), told::pod("two").from(220).at_addresses(&["10.0.0.1"]).on("b")]);
+    moved.vouch("a", "kubelet", told::at(90), told::at(200));
+    moved.vouch("b", "kubelet", told::at(90), told::at(230));
+    assert_eq!(awaited(&moved, 225), None, "another holds it");
+    assert_eq!(awaited(&moved, 250), Some("b".to_owned()), "the newest word counts");
+    let mut ended = told::inventory(&[one(), one().to(230)]);
     ended.vouch("a", "kubelet", told::at(90), told::at(300));
-    assert_eq!(named(&ended, 250), "unknown /10.0.0.1");
+    assert_eq!(awaited(&ended, 250), None, "it has ended");
 }
 
 #[test]

@@ -397,8 +397,9 @@ async fn an_address_names_whom_its_node_answered_for_and_between_holders_nobody(
         names.sort();
         names
     };
-    let unknown = format!("unknown /{REDIS} unknown");
-    assert_eq!(servers(two.edges("&by=pod").await), ["pod shop/old inferred", &unknown]);
+    let unnamed = "unknown /unnamed on b unknown";
+    assert_eq!(servers(two.edges("&by=pod").await), ["pod shop/old inferred", unnamed]);
+    assert_eq!(two.edges(&format!("&by=pod&to={REDIS}")).await.len(), 2, "its address still finds it");
     // The old one went at 9 s, the new one has it from 12 s.
     for fact in &mut old {
         fact.to_unix_ns = START + 9 * SECOND;
@@ -413,6 +414,7 @@ async fn an_address_names_whom_its_node_answered_for_and_between_holders_nobody(
     assert_eq!(servers(two.edges("&by=pod").await), ["pod shop/new inferred", "pod shop/old inferred"]);
     two.on_a(vec![Record { start_unix_ns: START + 10 * SECOND, ..connect(3, 40_002, TO + 2 * POLL) }], Vec::new())
         .await;
+    let unknown = format!("unknown /{REDIS} unknown");
     assert_eq!(
         servers(two.edges("&by=pod").await),
         ["pod shop/new inferred", "pod shop/old inferred", &unknown],

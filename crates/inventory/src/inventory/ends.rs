@@ -144,27 +144,19 @@ impl Inventory {
         who
     }
 
-    /// As [`Inventory::remote`]; where nobody has told of that instant yet, who held the address when the holder's node was
-    /// last heard of, if that was less than `within_ns` before. That node's next word may still take the name back, or name
-    /// another who has got the address since: for answers that are made anew, not for what is kept.
-    pub fn remote_as_last_told<'a>(&'a self, end: &RemoteEnd<'a>, within_ns: i64) -> Who<'a> {
-        let who = self.remote(end);
-        if who.basis != Basis::Nothing || who.kind != "unknown" {
-            return who;
-        }
+    /// The node whose next word is going to tell who a remote end is: that of who held the address when the node was last
+    /// heard of, less than `within_ns` before. `None` also where the end has a name, or nobody held the address then.
+    pub fn awaited_of<'a>(&'a self, end: &RemoteEnd<'a>, within_ns: i64) -> Option<&'a str> {
         let at = end.began.unwrap_or(end.first_seen).0;
         let claims = self.addresses.claims(&end.address.to_canonical());
-        let claims = claims.as_slice();
-        let open = claims.iter().filter(|claim| claim.to == OPEN);
-        let Some(told) = open.map(|claim| self.told_until(claim.thing)).max() else { return who };
+        let open = claims.as_slice().iter().filter(|claim| claim.to == OPEN);
+        let told = open.map(|claim| self.told_until(claim.thing)).max()?;
         if told > at || at.saturating_sub(told) >= within_ns {
-            return who;
+            return None;
         }
         let last = UnixNanos(told.saturating_sub(1));
         let holder = self.remote(&RemoteEnd { began: Some(last), first_seen: last, ..*end });
-        // Whoever may have come since is told of by another node, or has an end.
-        let is_same = |claim: &Claim| claim.is_sure(last.0) || !claim.is_possible(at);
-        if claims.iter().all(is_same) { holder } else { who }
+        Some(holder.node()).filter(|node| !node.is_empty())
     }
 
     /// Whether an address is the cluster's own: a node, pod, container or Service holds it, or has held it.

@@ -2,7 +2,8 @@
 //!
 //! An end that a view is of is named by what its socket says; one that nobody has a view of by its address when the
 //! connection began. A client that only a node's address tells of is `unknown`, `behind NODE`: the node speaks for
-//! whomever it masquerades. An end beyond the cluster has the name that its client was told for its address by DNS, else
+//! whomever it masquerades. A pod whose node has not been heard of since the connection began is `unknown`, `unnamed on NODE`,
+//! until that node's next word. An end beyond the cluster has the name that its client was told for its address by DNS, else
 //! a configured network's, else its address. An address that the cluster holds or has held is never `external`.
 //!
 //! A Service is `known` where the client asked for one of its addresses; else those whose EndpointSlices hold the
@@ -19,14 +20,24 @@ use weir_inventory::{Inventory, LocalEnd, RemoteEnd, Who};
 use weir_model::fact::kind;
 use weir_model::{Certainty, Endpoint, Protocol, Side, UnixNanos};
 use weir_store::{DnsClient, DnsCount};
+use weir_wire::api::EdgeEnd;
 use weir_wire::filter::Field;
 
 /// Whose attributes are an end's own, in the order in which they are looked at.
 pub(crate) const ATTRIBUTED: [&str; 7] =
     [kind::CONTAINER, kind::POD, kind::REPLICA_SET, kind::JOB, kind::SERVICE, kind::NAMESPACE, kind::NODE];
 
-/// So long an answer takes the pods of a node to be as that node last told: two of its words may be late.
+/// So long after a node's last word its next one is waited for: two of its words may be late.
 const LAST_WORD_NS: i64 = 30_000_000_000;
+/// The kind of an end that nobody names.
+const UNKNOWN: &str = "unknown";
+/// Before the node whose next word is going to name an end.
+const UNNAMED_ON: &str = "unnamed on ";
+
+/// Whether it is going to have a name within seconds.
+pub(crate) fn is_unnamed(end: &EdgeEnd) -> bool {
+    end.kind == UNKNOWN && end.name.starts_with(UNNAMED_ON)
+}
 
 /// Names ends for as long as the live inventory is held still.
 #[derive(Clone, Copy, Debug)]
@@ -98,9 +109,18 @@ impl<'a> Naming<'a> {
         end
     }
 
-    /// Who a remote end is. What is kept for good waits for the word of its node; an answer takes the last one.
-    fn remote(self, end: &RemoteEnd<'a>) -> Who<'a> {
-        if self.settles { self.inventory.remote(end) } else { self.inventory.remote_as_last_told(end, LAST_WORD_NS) }
+    /// Who a remote end is. Whose node has not told yet has no name: not even that of who was there at its last word, since
+    /// another may be there by now. What is kept for good waits for all words.
+    fn remote(self, remote: &RemoteEnd<'a>) -> (Who<'a>, End) {
+        let who = self.inventory.remote(remote);
+        let mut end = self.end(&who, remote.address, "");
+        if who.kind() == UNKNOWN
+            && !self.settles
+            && let Some(node) = self.inventory.awaited_of(remote, LAST_WORD_NS)
+        {
+            end.endpoint.name = format!("{UNNAMED_ON}{node}");
+        }
+        (who, end)
     }
 
     /// The other end of a view, where it has no view of its own.
@@ -109,16 +129,16 @@ impl<'a> Naming<'a> {
         let is_server = verdict.is_some_and(|verdict| verdict.side == Side::Server);
         let remote = verdict.map_or(subject.flow, |verdict| verdict.tuple).remote;
         let address = if is_server { selection.opener(subject) } else { remote.ip() };
-        let who = self.remote(&RemoteEnd {
+        let remote_end = RemoteEnd {
             seen_on: &subject.node,
             address,
             began: subject.opened.then_some(subject.from),
             first_seen: subject.from,
-        });
-        let mut end = self.end(&who, address, "");
+        };
+        let (who, mut end) = self.remote(&remote_end);
         if is_server && who.kind() == "node" {
             let name = format!("behind {}", who.node());
-            end.endpoint = Endpoint { kind: "unknown".to_owned(), namespace: String::new(), name };
+            end.endpoint = Endpoint { kind: UNKNOWN.to_owned(), namespace: String::new(), name };
             (end.node, end.zone, end.certainty) = (None, None, Certainty::Unknown);
             return end;
         }
@@ -219,13 +239,13 @@ impl<'a> Naming<'a> {
 
     /// The DNS server that was asked.
     pub(crate) fn dns_server(self, count: &'a DnsCount) -> End {
-        let who = self.remote(&RemoteEnd {
+        let remote_end = RemoteEnd {
             seen_on: &count.node.0,
             address: count.server,
             began: Some(count.last),
             first_seen: count.last,
-        });
-        let mut end = self.end(&who, count.server, "");
+        };
+        let (_, mut end) = self.remote(&remote_end);
         if count.server.is_loopback() {
             end.node = Some(count.node.0.clone());
             end.zone = self.inventory.zone(&count.node.0).map(ToOwned::to_owned);

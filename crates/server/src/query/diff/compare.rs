@@ -5,6 +5,7 @@ use crate::query::completeness::Watched;
 use crate::query::edges::{EndName, Row, end_name};
 use crate::query::health::asked::Asked;
 use crate::query::health::judge::{self, Against, Bounds, Evidence, Within};
+use crate::query::naming::is_unnamed;
 use crate::query::params::Span;
 use crate::statistics::{Prior, Share, centre, dispersion, mean_and_variance, student_tail, surprise};
 use std::collections::BTreeSet;
@@ -86,6 +87,10 @@ pub(crate) fn compare(seen: &Seen<'_>, spans: &Spans) -> Option<Change> {
     let bound = WRONG / (TESTS * spans.edges.max(1) as f64);
     let edge = seen.is.edge().or_else(|| seen.was.edge())?;
     let (was, is) = (seen.was.steps(&edge), seen.is.steps(&edge));
+    // Nor is it an edge that came or went if an end has no name yet: in some seconds it is another's.
+    if [&edge.client, &edge.server].into_iter().any(is_unnamed) {
+        return None;
+    }
     match (seen.was.row, seen.is.row) {
         (None, Some(_)) => sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, bound)),
         (Some(_), None) => gone(seen, &was, &is, spans, bound),
