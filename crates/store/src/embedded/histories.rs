@@ -109,7 +109,7 @@ impl HistoryView for View<'_> {
         let files: Vec<(&Entry, PathBuf)> = self.between(since, until).collect();
         let sums = totals::Totals::of(&files, since, until, step)?;
         let reader = self.store.reader()?;
-        let named = sums.named(&reader);
+        let named = sums.named(&self.store.edge_names, &reader);
         self.store.give_back(reader);
         named
     }

@@ -29,6 +29,7 @@ mod check;
 mod columns;
 mod compact;
 mod dns;
+mod edge_names;
 mod export;
 mod folder;
 mod histories;
@@ -75,6 +76,7 @@ pub struct Embedded {
     readers: Mutex<Vec<Connection>>,
     pins: pins::Pins,
     forgotten: catalogue::Forgotten,
+    edge_names: edge_names::EdgeNames,
 }
 
 impl Embedded {
@@ -99,6 +101,7 @@ impl Embedded {
             readers: Mutex::new(Vec::new()),
             pins: pins::Pins::default(),
             forgotten: catalogue::Forgotten::default(),
+            edge_names: edge_names::EdgeNames::default(),
         })
     }
 

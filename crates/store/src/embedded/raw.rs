@@ -27,6 +27,7 @@ pub(super) struct RawRow {
 
 impl FileRow for RawRow {
     type Order = (u64, ConnectionId, UnixNanos);
+    const SCATTERED: &'static [&'static str] = &["from_time", "to_time", "sent_bytes", "recv_bytes", "rtt_us"];
 
     fn order(&self) -> Self::Order {
         (self.edge, self.row.connection, self.row.to)

@@ -2,7 +2,7 @@
 //!
 //! The key-value metadata says `weir.segment.version` (this format's), `weir.segment.first` and `.last` (the log's
 //! range), `weir.segment.kind` and `weir.build`. Columns are only ever added; a reader finds them by name. Texts are
-//! dictionary-encoded. Rows are sorted by edge. What a row is, is in `raw` (10 s) and `rolled` (a minute, an hour).
+//! dictionary-encoded, numbers that scatter split by their bytes. Rows are sorted by edge. What a row is, is in `raw` (10 s) and `rolled` (a minute, an hour).
 
 use super::folder::sync_folder;
 use crate::error::StoreError;
@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use std::collections::VecDeque;
@@ -86,6 +86,8 @@ pub(super) fn file_name(id: SegmentId, kind: SegmentKind) -> String {
 pub(super) trait FileRow: Sized {
     /// The order in which rows stand in the file.
     type Order: Ord;
+    /// Columns of numbers that hardly repeat: a dictionary of them and its keys are larger than they are.
+    const SCATTERED: &'static [&'static str];
     fn order(&self) -> Self::Order;
     fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
     /// `None`: a column is missing or of another type.
@@ -186,12 +188,18 @@ impl<R: FileRow> Writer<R> {
 
     fn begin(&self, batch: &RecordBatch) -> Result<ArrowWriter<Summed>, StoreError> {
         let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(StoreError::segment("write", &self.path))?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true)
-            .set_key_value_metadata(Some(self.pairs.clone()))
-            .build();
+            .set_key_value_metadata(Some(self.pairs.clone()));
+        for column in R::SCATTERED {
+            // Their high bytes, which are alike, stand apart from their low ones, which are not.
+            properties = properties
+                .set_column_dictionary_enabled((*column).into(), false)
+                .set_column_encoding((*column).into(), Encoding::BYTE_STREAM_SPLIT);
+        }
+        let properties = properties.build();
         let file = File::create(&self.temporary).map_err(StoreError::io("create", &self.temporary))?;
         failpoint::reach("segment-created");
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);

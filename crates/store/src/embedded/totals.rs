@@ -1,6 +1,7 @@
 //! Sums by edge, from the few columns that they take: the dense id stands for the ends' names, which the catalogue has.
 
-use super::catalogue::{Entry, SettledEdges};
+use super::catalogue::Entry;
+use super::edge_names::EdgeNames;
 use super::segment::{self, SegmentKind, missing_column};
 use crate::error::StoreError;
 use crate::history::{EdgeTotal, EdgeTotals, Step};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use weir_model::{Endpoint, Protocol, UnixNanos};
+use weir_model::UnixNanos;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 32_768;
@@ -258,42 +259,24 @@ impl Totals {
     }
 
     /// With the catalogue's names.
-    pub(super) fn named(mut self, connection: &Connection) -> Result<EdgeTotals, StoreError> {
-        let sql = || StoreError::sql("name the edges");
-        let mut statement = connection
-            .prepare_cached(
-                "SELECT c.kind, c.namespace, c.name, s.kind, s.namespace, s.name, e.protocol, e.port, e.settled FROM edges e
-                 JOIN endpoints c ON c.id = e.client JOIN endpoints s ON s.id = e.server WHERE e.id = ?1",
-            )
-            .map_err(sql())?;
-        let mut edges = Vec::with_capacity(self.sums.len());
-        let mut settled_edges = SettledEdges::default();
-        for ((edge, counted), sums) in self.sums {
-            let steps = self.steps.remove(&(edge, counted)).unwrap_or_default().into_iter().collect();
-            let failed = self.failed.remove(&(edge, counted)).unwrap_or_default();
+    pub(super) fn named(mut self, names: &EdgeNames, connection: &Connection) -> Result<EdgeTotals, StoreError> {
+        let (keys, sums): (Vec<(u64, bool)>, Vec<Sums>) = std::mem::take(&mut self.sums).into_iter().unzip();
+        let ids: Vec<u64> = keys.iter().map(|(edge, _)| *edge).collect();
+        let names = names.of(connection, &ids)?;
+        let mut edges = Vec::with_capacity(keys.len());
+        for ((key, sums), name) in keys.into_iter().zip(sums).zip(names) {
+            let steps = self.steps.remove(&key).unwrap_or_default().into_iter().collect();
+            let failed = self.failed.remove(&key).unwrap_or_default();
             let failed = failed.into_iter().map(|((at, reason), count)| (at, reason, count)).collect();
-            let (mut total, settled) = statement
-                .query_row([edge as i64], |row| {
-                    let end = |at: usize| -> rusqlite::Result<Endpoint> {
-                        Ok(Endpoint { kind: row.get(at)?, namespace: row.get(at + 1)?, name: row.get(at + 2)? })
-                    };
-                    let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
-                    let (client, server, port) = (end(0)?, end(3)?, row.get(7)?);
-                    let fate = if counted { Fate::Counted } else { Fate::OtherView };
-                    let (settled, steps, failed) = (None, Vec::new(), Vec::new());
-                    let total = EdgeTotal { client, server, protocol, port, fate, settled, sums, steps, failed };
-                    Ok((total, row.get::<_, String>(8)?))
-                })
-                .map_err(sql())?;
-            (total.steps, total.failed) = (steps, failed);
-            if let Some((settled, fate)) = settled_edges.read(connection, &settled, total.port)? {
-                total.settled = Some(settled);
-                total.fate = if counted { Fate::Counted } else { fate };
-            }
+            let (settled, fate) = name.settled.clone().unzip();
+            let fate = if key.1 { Fate::Counted } else { fate.unwrap_or(Fate::OtherView) };
             // Of a view that does not count, what its end sent again is told nowhere else; by step also how much it sent.
-            if total.fate != Fate::OtherView || total.sums.retransmits > 0 || self.step.is_some() {
-                edges.push(total);
+            if fate == Fate::OtherView && sums.retransmits == 0 && self.step.is_none() {
+                continue;
             }
+            let (client, server) = (name.client.clone(), name.server.clone());
+            let (protocol, port) = (name.protocol, name.port);
+            edges.push(EdgeTotal { client, server, protocol, port, fate, settled, sums, steps, failed });
         }
         let unsettled_from = self.unsettled_from.filter(|_| self.unsettled_rows > 0);
         Ok(EdgeTotals { edges, unsettled_rows: self.unsettled_rows, unsettled_from })

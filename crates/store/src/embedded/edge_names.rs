@@ -1,0 +1,76 @@
+//! What edges are called, by their dense ids: kept from question to question. An id is never given twice, and what it stands
+//! for never changes, so that nothing of it grows old.
+
+use super::catalogue::SettledEdges;
+use crate::error::StoreError;
+use crate::settled::{Fate, SettledEdge};
+use rusqlite::Connection;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_model::{Endpoint, Protocol};
+
+/// Edges that are kept: some 30 MB.
+const KEPT_MAX: usize = 50_000;
+
+/// What an id stands for.
+#[derive(Debug)]
+pub(super) struct EdgeName {
+    pub(super) client: Endpoint,
+    pub(super) server: Endpoint,
+    pub(super) protocol: Protocol,
+    pub(super) port: u16,
+    /// `None`: settled by a build that kept no more than the above.
+    pub(super) settled: Option<(Arc<SettledEdge>, Fate)>,
+}
+
+/// The edges that were asked for last.
+#[derive(Debug, Default)]
+pub(super) struct EdgeNames {
+    kept: Mutex<HashMap<u64, Arc<EdgeName>>>,
+}
+
+impl EdgeNames {
+    /// What `edges` are called, in their order: what is not kept is read.
+    pub(super) fn of(&self, connection: &Connection, edges: &[u64]) -> Result<Vec<Arc<EdgeName>>, StoreError> {
+        let mut names: Vec<Option<Arc<EdgeName>>> = {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            edges.iter().map(|edge| kept.get(edge).cloned()).collect()
+        };
+        let mut settled = SettledEdges::default();
+        let mut read = Vec::new();
+        for (edge, name) in edges.iter().zip(&mut names).filter(|(_, name)| name.is_none()) {
+            let found = Arc::new(find(connection, *edge, &mut settled)?);
+            read.push((*edge, Arc::clone(&found)));
+            *name = Some(found);
+        }
+        if !read.is_empty() {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() + read.len() > KEPT_MAX {
+                kept.clear();
+            }
+            kept.extend(read.into_iter().take(KEPT_MAX));
+        }
+        Ok(names.into_iter().flatten().collect())
+    }
+}
+
+fn find(connection: &Connection, edge: u64, settled: &mut SettledEdges) -> Result<EdgeName, StoreError> {
+    let sql = || StoreError::sql("name the edges");
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT c.kind, c.namespace, c.name, s.kind, s.namespace, s.name, e.protocol, e.port, e.settled FROM edges e
+             JOIN endpoints c ON c.id = e.client JOIN endpoints s ON s.id = e.server WHERE e.id = ?1",
+        )
+        .map_err(sql())?;
+    let (name, text) = statement
+        .query_row([edge as i64], |row| {
+            let end = |at: usize| -> rusqlite::Result<Endpoint> {
+                Ok(Endpoint { kind: row.get(at)?, namespace: row.get(at + 1)?, name: row.get(at + 2)? })
+            };
+            let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
+            let name = EdgeName { client: end(0)?, server: end(3)?, protocol, port: row.get(7)?, settled: None };
+            Ok((name, row.get::<_, String>(8)?))
+        })
+        .map_err(sql())?;
+    Ok(EdgeName { settled: settled.read(connection, &text, name.port)?, ..name })
+}
