@@ -168,18 +168,25 @@ async fn an_edge_is_new_before_its_second_step_is_over_and_a_visit_is_not() {
         let records = town.calls(3, 5, |_| {});
         town.deliver(records).await;
     }
-    let until = |until: &str| format!("before={}..{}&after={}..{until}", at(600), at(900), at(900));
+    let within = |from: i64, until: &str| format!("before={}..{}&after={}..{until}", at(600), at(900), at(from));
     let mut records = town.calls(3, 5, |_| {});
     records.extend(town.calls(4, 5, |_| {}));
     records.extend(town.calls(5, 5, |_| {}));
     town.deliver(records).await;
-    assert_eq!(words(&town.changes(&until(&at(910))).await), []);
+    for from in [900, 905] {
+        assert_eq!(words(&town.changes(&within(from, &at(910))).await), []);
+    }
     let mut records = town.calls(3, 5, |_| {});
     records.extend(town.calls(4, 5, |_| {}));
     town.deliver(records).await;
     // Of the second step half a second is missing.
     let half = at(919).replace('Z', ".5Z");
-    assert_eq!(words(&town.changes(&until(&half)).await), [("192.0.2.4", "new")]);
+    for from in [900, 905] {
+        let changes = town.changes(&within(from, &half)).await;
+        assert_eq!(words(&changes), [("192.0.2.4", "new")]);
+        let text = changes["192.0.2.4"]["text"].as_str().unwrap();
+        assert!(text.starts_with(&format!("new since {}: 10 connections", at(from))), "{text}");
+    }
     town.server.stop().await;
 }
 

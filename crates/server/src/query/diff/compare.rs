@@ -7,8 +7,10 @@ use crate::query::health::asked::Asked;
 use crate::query::health::judge::{self, Against, Bounds, Evidence, Within};
 use crate::query::naming::is_unnamed;
 use crate::query::params::Span;
+use crate::query::quality::Quality;
 use crate::statistics::{Prior, Share, centre, dispersion, mean_and_variance, student_tail, surprise};
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 use weir_model::UnixNanos;
 use weir_model::fact::kind;
 use weir_store::Step;
@@ -64,10 +66,15 @@ impl Side<'_> {
         self.row.map(|row| row.edge.clone())
     }
 
-    /// Whether the edge is there in a step that begins later.
-    fn is_there_after(&self, step: UnixNanos) -> bool {
-        let quality = self.row.map(Row::quality);
-        quality.is_some_and(|steps| steps.range(step.plus(1)..).any(|(_, quality)| quality.active > 0))
+    /// The step at either end of the span that is cut off, or not over, in which the edge is there: nothing follows from one
+    /// in which it is not. `whole`: the others.
+    fn cut(&self, whole: &[At]) -> [Option<UnixNanos>; 2] {
+        let there = |(at, quality): (&UnixNanos, &Quality)| (quality.active > 0).then_some(*at);
+        let Some(steps) = self.row.map(Row::quality) else { return [None; 2] };
+        let first = whole.first().map_or(UnixNanos(i64::MAX), |(at, ..)| *at);
+        let before = steps.range(..first).find_map(there);
+        let last = whole.last().map(|(at, ..)| *at).or(before).unwrap_or(first);
+        [before, steps.range((Excluded(last), Unbounded)).find_map(there)]
     }
 
     /// The watched steps, by the nodes that `of` is seen on.
@@ -92,7 +99,7 @@ pub(crate) fn compare(seen: &Seen<'_>, spans: &Spans) -> Option<Change> {
         return None;
     }
     match (seen.was.row, seen.is.row) {
-        (None, Some(_)) => sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, bound)),
+        (None, Some(_)) => sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, spans, bound)),
         (Some(_), None) => gone(seen, &was, &is, spans, bound),
         (Some(_), Some(_)) => health(seen, spans).or_else(|| shifted(seen, &was, &is, spans, bound)),
         (None, None) => None,
@@ -160,12 +167,13 @@ fn absence(absent: u64, parts: &[Share]) -> f64 {
 }
 
 /// It was not there in the earlier span, nor in the hour before it: as often as it is there since it came, it would have been.
-fn new(seen: &Seen<'_>, was: &[At], is: &[At], bound: f64) -> Option<Change> {
+fn new(seen: &Seen<'_>, was: &[At], is: &[At], spans: &Spans, bound: f64) -> Option<Change> {
     let earlier = seen.earlier.iter().fold(Share::default(), |all, part| all.plus(part.there));
-    let first = is.iter().position(|(_, there, _)| *there)?;
-    // A step that is not over counts where the edge is there already.
-    let begun = u64::from(seen.is.is_there_after(is.last()?.0));
-    let since = there(&is[first..]).plus(Share::of(begun, begun));
+    let [cut, begun] = seen.is.cut(is);
+    let first = is.iter().position(|(_, there, _)| *there);
+    let whole = if cut.is_some() { is } else { first.map_or(&[][..], |first| &is[first..]) };
+    let cut_off = cut.iter().chain(&begun).count() as u64;
+    let since = there(whole).plus(Share::of(cut_off, cut_off));
     if was.is_empty() || earlier.hits > 0 || since.hits < THERE_MIN {
         return None;
     }
@@ -174,10 +182,10 @@ fn new(seen: &Seen<'_>, was: &[At], is: &[At], bound: f64) -> Option<Change> {
         return None;
     }
     let edge = seen.is.edge()?;
-    let (at, ..) = is.get(first)?;
+    let at = cut.or(first.map(|first| is[first].0)).or(begun)?.max(spans.after.0);
     let text = format!(
         "new since {}: {} and {} bytes",
-        crate::query::rfc3339(*at),
+        crate::query::rfc3339(at),
         of(edge.connections, "connection"),
         edge.sent_bytes.saturating_add(edge.recv_bytes)
     );
