@@ -27,7 +27,9 @@ pub(super) struct RawRow {
 
 impl FileRow for RawRow {
     type Order = (u64, ConnectionId, UnixNanos);
-    const SCATTERED: &'static [&'static str] = &["from_time", "to_time", "sent_bytes", "recv_bytes", "rtt_us"];
+    const SCATTERED: &'static [&'static str] = &["sent_bytes", "recv_bytes", "rtt_us"];
+    /// A node's polls, from each of its connections anew.
+    const SEQUENCES: &'static [&'static str] = &["from_time", "to_time"];
 
     fn order(&self) -> Self::Order {
         (self.edge, self.row.connection, self.row.to)

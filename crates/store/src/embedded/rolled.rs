@@ -29,6 +29,7 @@ impl FileRow for RolledRow {
     /// Within an edge they are gathered, not merged.
     type Order = u64;
     const SCATTERED: &'static [&'static str] = &["sent_bytes", "recv_bytes", "rtt_us_sum", "rtt_us_max"];
+    const SEQUENCES: &'static [&'static str] = &[];
 
     fn order(&self) -> Self::Order {
         self.edge
