@@ -94,12 +94,14 @@ pub(crate) fn compare(seen: &Seen<'_>, spans: &Spans) -> Option<Change> {
     let bound = WRONG / (TESTS * spans.edges.max(1) as f64);
     let edge = seen.is.edge().or_else(|| seen.was.edge())?;
     let (was, is) = (seen.was.steps(&edge), seen.is.steps(&edge));
-    // Nor is it an edge that came or went if an end has no name yet: in some seconds it is another's.
+    // What is without a name yet is told under its name, in some seconds.
     if [&edge.client, &edge.server].into_iter().any(is_unnamed) {
         return None;
     }
     match (seen.was.row, seen.is.row) {
-        (None, Some(_)) => sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, spans, bound)),
+        (None, Some(_)) => {
+            sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, spans, bound))
+        }
         (Some(_), None) => gone(seen, &was, &is, spans, bound),
         (Some(_), Some(_)) => health(seen, spans).or_else(|| shifted(seen, &was, &is, spans, bound)),
         (None, None) => None,
