@@ -181,9 +181,9 @@ pub struct HistoryRemoved {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeTotal {
     /// Who the client is.
-    pub client: Endpoint,
+    pub client: Arc<Endpoint>,
     /// Who the server is.
-    pub server: Endpoint,
+    pub server: Arc<Endpoint>,
     /// The protocol.
     pub protocol: Protocol,
     /// The server's port.

@@ -20,7 +20,8 @@ fn sums(store: &Embedded) -> Result<Sums, StoreError> {
     let counted = totals.edges.into_iter().filter(|edge| edge.fate == Fate::Counted);
     let mut sums = Sums::new();
     for edge in counted {
-        *sums.entry((edge.client.name, edge.server.name, edge.port)).or_default() += edge.sums.sent + edge.sums.recv;
+        *sums.entry((edge.client.name.clone(), edge.server.name.clone(), edge.port)).or_default() +=
+            edge.sums.sent + edge.sums.recv;
     }
     Ok(sums)
 }

@@ -383,13 +383,14 @@ fn add_settled(
     total: &EdgeTotal,
     question: &Question,
 ) {
-    let (client, server, via, certainty) = settled::ends(total, question);
     if question.protocol.is_some_and(|protocol| protocol != total.protocol) {
         return;
     }
-    let seen_on = if client.is_seen { &client.node } else { &server.node }.clone().unwrap_or_default();
-    let counted_by = if client.is_seen { Side::Client } else { Side::Server };
-    let (client, server) = (table.add(client), table.add(server));
+    let (client, server) = table.settled(total);
+    let (via, certainty) = settled::via(total);
+    let is_clients = table.get(client).is_seen;
+    let counted_by = if is_clients { Side::Client } else { Side::Server };
+    let seen_on = table.get(if is_clients { client } else { server }).node.clone().unwrap_or_default();
     let between = Between { via, client, server, port: total.port, protocol: total.protocol };
     let Some(sum) = entry(sums, between, table, question) else { return };
     let asks_health = question.health != HealthAsked::No;

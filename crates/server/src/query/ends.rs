@@ -8,9 +8,13 @@ use super::expand::Expand;
 use super::naming::{Naming, Via};
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
+use super::settled;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 use weir_model::{Certainty, Endpoint, Side};
+use weir_store::{EdgeTotal, SettledEnd};
 use weir_wire::api::EdgeEnd;
 use weir_wire::filter::{Comparison, Field, Glob, Place};
 
@@ -75,11 +79,30 @@ pub(crate) struct EndTable<'a> {
     ends: Vec<End>,
     by_content: HashMap<End, EndId>,
     own: HashMap<Own<'a>, EndId>,
+    settled: HashMap<ByAddress, EndId>,
+}
+
+/// An end that is kept once for all of its edges: the same one if it lies in the same place.
+struct ByAddress(Arc<SettledEnd>);
+
+impl PartialEq for ByAddress {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ByAddress {}
+
+impl Hash for ByAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 impl<'a> EndTable<'a> {
     pub(crate) fn new(selection: &'a Selection, naming: Naming<'a>) -> Self {
-        Self { selection, naming, ends: Vec::new(), by_content: HashMap::new(), own: HashMap::new() }
+        let (by_content, own, settled) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { selection, naming, ends: Vec::new(), by_content, own, settled }
     }
 
     pub(crate) fn get(&self, id: EndId) -> &End {
@@ -131,7 +154,28 @@ impl<'a> EndTable<'a> {
         id
     }
 
-    pub(crate) fn add(&mut self, mut end: End) -> EndId {
+    /// Both ends of a settled edge.
+    pub(crate) fn settled(&mut self, total: &EdgeTotal) -> (EndId, EndId) {
+        let question = self.naming.question;
+        match &total.settled {
+            Some(edge) => (self.settled_end(&edge.client), self.settled_end(&edge.server)),
+            None => {
+                (self.add(settled::bare(&total.client, question)), self.add(settled::bare(&total.server, question)))
+            }
+        }
+    }
+
+    fn settled_end(&mut self, end: &Arc<SettledEnd>) -> EndId {
+        let key = ByAddress(Arc::clone(end));
+        if let Some(id) = self.settled.get(&key) {
+            return *id;
+        }
+        let id = self.add(settled::end(end, self.naming.question));
+        self.settled.insert(key, id);
+        id
+    }
+
+    fn add(&mut self, mut end: End) -> EndId {
         end.decide(self.naming.question);
         if let Some(id) = self.by_content.get(&end) {
             return *id;

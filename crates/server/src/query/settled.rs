@@ -33,22 +33,22 @@ pub(crate) fn settle(end: &End) -> SettledEnd {
     }
 }
 
-/// Both ends of a settled edge as the question looks at them, and the Service between.
-pub(crate) fn ends(total: &EdgeTotal, question: &Question) -> (End, End, Via, Certainty) {
+/// The Service between a settled edge's ends, and how sure it is.
+pub(crate) fn via(total: &EdgeTotal) -> (Via, Certainty) {
     let Some(settled) = &total.settled else {
-        // Settled by a build that kept no more than these names.
-        return (bare(&total.client, question), bare(&total.server, question), Via::default(), Certainty::Inferred);
+        // Settled by a build that kept no more than the ends' names.
+        return (Via::default(), Certainty::Inferred);
     };
     let via = Via {
         service: settled.service.clone(),
         certainty: settled.service_certainty.as_deref().map(Certainty::parse),
         candidates: settled.service_candidates.clone(),
     };
-    let certainty = Certainty::parse(&settled.certainty);
-    (end(&settled.client, question), end(&settled.server, question), via, certainty)
+    (via, Certainty::parse(&settled.certainty))
 }
 
-fn end(settled: &SettledEnd, question: &Question) -> End {
+/// A settled end as the question looks at it.
+pub(crate) fn end(settled: &SettledEnd, question: &Question) -> End {
     let workload = settled.workload.as_ref().map(|owned| Owned {
         kind: owned.kind.clone(),
         namespace: owned.namespace.clone(),
@@ -112,7 +112,8 @@ fn attributes<'s>(settled: &'s SettledEnd, name: &str) -> impl Iterator<Item = &
     keys.into_iter().filter_map(|key| settled.attributes.get(&key).map(String::as_str))
 }
 
-fn bare(endpoint: &Endpoint, question: &Question) -> End {
+/// One that was settled with no more than a name.
+pub(crate) fn bare(endpoint: &Endpoint, question: &Question) -> End {
     let settled = SettledEnd {
         endpoint: SettledName {
             kind: endpoint.kind.clone(),

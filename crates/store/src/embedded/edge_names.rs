@@ -15,8 +15,8 @@ const KEPT_MAX: usize = 50_000;
 /// What an id stands for.
 #[derive(Debug)]
 pub(super) struct EdgeName {
-    pub(super) client: Endpoint,
-    pub(super) server: Endpoint,
+    pub(super) client: Arc<Endpoint>,
+    pub(super) server: Arc<Endpoint>,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
     /// `None`: settled by a build that kept no more than the above.
@@ -68,7 +68,8 @@ fn find(connection: &Connection, edge: u64, settled: &mut SettledEdges) -> Resul
                 Ok(Endpoint { kind: row.get(at)?, namespace: row.get(at + 1)?, name: row.get(at + 2)? })
             };
             let protocol = if row.get::<_, i64>(6)? == 0 { Protocol::Tcp } else { Protocol::Udp };
-            let name = EdgeName { client: end(0)?, server: end(3)?, protocol, port: row.get(7)?, settled: None };
+            let name =
+                EdgeName { client: end(0)?.into(), server: end(3)?.into(), protocol, port: row.get(7)?, settled: None };
             Ok((name, row.get::<_, String>(8)?))
         })
         .map_err(sql())?;

@@ -274,7 +274,7 @@ impl Totals {
             if fate == Fate::OtherView && sums.retransmits == 0 && self.step.is_none() {
                 continue;
             }
-            let (client, server) = (name.client.clone(), name.server.clone());
+            let (client, server) = (Arc::clone(&name.client), Arc::clone(&name.server));
             let (protocol, port) = (name.protocol, name.port);
             edges.push(EdgeTotal { client, server, protocol, port, fate, settled, sums, steps, failed });
         }

@@ -455,7 +455,7 @@ fn what_settling_knew_stays_with_the_sums(store: &dyn HistoryStore) {
         for edge in &totals.edges {
             let settled = edge.settled.as_ref().expect("a name");
             assert_eq!(
-                (&edge.client, &edge.server),
+                (&*edge.client, &*edge.server),
                 (&settled.client.endpoint.endpoint(), &settled.server.endpoint.endpoint())
             );
             if edge.fate == Fate::OtherView {
