@@ -24,4 +24,7 @@ for _ in $(seq 300); do
     sleep 0.2
 done
 address=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["http"])' "$folder/server/server.json")
-"$venv/bin/schemathesis" --config-file scripts/schemathesis.toml run "http://$address/openapi.json" --continue-on-failure "$@"
+# In a folder that goes: it leaves files where it is run.
+root=$PWD
+cd "$folder"
+"$root/$venv/bin/schemathesis" --config-file "$root/scripts/schemathesis.toml" run "http://$address/openapi.json" --continue-on-failure "$@"
