@@ -40,7 +40,7 @@ if [ "$what" = api ]; then
     echo "== history of $rows rows over $days days, as the defaults keep it, and $agents agents that go on"
     "$history" fill "$work/read" "$rows" "$days"
     "$history" coarser "$work/read" 24 168
-    for how in "--age-max 10 --stale-max 50 --pause 1s" "--age-max 10 --stale-max 50" "--age-max 10 --pause 1s" "--age-max 10" "--readers 1" "" "--all-different"; do
+    for how in "--age-max 10 --stale-max 20 --pause 1s" "--age-max 10 --stale-max 20" "--age-max 10 --pause 1s" "--age-max 10" "--readers 1" "" "--all-different"; do
         echo "-- $how"
         # A copy each: what agents tell stays in the folder.
         rm -rf "$work/read/copy"

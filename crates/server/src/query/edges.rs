@@ -375,12 +375,12 @@ fn sum_of<'s, 'a>(
     entry(sums, between, table, question)
 }
 
-fn add_settled(
+fn add_settled<'a>(
     sums: &mut HashMap<Between, Option<Sum>>,
-    table: &mut EndTable<'_>,
+    table: &mut EndTable<'a>,
     told: &mut Told,
     part: &Part,
-    total: &EdgeTotal,
+    total: &'a EdgeTotal,
     question: &Question,
 ) {
     if question.protocol.is_some_and(|protocol| protocol != total.protocol) {

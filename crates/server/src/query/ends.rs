@@ -5,14 +5,12 @@
 //! known node stays `external` under every grouping.
 
 use super::expand::Expand;
-use super::naming::{Naming, Via};
+use super::naming::{BEHIND, Naming, UNKNOWN, Via};
 use super::params::{Grouping, Question};
 use super::selection::{Selection, Subject};
 use super::settled;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::Arc;
 use weir_model::{Certainty, Endpoint, Side};
 use weir_store::{EdgeTotal, SettledEnd};
 use weir_wire::api::EdgeEnd;
@@ -79,24 +77,8 @@ pub(crate) struct EndTable<'a> {
     ends: Vec<End>,
     by_content: HashMap<End, EndId>,
     own: HashMap<Own<'a>, EndId>,
-    settled: HashMap<ByAddress, EndId>,
-}
-
-/// An end that is kept once for all of its edges: the same one if it lies in the same place.
-struct ByAddress(Arc<SettledEnd>);
-
-impl PartialEq for ByAddress {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for ByAddress {}
-
-impl Hash for ByAddress {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
+    /// By where they lie: an end is kept once for all of its edges.
+    settled: HashMap<*const SettledEnd, EndId>,
 }
 
 impl<'a> EndTable<'a> {
@@ -155,7 +137,7 @@ impl<'a> EndTable<'a> {
     }
 
     /// Both ends of a settled edge.
-    pub(crate) fn settled(&mut self, total: &EdgeTotal) -> (EndId, EndId) {
+    pub(crate) fn settled(&mut self, total: &'a EdgeTotal) -> (EndId, EndId) {
         let question = self.naming.question;
         match &total.settled {
             Some(edge) => (self.settled_end(&edge.client), self.settled_end(&edge.server)),
@@ -165,13 +147,13 @@ impl<'a> EndTable<'a> {
         }
     }
 
-    fn settled_end(&mut self, end: &Arc<SettledEnd>) -> EndId {
-        let key = ByAddress(Arc::clone(end));
-        if let Some(id) = self.settled.get(&key) {
+    /// `'a`: nothing else comes to lie there while this table is used.
+    fn settled_end(&mut self, end: &'a SettledEnd) -> EndId {
+        if let Some(id) = self.settled.get(&std::ptr::from_ref(end)) {
             return *id;
         }
         let id = self.add(settled::end(end, self.naming.question));
-        self.settled.insert(key, id);
+        self.settled.insert(end, id);
         id
     }
 
@@ -338,7 +320,7 @@ impl End {
 
     /// An address is known, but for that of a node which stands before somebody.
     fn address_certainty(&self) -> Certainty {
-        let is_before_somebody = self.endpoint.kind == "unknown" && self.endpoint.name.starts_with("behind ");
+        let is_before_somebody = self.endpoint.kind == UNKNOWN && self.endpoint.name.starts_with(BEHIND);
         if is_before_somebody { Certainty::Unknown } else { Certainty::Known }
     }
 }

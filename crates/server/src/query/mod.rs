@@ -4,7 +4,7 @@
 //! [`ends`] what each grouping calls that, [`expand`] what of a grouping by namespace is opened, [`settled`] how that is kept for good,
 //! [`edges`], [`records`] and [`dns`] build the rows, [`sums`] are what edges are summed up to, [`steps`] says how long those of a series are,
 //! [`quality`] how well an edge did in each, [`health`] what that means against its past,
-//! [`diff`] what is different between two spans, [`completeness`] says how complete they are, [`status`] how the parts do.
+//! [`diff`] what is different between two spans, [`recent`] keeps what both read of the time before, [`completeness`] says how complete they are, [`status`] how the parts do.
 
 pub(crate) mod completeness;
 pub(crate) mod diff;

@@ -30,7 +30,9 @@ pub(crate) const ATTRIBUTED: [&str; 7] =
 /// So long after a node's last word its next one is waited for: two of its words may be late.
 const LAST_WORD_NS: i64 = 30_000_000_000;
 /// The kind of an end that nobody names.
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
+/// Before the node that speaks for whomever it masquerades.
+pub(crate) const BEHIND: &str = "behind ";
 /// Before the node whose next word is going to name an end.
 const UNNAMED_ON: &str = "unnamed on ";
 
@@ -137,7 +139,7 @@ impl<'a> Naming<'a> {
         };
         let (who, mut end) = self.remote(&remote_end);
         if is_server && who.kind() == "node" {
-            let name = format!("behind {}", who.node());
+            let name = format!("{BEHIND}{}", who.node());
             end.endpoint = Endpoint { kind: UNKNOWN.to_owned(), namespace: String::new(), name };
             (end.node, end.zone, end.certainty) = (None, None, Certainty::Unknown);
             return end;

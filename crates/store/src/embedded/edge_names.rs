@@ -75,3 +75,38 @@ fn find(connection: &Connection, edge: u64, settled: &mut SettledEdges) -> Resul
         .map_err(sql())?;
     Ok(EdgeName { settled: settled.read(connection, &text, name.port)?, ..name })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::schema;
+
+    #[test]
+    fn no_more_are_kept_than_the_cap_and_all_have_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut connection = schema::connect(&path).unwrap();
+        schema::migrate(&mut connection, &path).unwrap();
+        let edges = KEPT_MAX as u64 + 10;
+        let step = connection.transaction().unwrap();
+        step.execute_batch(
+            "INSERT INTO endpoints (id, kind, namespace, name) VALUES (1, 'pod', 'shop', 'a'), (2, 'pod', 'shop', 'b')",
+        )
+        .unwrap();
+        let insert = "INSERT INTO edges (id, client, server, protocol, port, used) VALUES (?1, 1, 2, 0, ?1, 0)";
+        for edge in 1..=edges {
+            step.prepare_cached(insert).unwrap().execute([edge as i64]).unwrap();
+        }
+        step.commit().unwrap();
+        let names = EdgeNames::default();
+        let kept = || names.kept.lock().unwrap().len();
+        let all: Vec<u64> = (1..=edges).collect();
+        for asked in [&all[..3], &all[..], &all[2..5]] {
+            let found = names.of(&connection, asked).unwrap();
+            let ports: Vec<u64> = found.iter().map(|name| name.port.into()).collect();
+            assert_eq!(ports, asked);
+            assert!(found.iter().all(|name| name.server.name == "b"));
+            assert!((1..=KEPT_MAX).contains(&kept()), "{}", kept());
+        }
+    }
+}

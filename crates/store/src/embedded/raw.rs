@@ -12,6 +12,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
+use parquet::basic::Encoding;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use weir_model::{Bytes, ConnectionId, Deltas, Protocol, UnixNanos};
@@ -27,9 +28,14 @@ pub(super) struct RawRow {
 
 impl FileRow for RawRow {
     type Order = (u64, ConnectionId, UnixNanos);
-    const SCATTERED: &'static [&'static str] = &["sent_bytes", "recv_bytes", "rtt_us"];
-    /// A node's polls, from each of its connections anew.
-    const SEQUENCES: &'static [&'static str] = &["from_time", "to_time"];
+    const ENCODED: &'static [(&'static str, Encoding)] = &[
+        ("sent_bytes", Encoding::BYTE_STREAM_SPLIT),
+        ("recv_bytes", Encoding::BYTE_STREAM_SPLIT),
+        ("rtt_us", Encoding::BYTE_STREAM_SPLIT),
+        // A node's polls, from each of its connections anew.
+        ("from_time", Encoding::PLAIN),
+        ("to_time", Encoding::PLAIN),
+    ];
 
     fn order(&self) -> Self::Order {
         (self.edge, self.row.connection, self.row.to)

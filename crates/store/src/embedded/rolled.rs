@@ -11,6 +11,7 @@ use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampNanosecondType, UInt16Type, UInt32Type, UInt64Type};
 use arrow_schema::ArrowError;
+use parquet::basic::Encoding;
 use std::net::SocketAddr;
 use weir_model::{Protocol, UnixNanos};
 
@@ -28,8 +29,12 @@ fn seconds(resolution: Resolution) -> u32 {
 impl FileRow for RolledRow {
     /// Within an edge they are gathered, not merged.
     type Order = u64;
-    const SCATTERED: &'static [&'static str] = &["sent_bytes", "recv_bytes", "rtt_us_sum", "rtt_us_max"];
-    const SEQUENCES: &'static [&'static str] = &[];
+    const ENCODED: &'static [(&'static str, Encoding)] = &[
+        ("sent_bytes", Encoding::BYTE_STREAM_SPLIT),
+        ("recv_bytes", Encoding::BYTE_STREAM_SPLIT),
+        ("rtt_us_sum", Encoding::BYTE_STREAM_SPLIT),
+        ("rtt_us_max", Encoding::BYTE_STREAM_SPLIT),
+    ];
 
     fn order(&self) -> Self::Order {
         self.edge

@@ -2,7 +2,8 @@
 //!
 //! The key-value metadata says `weir.segment.version` (this format's), `weir.segment.first` and `.last` (the log's
 //! range), `weir.segment.kind` and `weir.build`. Columns are only ever added; a reader finds them by name. Texts are
-//! dictionary-encoded, numbers that scatter split by their bytes. Rows are sorted by edge. What a row is, is in `raw` (10 s) and `rolled` (a minute, an hour).
+//! dictionary-encoded, numbers that scatter split by their bytes. Rows are sorted by edge. What a row is, is in `raw` (10 s)
+//! and `rolled` (a minute, an hour).
 
 use super::folder::sync_folder;
 use crate::error::StoreError;
@@ -88,10 +89,9 @@ pub(super) fn file_name(id: SegmentId, kind: SegmentKind) -> String {
 pub(super) trait FileRow: Sized {
     /// The order in which rows stand in the file.
     type Order: Ord;
-    /// Columns of numbers that hardly repeat: a dictionary of them and its keys are larger than they are.
-    const SCATTERED: &'static [&'static str];
-    /// Columns of numbers in whose rows long sequences come again: as they are, they compress to less than a dictionary's keys.
-    const SEQUENCES: &'static [&'static str];
+    /// Columns of which a dictionary is larger than they are, and how they are written instead: numbers that hardly repeat with
+    /// their high bytes, which are alike, apart from their low ones; sequences that come again as they are.
+    const ENCODED: &'static [(&'static str, Encoding)];
     fn order(&self) -> Self::Order;
     fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
     /// `None`: a column is missing or of another type.
@@ -197,18 +197,12 @@ impl<R: FileRow> Writer<R> {
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true)
             .set_data_page_size_limit(PAGE_BYTES)
-            .set_data_page_row_count_limit(PAGE_BYTES)
+            .set_data_page_row_count_limit(usize::MAX)
             .set_key_value_metadata(Some(self.pairs.clone()));
-        for column in R::SCATTERED {
-            // Their high bytes, which are alike, stand apart from their low ones, which are not.
+        for (column, encoding) in R::ENCODED {
             properties = properties
                 .set_column_dictionary_enabled((*column).into(), false)
-                .set_column_encoding((*column).into(), Encoding::BYTE_STREAM_SPLIT);
-        }
-        for column in R::SEQUENCES {
-            properties = properties
-                .set_column_dictionary_enabled((*column).into(), false)
-                .set_column_encoding((*column).into(), Encoding::PLAIN);
+                .set_column_encoding((*column).into(), *encoding);
         }
         let properties = properties.build();
         let file = File::create(&self.temporary).map_err(StoreError::io("create", &self.temporary))?;

@@ -7,27 +7,30 @@
 //!   └─────────────────────────────── check ──────────────────────────────┘
 //! ```
 
-use super::cables::{self, Cables};
+mod disturb;
+mod prepare;
+
+use super::cables::Cables;
 use super::care;
 use super::check::{self, Told};
 use super::config_maps::ConfigMaps;
 use super::disk::Disk;
 use super::etcd;
-use super::parts::{self, Part, PartCommand};
-use super::plan::{Done, Network, Outcome, Plan, Silence, Spools, State, ToldLost};
+use super::parts::{self, Part};
+use super::plan::{Done, Outcome, Plan, Silence, Spools, ToldLost};
 use super::random::Random;
 use super::reader::{self, Reader};
 use super::real::Real;
 use super::relay::Relay;
 use super::simulated::Simulated;
-use super::world::{Kinds, World, address, monotonic, name};
+use super::world::{World, monotonic, name};
 use crate::checker::{edges_differ, transactions_differ};
-use crate::feed::{Behaviour, StandIn};
-use crate::process::{binary, until};
+use crate::feed::StandIn;
+use crate::process::until;
 use crate::traffic::Truth;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,164 +115,6 @@ struct Answers {
 }
 
 impl Run {
-    fn prepare(plan: &Plan, folder: &Path) -> Result<Self> {
-        let mut random = plan.random.clone();
-        let cables = (plan.network == Network::Cables).then(|| Cables::lay(plan.writers)).transpose()?;
-        let usual = Kinds::default();
-        let kinds = Kinds {
-            tuples_again: !plan.clocks,
-            two_views: !plan.loses(),
-            open_max: if plan.spools == Spools::Bytes { 600 } else { usual.open_max },
-            opened_max: if plan.spools == Spools::Bytes { 80 } else { usual.opened_max },
-        };
-        let world = Arc::new(World::new(plan.writers, kinds, random.fork()));
-        let ip = if cables.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let mut run = Self {
-            due: BTreeMap::new(),
-            disk: None,
-            etcd: etcd::members(plan.state.members()),
-            config_maps: (plan.state == State::ConfigMap).then(|| ConfigMaps::start(folder)).transpose()?,
-            real: None,
-            truth: Vec::new(),
-            plan: plan.clone(),
-            data: folder.join("server"),
-            folder: folder.to_owned(),
-            world,
-            relay: Relay::start(IpAddr::V4(ip), random.fork(), plan.rates)?,
-            reader: Reader::start(),
-            parts: BTreeMap::new(),
-            feeds: Vec::new(),
-            feed_faults: Arc::new(AtomicU64::new(0)),
-            feed_rate: Arc::new(AtomicU64::new(0)),
-            is_over: false,
-            server_is_known: false,
-            done: Done::default(),
-            random,
-            cables,
-            simulated: None,
-        };
-        if plan.network == Network::Simulated {
-            run.simulated = Some(Simulated::start(plan.writers, run.relay.address, Random::new(plan.seed))?);
-        }
-        if plan.full_disk {
-            std::fs::create_dir(&run.data)?;
-            run.disk = Some(Disk::mount(&run.data)?);
-        }
-        for (number, member) in run.etcd.iter().enumerate() {
-            let command = etcd::command(folder, &run.etcd, number, *member);
-            run.parts.insert(Role::Etcd(number), Part::new(&etcd::name(number), folder, command));
-        }
-        let mut server = Part::new("server", folder, run.server_command(&run.data)?);
-        // It may not find what it needs: a disk with room, or its shared state.
-        server.forgiven = (run.disk.is_some() || plan.state.is_shared()).then_some(parts::FAILED);
-        if plan.silence == Silence::Beyond {
-            server.set_clock(0)?;
-        }
-        run.parts.insert(Role::Server, server);
-        for node in 0..plan.writers {
-            let socket = run.serve_feed(node)?;
-            let agent = run.agent(node, &socket, &address(node).to_string())?;
-            run.parts.insert(Role::Agent(node), agent);
-        }
-        if plan.tracer {
-            run.prepare_tracer()?;
-        }
-        Ok(run)
-    }
-
-    fn server_command(&self, data: &Path) -> Result<PartCommand> {
-        let mut arguments: Vec<String> =
-            ["server", "--data", &text(data), "--listen", "127.0.0.1:0", "--agents-listen", "127.0.0.1:0"]
-                .map(str::to_owned)
-                .into();
-        if !self.etcd.is_empty() {
-            arguments.extend(etcd::arguments(&self.etcd));
-        }
-        arguments.extend(self.config_maps.iter().flat_map(ConfigMaps::arguments));
-        Ok(PartCommand { program: binary("weir")?, arguments })
-    }
-
-    /// A node's tracer, played.
-    fn serve_feed(&mut self, node: usize) -> Result<PathBuf> {
-        let socket = self.folder.join(format!("feed-{node}.sock"));
-        let (told, faults, rate, mut dice) =
-            (Arc::clone(&self.world), Arc::clone(&self.feed_faults), Arc::clone(&self.feed_rate), self.random.fork());
-        self.feeds.push(StandIn::serve(&socket, move |target| {
-            let behaviour = told.answer(node, target);
-            let Behaviour::Body(body) = behaviour else { return behaviour };
-            if !dice.permille(rate.load(Ordering::Relaxed)) {
-                return Behaviour::Body(body);
-            }
-            faults.fetch_add(1, Ordering::Relaxed);
-            if dice.permille(500) { Behaviour::Half(body) } else { Behaviour::Status(500) }
-        })?);
-        Ok(socket)
-    }
-
-    fn agent(&mut self, node: usize, socket: &Path, ip: &str) -> Result<Part> {
-        let hub = match &self.cables {
-            Some(_) if node < self.plan.writers => cables::hub_address(node),
-            _ => Ipv4Addr::LOCALHOST,
-        };
-        let entry = self.simulated.as_ref().and_then(|network| network.entry(node));
-        let server = entry.unwrap_or_else(|| (hub, self.relay.address.port()).into());
-        let server = format!("http://{server}");
-        let (feed, spool) = (format!("unix:{}", text(socket)), text(&self.folder.join(format!("spool-{node}"))));
-        let mut arguments: Vec<String> = [
-            "--feed",
-            &feed,
-            "--spool",
-            &spool,
-            // Small segments, so that they are changed in the middle of a run; far from full where nothing shall be.
-            "--spool-max-bytes",
-            "1MiB",
-            "--server",
-            &server,
-            "--interval",
-            "120ms",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--node",
-            &name(node),
-            "--node-ip",
-            ip,
-        ]
-        .map(str::to_owned)
-        .into();
-        if let Spools::Age(age) = self.plan.spools {
-            arguments.extend(["--spool-max-age".to_owned(), format!("{age}ms")]);
-        }
-        let command = PartCommand { program: binary("weir-agent")?, arguments };
-        let part = Part::new(&format!("agent-{node}"), &self.folder, command);
-        if self.plan.clocks {
-            part.set_clock(self.random.below(2 * CLOCK_MAX_S) as i64 - CLOCK_MAX_S as i64)?;
-        }
-        Ok(part)
-    }
-
-    /// One node more, the last, with a real tracer.
-    fn prepare_tracer(&mut self) -> Result<()> {
-        let folder = self.folder.join("tracer");
-        let real = Real::open(&folder)?;
-        let socket = folder.join("tracer.sock");
-        let arguments = [
-            "--socket",
-            &text(&socket),
-            "--state-dir",
-            &text(&folder.join("state")),
-            "--cgroup",
-            &text(&real.traced()),
-        ]
-        .map(str::to_owned);
-        let tracer = Part::new("tracer", &self.folder, real.beside(&binary("weir-tracer")?, &arguments)?);
-        self.parts.insert(Role::Tracer, tracer);
-        self.real = Some(real);
-        let node = self.plan.writers;
-        let agent = self.agent(node, &socket, "127.0.0.1")?;
-        self.parts.insert(Role::Agent(node), agent);
-        Ok(())
-    }
-
     fn play(&mut self) -> Result<Outcome> {
         for number in 0..self.etcd.len() {
             self.start(Role::Etcd(number), None)?;
@@ -402,89 +247,6 @@ impl Run {
         let Some(part) = self.parts.get_mut(&role) else { return Ok(()) };
         let changed = part.freeze(freeze)?;
         self.done.frozen += u64::from(changed && freeze);
-        Ok(())
-    }
-
-    /// Does one thing at random, or none.
-    fn disturb(&mut self, silent: Option<usize>) -> Result<()> {
-        let agents = self.plan.writers + usize::from(self.plan.tracer);
-        let node = self.random.below(agents as u64) as usize;
-        match self.random.below(240) {
-            0..=3 => self.kill(Role::Server)?,
-            4..=11 => self.kill(Role::Agent(node))?,
-            12..=14 => {
-                self.kill(Role::Agent(node))?;
-                self.relay.ghost(&name(node));
-            }
-            15..=17 => self.freeze(Role::Agent(node), true)?,
-            18..=23 => self.freeze(Role::Agent(node), false)?,
-            24 => self.freeze(Role::Server, true)?,
-            25..=32 => self.freeze(Role::Server, false)?,
-            33..=35 if silent != Some(node) => {
-                self.done.apart += u64::from(self.relay.apart(&name(node), true));
-            }
-            36..=45 if silent != Some(node) => {
-                self.relay.apart(&name(node), false);
-            }
-            46..=48 if self.plan.clocks => {
-                let seconds = self.random.below(2 * CLOCK_MAX_S) as i64 - CLOCK_MAX_S as i64;
-                self.part(Role::Agent(node))?.set_clock(seconds)?;
-                self.done.clocks += 1;
-            }
-            49..=52 => self.fill_disk(true)?,
-            53..=57 => self.fill_disk(false)?,
-            58..=62 => self.pull(node, true)?,
-            63..=76 => self.pull(node, false)?,
-            what @ 77..=90 => self.disturb_shared(what - 77)?,
-            91..=95 => self.kill(Role::Tracer)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// One of fourteen things is done to the shared state.
-    fn disturb_shared(&mut self, what: u64) -> Result<()> {
-        if let Some(api) = &mut self.config_maps {
-            match what {
-                0..=2 => api.leave(&mut self.random, now()),
-                3..=8 => api.fail(&mut self.random),
-                _ => api.touch(&mut self.random)?,
-            }
-            return Ok(());
-        }
-        if self.etcd.is_empty() {
-            return Ok(());
-        }
-        let number = self.random.below(self.etcd.len() as u64) as usize;
-        let mut others = self.parts.iter().filter(|(role, _)| matches!(role, Role::Etcd(other) if *other != number));
-        // One at a time: the others are a majority.
-        let may_fall = others.all(|(_, part)| part.pid() != 0 && !part.is_stopped());
-        match what {
-            0..=2 if may_fall => self.kill(Role::Etcd(number)),
-            3 if may_fall => self.freeze(Role::Etcd(number), true),
-            4.. => (0..self.etcd.len()).try_for_each(|number| self.freeze(Role::Etcd(number), false)),
-            _ => Ok(()),
-        }
-    }
-
-    fn pull(&mut self, node: usize, pull: bool) -> Result<()> {
-        if let Some(cables) = &mut self.cables {
-            let changed = cables.pull(node, pull)?;
-            self.done.pulled += u64::from(changed && pull);
-        }
-        if let Some(network) = &mut self.simulated {
-            let changed = network.pull(node, pull)?;
-            self.done.cut += u64::from(changed && pull);
-        }
-        Ok(())
-    }
-
-    fn fill_disk(&mut self, full: bool) -> Result<()> {
-        if let Some(disk) = &self.disk {
-            let but = self.random.below(200_000);
-            disk.fill(full.then_some(but))?;
-            self.done.filled += u64::from(full);
-        }
         Ok(())
     }
 

@@ -7,10 +7,8 @@ use crate::query::health::asked::Asked;
 use crate::query::health::judge::{self, Against, Bounds, Evidence, Within};
 use crate::query::naming::is_unnamed;
 use crate::query::params::Span;
-use crate::query::quality::Quality;
 use crate::statistics::{Prior, Share, centre, dispersion, mean_and_variance, student_tail, surprise};
 use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Unbounded};
 use weir_model::UnixNanos;
 use weir_model::fact::kind;
 use weir_store::Step;
@@ -66,15 +64,15 @@ impl Side<'_> {
         self.row.map(|row| row.edge.clone())
     }
 
-    /// The step at either end of the span that is cut off, or not over, in which the edge is there: nothing follows from one
-    /// in which it is not. `whole`: the others.
-    fn cut(&self, whole: &[At]) -> [Option<UnixNanos>; 2] {
-        let there = |(at, quality): (&UnixNanos, &Quality)| (quality.active > 0).then_some(*at);
-        let Some(steps) = self.row.map(Row::quality) else { return [None; 2] };
-        let first = whole.first().map_or(UnixNanos(i64::MAX), |(at, ..)| *at);
-        let before = steps.range(..first).find_map(there);
-        let last = whole.last().map(|(at, ..)| *at).or(before).unwrap_or(first);
-        [before, steps.range((Excluded(last), Unbounded)).find_map(there)]
+    /// Since when the edge is there, and in how many steps from then on: of the `watched` ones that are whole, and all in which
+    /// it was there. One in which it was there is one that was watched, also if the span cuts it off or it is not over; from such a
+    /// one without it nothing follows.
+    fn since_it_came(&self, watched: &[At]) -> Option<(UnixNanos, Share)> {
+        let steps = self.row.map(Row::quality)?;
+        let there: Vec<UnixNanos> = steps.iter().filter(|(_, step)| step.active > 0).map(|(at, _)| *at).collect();
+        let first = *there.first()?;
+        let missed = watched.iter().filter(|(at, there, _)| *at > first && !there).count();
+        Some((first, Share::of(there.len() as u64, (there.len() + missed) as u64)))
     }
 
     /// The watched steps, by the nodes that `of` is seen on.
@@ -93,11 +91,11 @@ impl Side<'_> {
 pub(crate) fn compare(seen: &Seen<'_>, spans: &Spans) -> Option<Change> {
     let bound = WRONG / (TESTS * spans.edges.max(1) as f64);
     let edge = seen.is.edge().or_else(|| seen.was.edge())?;
-    let (was, is) = (seen.was.steps(&edge), seen.is.steps(&edge));
     // What is without a name yet is told under its name, in some seconds.
     if [&edge.client, &edge.server].into_iter().any(is_unnamed) {
         return None;
     }
+    let (was, is) = (seen.was.steps(&edge), seen.is.steps(&edge));
     match (seen.was.row, seen.is.row) {
         (None, Some(_)) => {
             sick_from_the_start(seen, &was, &is, spans, bound).or_else(|| new(seen, &was, &is, spans, bound))
@@ -171,11 +169,7 @@ fn absence(absent: u64, parts: &[Share]) -> f64 {
 /// It was not there in the earlier span, nor in the hour before it: as often as it is there since it came, it would have been.
 fn new(seen: &Seen<'_>, was: &[At], is: &[At], spans: &Spans, bound: f64) -> Option<Change> {
     let earlier = seen.earlier.iter().fold(Share::default(), |all, part| all.plus(part.there));
-    let [cut, begun] = seen.is.cut(is);
-    let first = is.iter().position(|(_, there, _)| *there);
-    let whole = if cut.is_some() { is } else { first.map_or(&[][..], |first| &is[first..]) };
-    let cut_off = cut.iter().chain(&begun).count() as u64;
-    let since = there(whole).plus(Share::of(cut_off, cut_off));
+    let (first, since) = seen.is.since_it_came(is)?;
     if was.is_empty() || earlier.hits > 0 || since.hits < THERE_MIN {
         return None;
     }
@@ -184,10 +178,9 @@ fn new(seen: &Seen<'_>, was: &[At], is: &[At], spans: &Spans, bound: f64) -> Opt
         return None;
     }
     let edge = seen.is.edge()?;
-    let at = cut.or(first.map(|first| is[first].0)).or(begun)?.max(spans.after.0);
     let text = format!(
         "new since {}: {} and {} bytes",
-        crate::query::rfc3339(at),
+        crate::query::rfc3339(first.max(spans.after.0)),
         of(edge.connections, "connection"),
         edge.sent_bytes.saturating_add(edge.recv_bytes)
     );

@@ -26,6 +26,7 @@ const MINUTE_NS: i64 = 60_000_000_000;
 const STAYS: i64 = 15;
 /// Pieces that nobody has asked for in so many minutes are forgotten.
 const UNASKED: i64 = 10;
+
 /// An edge in one part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
@@ -82,7 +83,7 @@ pub(crate) struct Earliers {
 #[derive(Debug, Default)]
 struct Read {
     pieces: BTreeMap<i64, Kept>,
-    /// What lies between the last piece and an end, by that end and the minute in which it was read.
+    /// What lies between the last piece and an end, by that end and the quarter of an hour ([`STAYS`]) in which it was read.
     rest: Option<((UnixNanos, i64), Arc<Piece>)>,
 }
 

@@ -27,6 +27,7 @@ const TURNS: i64 = PAST / BLOCK;
 const UNASKED: i64 = 10;
 /// Minutes of a question that are kept at most: those of four spans that have nothing in common.
 const MINUTES_MAX: usize = 4 * PAST as usize;
+
 /// The past of a question's edges.
 pub(crate) struct Past {
     pub(crate) span: (UnixNanos, UnixNanos),
