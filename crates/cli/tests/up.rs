@@ -17,13 +17,14 @@ use std::time::Duration;
 use weir_cli::up::folder::Running;
 use weir_daemon::clock::{Clock, SystemClock};
 
-/// An agent that writes down its arguments and ends orderly when asked to.
-const PATIENT: &str =
-    "#!/bin/sh\necho \"$@\" > \"$(dirname \"$0\")/asked\"\ntrap 'exit 0' TERM\nwhile :; do sleep 0.02; done\n";
+/// An agent that writes down its arguments and variables and ends orderly when asked to. It is ready once it knows what to
+/// do then: a signal that comes before ends any shell.
+const PATIENT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\ncd \"$(dirname \"$0\")\"\nenv > environment\necho \"$@\" > asked\n\
+    : > ready-$$\nwhile :; do sleep 0.02; done\n";
 
-/// The same, which also writes down its variables.
-const OPEN: &str = "#!/bin/sh\nenv > \"$(dirname \"$0\")/environment\"\n\
-    echo \"$@\" > \"$(dirname \"$0\")/asked\"\ntrap 'exit 0' TERM\nwhile :; do sleep 0.02; done\n";
+/// One that does not end when asked to.
+const STUBBORN: &str =
+    "#!/bin/sh\ntrap '' TERM\ncd \"$(dirname \"$0\")\"\n: > ready-$$\nwhile :; do sleep 0.02; done\n";
 
 /// A folder with `weir` and a stand-in `weir-agent` beside it.
 struct Stage {
@@ -86,11 +87,13 @@ impl Up<'_> {
     }
 
     fn running(&self) -> Running {
-        until("the agent runs and the addresses are known", || {
+        until("the agent runs and is ready, and the addresses are known", || {
             let running =
                 Running::read(&self.stage.data()).filter(|running| running.pid as i32 == self.pid().as_raw())?;
             let all = running.parts.iter().all(|part| part.pid.is_some()) && running.http.is_some();
-            all.then_some(running)
+            let (agent, _) = self.stage.agent()?;
+            let is_ready = self.stage.folder.path().join(format!("ready-{agent}")).exists();
+            (all && is_ready).then_some(running)
         })
     }
 
@@ -137,9 +140,7 @@ fn up_publishes_restarts_refuses_a_twin_and_stops_in_order() {
     assert_ne!((http.port(), agents.port()), (0, 0));
     assert_eq!(running.pid as i32, up.pid().as_raw());
     TcpStream::connect(http).unwrap();
-    let asked = until("the agent has written down its arguments", || {
-        std::fs::read_to_string(stage.folder.path().join("asked")).ok().filter(|text| text.ends_with('\n'))
-    });
+    let asked = std::fs::read_to_string(stage.folder.path().join("asked")).unwrap();
     assert!(asked.contains(&format!("--server http://{agents}")), "{asked}");
     assert!(asked.contains("--interval 10s"), "{asked}");
 
@@ -209,7 +210,7 @@ fn an_agent_that_is_started_wrongly_is_told_once_and_ends_it() {
 
 #[test]
 fn a_setting_reaches_the_part_that_takes_it_as_flag_as_variable_and_from_the_file() {
-    let stage = Stage::new(OPEN);
+    let stage = Stage::new(PATIENT);
     let config = stage.folder.path().join("weir.toml");
     std::fs::write(&config, "[up]\nkubelet = 'http://127.0.0.1:10255'\nnetwork = ['office=192.0.2.0/24']\n").unwrap();
     let mut command = stage.command();
@@ -224,11 +225,7 @@ fn a_setting_reaches_the_part_that_takes_it_as_flag_as_variable_and_from_the_fil
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let up = Up { stage: &stage, child: Some(child) };
     let running = up.running();
-    let of_agent = |name: &str| {
-        until("the agent has written it down", || {
-            std::fs::read_to_string(stage.folder.path().join(name)).ok().filter(|text| text.ends_with('\n'))
-        })
-    };
+    let of_agent = |name: &str| std::fs::read_to_string(stage.folder.path().join(name)).unwrap();
     let asked = of_agent("asked");
     let words = "--docker unix:/nowhere/docker.sock --cri off --kubelet http://127.0.0.1:10255 \
                  --collect pod.team=$.metadata.labels.team --";
@@ -281,7 +278,7 @@ fn an_agent_that_is_missing_is_named() {
 
 #[test]
 fn a_stubborn_agent_is_killed_in_time_and_told() {
-    let stage = Stage::new("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.02; done\n");
+    let stage = Stage::new(STUBBORN);
     let up = stage.start();
     up.running();
     kill(up.pid(), Signal::SIGINT).unwrap();
@@ -292,7 +289,7 @@ fn a_stubborn_agent_is_killed_in_time_and_told() {
 
 #[test]
 fn the_second_interrupt_ends_it_at_once() {
-    let stage = Stage::new("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.02; done\n");
+    let stage = Stage::new(STUBBORN);
     let up = stage.start();
     let (agent, _) = {
         up.running();
