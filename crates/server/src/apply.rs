@@ -1,7 +1,7 @@
-//! The applier: the one thread that merges durable batches into the state, gathers history rows, and flushes them.
+//! The applier: the one thread that merges durable batches into the state, gathers history rows, and has them written.
 //!
 //! ```text
-//! Durable ─▶ convert ─▶ state + pending rows ─▶ every window or 100,000 rows: segment, watermark ─▶ log cut behind it
+//! Durable ─▶ convert ─▶ state + pending rows ─▶ every window or 100,000 rows: the flusher (see `flush`)
 //!               └─▶ names (the live inventory) ◀─ facts that the server observes itself, which also go to the state
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! again, the queue fills, the agents keep their batches.
 
 use crate::counts::Counts;
+use crate::flush::{Flush, Flusher};
 use crate::ingest::convert::{Converted, convert};
 use crate::ingest::frame;
 use crate::ingest::writer::Durable;
@@ -16,9 +17,9 @@ use crate::live::Live;
 use crate::names::Names;
 use crate::tiers::Tiers;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_daemon::clock::Clock;
@@ -26,14 +27,15 @@ use weir_daemon::failpoint;
 use weir_model::fact::kind;
 use weir_model::{Fact, NodeName, WINDOW};
 use weir_store::embedded::Embedded;
-use weir_store::embedded::log::{Entry, EntryKind, Log, NewEntry};
+use weir_store::embedded::log::{Entry, EntryKind, NewEntry};
 use weir_store::shared::Joined;
 use weir_store::{
-    BATCHES_LOST, BatchReport, FactsMax, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, SegmentId, StateChanges,
-    StateStore, StoreError, StreamId,
+    BATCHES_LOST, BatchReport, FactsMax, HistoryRow, HistoryStore as _, Loss, Lsn, Retention, StateChanges, StateStore,
+    StoreError, StreamId,
 };
 
-/// A segment is written when so many rows wait: about 30 MB of memory, 3 MB of file.
+/// A segment is written when so many rows wait: about 30 MB of memory, 1 MB of file. While one is written as many again
+/// may come.
 const PENDING_ROWS_MAX: usize = 100_000;
 /// Batches merged in one step at most, so that a reader waits at most for that.
 const GROUP_RECORDS: usize = 50_000;
@@ -91,15 +93,15 @@ pub(crate) struct Applier {
     /// The folder, joined with what is shared.
     pub(crate) state: Joined,
     pub(crate) live: Arc<Live>,
-    /// `None` while the log is replayed.
-    pub(crate) log: Option<Arc<Mutex<Log>>>,
+    /// What is pending goes through it.
+    pub(crate) flush: Flush,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) tiers: Tiers,
     /// The last sequence applied of each stream: a batch that came twice is applied once.
     pub(crate) applied: HashMap<StreamId, Applied>,
     pub(crate) names: Arc<Names>,
-    /// When the oldest pending row came, on the monotonic clock.
+    /// When the oldest pending row came that is not being written, on the monotonic clock.
     pub(crate) pending_since: Option<u64>,
     pub(crate) retained_at: Option<u64>,
 }
@@ -147,7 +149,7 @@ impl Applier {
         self.live.apply(&*self.store, &group.changes, &Arc::new(group.rows), group.last)?;
         self.pending_since = Some(0);
         // A log that grew while segments could not be written does not have to fit into memory.
-        if self.live.pending().rows >= PENDING_ROWS_MAX { self.flush() } else { Ok(()) }
+        if self.live.pending_rows() >= PENDING_ROWS_MAX { self.flush.write() } else { Ok(()) }
     }
 
     /// Notes where a stream stands in the state, before the replay.
@@ -170,6 +172,25 @@ impl Applier {
     /// # Errors
     /// [`StoreError::Lost`]: another server owns the shared state. What was not merged stays in the log.
     pub(crate) fn run(mut self, inputs: &Receiver<Input>, shutdown: &CancellationToken) -> Result<(), StoreError> {
+        let (mut flusher, work) = Flusher::new();
+        let flush = self.flush.clone();
+        std::thread::scope(|scope| {
+            std::thread::Builder::new().name("flusher".into()).spawn_scoped(scope, move || work.run(&flush)).map_err(
+                |source| StoreError::Io { action: "start the thread that writes", path: "segments".into(), source },
+            )?;
+            let outcome = self.run_with(&mut flusher, inputs, shutdown);
+            // Its thread ends with it, and the scope with its thread.
+            drop(flusher);
+            outcome
+        })
+    }
+
+    fn run_with(
+        &mut self,
+        flusher: &mut Flusher,
+        inputs: &Receiver<Input>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
         loop {
             match inputs.recv_timeout(TICK) {
                 Ok(first) => {
@@ -180,17 +201,19 @@ impl Applier {
                     {
                         self.take(&mut group, next);
                     }
-                    if !self.merge(group, shutdown)? {
+                    if !self.merge(group, flusher, shutdown)? {
                         return Ok(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.flush_when_due(false);
+            self.flush_when_due(flusher);
             self.retain_when_due()?;
         }
-        self.flush_when_due(true);
+        flusher.wait();
+        // What cannot be written is in the log.
+        self.flush.write_and_tell();
         Ok(())
     }
 
@@ -261,7 +284,7 @@ impl Applier {
     }
 
     /// False: shut down before it could be merged. The log has it.
-    fn merge(&mut self, group: Group, shutdown: &CancellationToken) -> Result<bool, StoreError> {
+    fn merge(&mut self, group: Group, flusher: &mut Flusher, shutdown: &CancellationToken) -> Result<bool, StoreError> {
         let batches = group.batches;
         let rows = Arc::new(group.rows);
         loop {
@@ -283,7 +306,7 @@ impl Applier {
                     }
                     // What waits behind this one goes on: above all, a state that is full takes nothing until something
                     // has left it.
-                    self.flush_when_due(false);
+                    self.flush_when_due(flusher);
                     self.retain_when_due()?;
                     std::thread::park_timeout(RETRY);
                 }
@@ -294,43 +317,19 @@ impl Applier {
         Ok(true)
     }
 
-    fn flush_when_due(&mut self, at_end: bool) {
-        let Some(since) = self.pending_since else { return };
-        let pending = self.live.pending();
-        let waited = self.clock.monotonic().0.saturating_sub(since);
-        if !at_end && waited < WINDOW as u64 && pending.rows < PENDING_ROWS_MAX {
+    fn flush_when_due(&mut self, flusher: &mut Flusher) {
+        let rows = self.live.pending_rows();
+        let outcome = if rows < 2 * PENDING_ROWS_MAX { flusher.outcome() } else { flusher.wait() };
+        let now = self.clock.monotonic().0;
+        if outcome == Some(false) {
+            // The rows stay pending, and a window passes before the next try.
+            self.pending_since = Some(now);
             return;
         }
-        match self.flush() {
-            Ok(()) => self.pending_since = None,
-            Err(error) => {
-                tracing::error!(%error, "failed to write a segment; trying again");
-                self.counts.flush_failures.fetch_add(1, Ordering::Relaxed);
-                // The rows stay pending, and a window passes before the next try.
-                self.pending_since = Some(self.clock.monotonic().0);
-            }
-        }
-    }
-
-    /// Writes every pending row as one segment and cuts the log behind it.
-    ///
-    /// # Errors
-    /// When the segment cannot be stored; everything stays as it was.
-    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
-        let pending = self.live.pending();
-        if pending.last <= pending.watermark {
-            return Ok(());
-        }
-        let rows: Vec<HistoryRow> = pending.groups.iter().flat_map(|group| group.iter().cloned()).collect();
-        let id = SegmentId { first: Lsn(pending.watermark.0 + 1), last: pending.last };
-        self.store.put_segment(id, self.clock.wall(), &rows)?;
-        self.live.flushed(&pending);
-        if !rows.is_empty() {
-            self.counts.segments_written.fetch_add(1, Ordering::Relaxed);
-        }
-        match &self.log {
-            Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).truncate(id.last),
-            None => Ok(()),
+        let Some(since) = self.pending_since.filter(|_| !flusher.is_writing()) else { return };
+        if now.saturating_sub(since) >= WINDOW as u64 || rows >= PENDING_ROWS_MAX {
+            self.pending_since = None;
+            flusher.start();
         }
     }
 

@@ -66,8 +66,8 @@ pub fn compact(
     drop(Folder::open_existing(data).map_err(failed)?);
     let tiers = Tiers { minutes_after: minutes, hours_after: hours, retain: Duration::MAX, bytes_max: [u64::MAX; 3] };
     let (clock, counts) = (Arc::new(SystemClock::new()), Arc::new(Counts::default()));
-    let Opened { mut applier, sources } = open(data, networks, &Place::Folder, tiers, clock, counts)?;
-    applier.flush().map_err(failed)?;
+    let Opened { applier, sources } = open(data, networks, &Place::Folder, tiers, clock, counts)?;
+    applier.flush.write().map_err(failed)?;
     let due = tiers.due(sources.clock.wall());
     compact::steps(&sources, &due, &|| false).map_err(failed)
 }

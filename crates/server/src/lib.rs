@@ -13,6 +13,7 @@ mod cluster;
 mod compact;
 mod counts;
 mod facts;
+mod flush;
 mod http;
 mod ingest;
 mod live;

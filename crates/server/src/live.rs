@@ -62,6 +62,11 @@ impl Live {
         self.pending.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many rows those are.
+    pub(crate) fn pending_rows(&self) -> usize {
+        self.pending.read().unwrap_or_else(PoisonError::into_inner).rows
+    }
+
     /// Drops what a segment now holds: the `groups` first groups.
     pub(crate) fn flushed(&self, flushed: &Pending) {
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! A running server: opened, replayed, listening. The wiring is here, and nothing else.
 //!
 //! ```text
-//! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier ─▶ state.db, segments
+//! agents ─gRPC─▶ session ─256─▶ writer: log, fsync ─64─▶ applier: state.db ─▶ flusher: segments
 //! API server ─HTTP─▶ watches of the cluster ──────────────┘
 //! readers ─HTTP─▶ question (2 to 4 at a time) ─▶ snapshot of state + pending rows + segments
 //! subscribers (64) ─HTTP─▶ the same again, when the applier has applied something
@@ -18,6 +18,7 @@ use crate::cluster::{self, Cluster};
 use crate::compact;
 use crate::counts::Counts;
 use crate::facts::FactSink;
+use crate::flush::Flush;
 use crate::http::{App, router};
 use crate::ingest::frame::FRAME_BYTES_MAX;
 use crate::ingest::service::IngestService;
@@ -228,7 +229,13 @@ pub(crate) fn open(
         store: Arc::clone(&store),
         state,
         live: Arc::clone(&live),
-        log: None,
+        flush: Flush {
+            store: Arc::clone(&store),
+            live: Arc::clone(&live),
+            log: None,
+            clock: Arc::clone(&clock),
+            counts: Arc::clone(&counts),
+        },
         clock: Arc::clone(&clock),
         counts: Arc::clone(&counts),
         tiers,
@@ -257,7 +264,7 @@ pub(crate) fn open(
     }
     counts.log_cut_bytes.store(recovery.cut_bytes, Ordering::Relaxed);
     let log = Arc::new(Mutex::new(log));
-    applier.log = Some(Arc::clone(&log));
+    applier.flush.log = Some(Arc::clone(&log));
     let cluster = Arc::new(Cluster::default());
     let pasts = crate::query::health::past::Pasts::default();
     let earliers = crate::query::diff::Earliers::default();

@@ -5,7 +5,7 @@
 
 use crate::compact::HORIZON;
 use crate::names::Names;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weir_inventory::{Inventory, RemoteEnd};
@@ -57,7 +57,7 @@ pub(crate) fn convert(
     let mut transactions = Vec::with_capacity(batch.records.len());
     let mut rows = Vec::with_capacity(batch.records.len());
     let (mut refused, mut late) = (0, 0);
-    let node_text: Arc<str> = node.0.as_str().into();
+    let mut shared = Shared::new(&node);
     let nothing = LocalEnd::default();
     let inventory = names.read();
     for record in &batch.records {
@@ -74,7 +74,7 @@ pub(crate) fn convert(
             refused += 1;
             continue;
         };
-        if let Some(mut row) = to_row(record, &reading, &node_text, &inventory) {
+        if let Some(mut row) = to_row(record, &reading, &mut shared, &inventory) {
             // By the server's clock, as settling goes; the log has when it came, so that a replay says the same.
             row.late = received.since(row.to) > HORIZON.as_nanos() as i64;
             late += u64::from(row.late);
@@ -82,7 +82,7 @@ pub(crate) fn convert(
         }
         transactions.push(reading);
     }
-    name_remote_ends(&transactions, &mut rows, &inventory);
+    name_remote_ends(&transactions, &mut rows, &mut shared, &inventory);
     drop(inventory);
     let told = batch.translations.len();
     let translations: Vec<Translation> =
@@ -198,8 +198,44 @@ fn from(record: &Record) -> UnixNanos {
     UnixNanos(if known { record.from_unix_ns } else { record.to_unix_ns })
 }
 
+/// What many rows of a batch have in common, once: they wait in memory until a segment is written.
+struct Shared {
+    node: Arc<str>,
+    nothing: Arc<str>,
+    texts: HashSet<Arc<str>>,
+    endpoints: HashSet<Arc<Endpoint>>,
+}
+
+impl Shared {
+    fn new(node: &NodeName) -> Self {
+        let (texts, endpoints) = (HashSet::new(), HashSet::new());
+        Self { node: node.0.as_str().into(), nothing: "".into(), texts, endpoints }
+    }
+
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if text.is_empty() {
+            return Arc::clone(&self.nothing);
+        }
+        if let Some(held) = self.texts.get(text) {
+            return Arc::clone(held);
+        }
+        let new: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&new));
+        new
+    }
+
+    fn endpoint(&mut self, endpoint: Endpoint) -> Arc<Endpoint> {
+        if let Some(held) = self.endpoints.get(&endpoint) {
+            return Arc::clone(held);
+        }
+        let new = Arc::new(endpoint);
+        self.endpoints.insert(Arc::clone(&new));
+        new
+    }
+}
+
 /// `None` when the record only describes: nothing moved, nothing opened or closed.
-fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &Inventory) -> Option<HistoryRow> {
+fn to_row(record: &Record, reading: &Transaction, shared: &mut Shared, inventory: &Inventory) -> Option<HistoryRow> {
     let closed = reading.closed().is_some();
     let moved = record.sent_delta != 0 || record.recv_delta != 0 || record.retransmits_delta != 0;
     if !(moved || record.opened || closed) {
@@ -207,8 +243,8 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
     }
     let view = reading.side();
     let tuple = reading.flow_tuple();
-    let own = Arc::new(own_endpoint(inventory, reading));
-    let other = Arc::new(remote_endpoint(inventory, reading, tuple.remote.ip()));
+    let own = shared.endpoint(own_endpoint(inventory, reading));
+    let other = shared.endpoint(remote_endpoint(inventory, reading, tuple.remote.ip()));
     let at_server = view == Some(Side::Server);
     let (client, server) = if at_server { (tuple.remote, tuple.local) } else { (tuple.local, tuple.remote) };
     let (client_endpoint, server_endpoint) = if at_server { (other, own) } else { (own, other) };
@@ -220,19 +256,20 @@ fn to_row(record: &Record, reading: &Transaction, node: &Arc<str>, inventory: &I
         to: reading.last,
         connection: reading.id(),
         view,
-        node: Arc::clone(node),
+        node: Arc::clone(&shared.node),
         protocol: reading.protocol,
         netns: reading.netns,
         client,
         server,
         client_endpoint,
         server_endpoint,
-        process: owner.map_or("", |owner| &owner.process).into(),
-        container_id: owner.map_or("", |owner| &owner.container_id).into(),
+        process: shared.text(owner.map_or("", |owner| &owner.process)),
+        container_id: shared.text(owner.map_or("", |owner| &owner.container_id)),
         deltas: Deltas { sent: Bytes(sent), recv: Bytes(recv), retransmits: record.retransmits_delta },
         opened: record.opened,
         closed,
-        failure: reading.condition.close_reason.as_deref().filter(|reason| is_failure(reason)).unwrap_or("").into(),
+        failure: shared
+            .text(reading.condition.close_reason.as_deref().filter(|reason| is_failure(reason)).unwrap_or("")),
         rtt_us: reading.rtt.map(|rtt| rtt.us),
         started: reading.started,
         late: false,
@@ -269,8 +306,8 @@ fn remote_endpoint(inventory: &Inventory, transaction: &Transaction, address: Ip
 
 /// Where both ends' views are in one batch, each names the other's end in the history's readable columns. Answers do
 /// not depend on it: they pair anew (R5, R6).
-fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], inventory: &Inventory) {
-    let by_tuple: std::collections::HashMap<_, _> = transactions
+fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], shared: &mut Shared, inventory: &Inventory) {
+    let by_tuple: HashMap<_, _> = transactions
         .iter()
         .map(|reading| {
             let tuple = reading.flow_tuple();
@@ -283,7 +320,7 @@ fn name_remote_ends(transactions: &[Transaction], rows: &mut [HistoryRow], inven
         let tuple = Tuple { local: remote, remote: own };
         let netns = if tuple.is_loopback() { row.netns } else { 0 };
         if let Some(other) = by_tuple.get(&(row.protocol, netns, tuple)) {
-            let endpoint = Arc::new(own_endpoint(inventory, other));
+            let endpoint = shared.endpoint(own_endpoint(inventory, other));
             if at_server {
                 row.client_endpoint = endpoint;
             } else {

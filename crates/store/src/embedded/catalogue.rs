@@ -6,7 +6,7 @@
 
 use super::pins::Pins;
 use super::raw::RawRow;
-use super::segment::{FileRow as _, SegmentKind, Writer, Written, file_name};
+use super::segment::{SegmentKind, Writer, Written, file_name};
 use super::writing::add_to_counter;
 use crate::error::StoreError;
 use crate::history::{HistoryRemoved, HistoryRow, HistorySummary, SegmentId, TierLimit, TierSummary};
@@ -103,12 +103,11 @@ pub(super) fn put_segment(
         None
     } else {
         let edges = edge_ids(&mut lock(), rows, id.last)?;
-        let mut sorted: Vec<RawRow> =
-            rows.iter().zip(edges).map(|(row, edge)| RawRow { edge, counted: None, row: row.clone() }).collect();
-        sorted.sort_by_key(RawRow::order);
+        let mut sorted: Vec<(u64, &HistoryRow)> = edges.into_iter().zip(rows).collect();
+        sorted.sort_by_key(|(edge, row)| RawRow::order_of(*edge, row));
         let mut writer = Writer::new(folder, id, SegmentKind::Received);
-        for row in sorted {
-            writer.push(row)?;
+        for (edge, row) in sorted {
+            writer.push(RawRow { edge, counted: None, row: row.clone() })?;
         }
         Some(writer.finish()?)
     };

@@ -34,6 +34,7 @@ mod export;
 mod folder;
 mod histories;
 pub mod log;
+mod numbers;
 mod pins;
 mod plan;
 mod raw;
@@ -65,6 +66,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use weir_model::UnixNanos;
 
+/// What the writer keeps of the database in memory: every window moves all that is open, 400 bytes each.
+const WRITER_PAGES_KIB: u32 = 48 << 10;
 /// Idle connections for readers that are kept. More readers than this open their own and close it.
 const READERS_KEPT: usize = 4;
 
@@ -77,6 +80,8 @@ pub struct Embedded {
     pins: pins::Pins,
     forgotten: catalogue::Forgotten,
     edge_names: edge_names::EdgeNames,
+    /// Taken behind the writer.
+    numbers: Mutex<numbers::Numbers>,
 }
 
 impl Embedded {
@@ -87,6 +92,7 @@ impl Embedded {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let folder = Folder::open(path)?;
         let mut writer = schema::connect(&folder.database())?;
+        schema::keep_pages(&writer, WRITER_PAGES_KIB)?;
         schema::migrate(&mut writer, &folder.database())?;
         let unnamed = catalogue::unnamed(&writer, &folder.segments())?;
         for path in &unnamed {
@@ -102,6 +108,7 @@ impl Embedded {
             pins: pins::Pins::default(),
             forgotten: catalogue::Forgotten::default(),
             edge_names: edge_names::EdgeNames::default(),
+            numbers: Mutex::default(),
         })
     }
 
@@ -138,7 +145,8 @@ impl Embedded {
 
 impl StateStore for Embedded {
     fn apply(&self, changes: &StateChanges) -> Result<(), StoreError> {
-        writing::apply(&mut self.writer(), changes)
+        let mut writer = self.writer();
+        writing::apply(&mut writer, &mut self.numbers.lock().unwrap_or_else(PoisonError::into_inner), changes)
     }
 
     fn retain(&self, retention: &Retention) -> Result<Removed, StoreError> {

@@ -26,6 +26,13 @@ pub(super) struct RawRow {
     pub(super) row: HistoryRow,
 }
 
+impl RawRow {
+    /// [`FileRow::order`] of a row of this edge.
+    pub(super) fn order_of(edge: u64, row: &HistoryRow) -> <Self as FileRow>::Order {
+        (edge, row.connection, row.to)
+    }
+}
+
 impl FileRow for RawRow {
     type Order = (u64, ConnectionId, UnixNanos);
     const ENCODED: &'static [(&'static str, Encoding)] = &[
@@ -38,7 +45,7 @@ impl FileRow for RawRow {
     ];
 
     fn order(&self) -> Self::Order {
-        (self.edge, self.row.connection, self.row.to)
+        Self::order_of(self.edge, &self.row)
     }
 
     fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {

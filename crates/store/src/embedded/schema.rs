@@ -290,6 +290,11 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Lets a connection keep so much of the database in memory.
+pub(super) fn keep_pages(connection: &Connection, kib: u32) -> Result<(), StoreError> {
+    connection.pragma_update(None, "cache_size", -i64::from(kib)).map_err(StoreError::sql("open the state"))
+}
+
 /// As [`connect`], where the database must be there.
 pub(super) fn connect_existing(path: &Path) -> Result<Connection, StoreError> {
     std::fs::metadata(path).map_err(StoreError::io("find the state of a data folder:", path))?;

@@ -1,5 +1,6 @@
 //! What the one writer does to the state: merge, and forget.
 
+use super::numbers::Numbers;
 use super::rows::{
     FACT_COLUMNS, INDEXED_TRANSACTION_COLUMNS, STREAM_COLUMNS, TRANSACTION_COLUMN_COUNT, TRANSACTION_COLUMNS,
     TRANSLATION_COLUMN_COUNT, TRANSLATION_COLUMNS, bind_fact, bind_transaction, bind_translation, fact, metadata_text,
@@ -11,16 +12,20 @@ use crate::report::{BATCHES_LOST, BatchReport, StreamSummary};
 use crate::shared::Forgotten;
 use crate::state::{FactsMax, Removed, Retention, StateChanges};
 use crate::transaction::Transaction;
-use rusqlite::{Connection, OptionalExtension, Transaction as Step, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction as Step, TransactionBehavior, params};
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use weir_model::ConnectionId;
 use weir_model::connection::address_bytes;
 
-pub(super) fn apply(connection: &mut Connection, changes: &StateChanges) -> Result<(), StoreError> {
+pub(super) fn apply(
+    connection: &mut Connection,
+    numbers: &mut Numbers,
+    changes: &StateChanges,
+) -> Result<(), StoreError> {
     let step = begin(connection)?;
-    merge_transactions(&step, changes)?;
+    merge_transactions(&step, numbers, changes)?;
     merge_facts(&step, changes)?;
     add_translations(&step, changes)?;
     super::dns::merge(&step, &changes.dns)?;
@@ -35,10 +40,12 @@ fn begin(connection: &mut Connection) -> Result<Step<'_>, StoreError> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::sql("change the state"))
 }
 
-fn merge_transactions(step: &Step<'_>, changes: &StateChanges) -> Result<(), StoreError> {
+fn merge_transactions(step: &Step<'_>, numbers: &mut Numbers, changes: &StateChanges) -> Result<(), StoreError> {
     let sql = || StoreError::sql("merge a transaction");
     let prepare = |text: &str| step.prepare_cached(text).map_err(sql());
     let mut find = prepare(&format!("SELECT {TRANSACTION_COLUMNS}, number FROM transactions WHERE id = ?1"))?;
+    let mut look =
+        prepare(&format!("SELECT {TRANSACTION_COLUMNS}, number FROM transactions WHERE number = ?2 AND id = ?1"))?;
     let places = vec!["?"; TRANSACTION_COLUMN_COUNT].join(", ");
     let mut add = prepare(&format!("INSERT INTO transactions ({TRANSACTION_COLUMNS}) VALUES ({places})"))?;
     let mut change = prepare(&update_transaction(|_| true))?;
@@ -59,15 +66,21 @@ fn merge_transactions(step: &Step<'_>, changes: &StateChanges) -> Result<(), Sto
         }
     }
     for (id, reading) in readings {
-        let stored = find
-            .query_row(params![id.0], |row| Ok((transaction(row)?, row.get::<_, i64>(TRANSACTION_COLUMN_COUNT)?)))
-            .optional()
-            .map_err(sql())?;
+        let read = |row: &Row<'_>| Ok((transaction(row)?, row.get::<_, i64>(TRANSACTION_COLUMN_COUNT)?));
+        let mut stored = None;
+        if let Some(number) = numbers.get(id) {
+            stored = look.query_row(params![id.0, number], read).optional().map_err(sql())?;
+        }
+        if stored.is_none() {
+            stored = find.query_row(params![id.0], read).optional().map_err(sql())?;
+        }
         let Some((mut stored, number)) = stored else {
             bind_transaction(&mut add, &reading).map_err(sql())?;
             add.raw_execute().map_err(sql())?;
+            numbers.put(id, step.last_insert_rowid());
             continue;
         };
+        numbers.put(id, number);
         let indexed = |row: &Transaction| (row.tuple, row.translated, row.closed());
         let before = indexed(&stored);
         if stored.absorb(&reading) {
