@@ -7,7 +7,7 @@
 //! ```
 
 use crate::counts::Counts;
-use crate::live::{Live, Pending};
+use crate::live::Live;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,22 +38,16 @@ impl Flush {
             return Ok(());
         }
         let id = SegmentId { first: Lsn(pending.watermark.0 + 1), last: pending.last };
-        let rows = self.put(id, &pending)?;
+        let groups: Vec<&[HistoryRow]> = pending.groups.iter().map(|group| group.as_slice()).collect();
+        self.store.put_segment(id, self.clock.wall(), &groups)?;
         self.live.flushed(&pending);
-        if rows > 0 {
+        if pending.rows > 0 {
             self.counts.segments_written.fetch_add(1, Ordering::Relaxed);
         }
         match &self.log {
             Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).truncate(id.last),
             None => Ok(()),
         }
-    }
-
-    /// Says how many rows it has.
-    fn put(&self, id: SegmentId, pending: &Pending) -> Result<usize, StoreError> {
-        let rows: Vec<HistoryRow> = pending.groups.iter().flat_map(|group| group.iter().cloned()).collect();
-        self.store.put_segment(id, self.clock.wall(), &rows)?;
-        Ok(rows.len())
     }
 
     /// Tells how it went, and counts and notes a failure: the rows stay pending.

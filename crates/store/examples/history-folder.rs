@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (ten, lsn) in (0..HOURS * 6).zip(1..) {
         let ten_minutes: Vec<HistoryRow> = (ten * 60..ten * 60 + 60).flat_map(rows).collect();
         let received = UnixNanos(START + (ten + 1) * 600 * SECOND);
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, received, &ten_minutes)?;
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, received, &[&ten_minutes])?;
     }
     let hour = |hours: i64| UnixNanos(START + hours * 3600 * SECOND);
     let due = Due { settled_before: hour(HOURS - 1), minutes_before: hour(HOURS - 2), hours_before: hour(HOURS / 2) };

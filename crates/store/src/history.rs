@@ -289,14 +289,14 @@ pub trait HistoryView {
 /// History.
 pub trait HistoryStore: Send + Sync {
     /// Stores a segment and moves the watermark to `id.last`, as one step. A segment at or below the watermark is
-    /// already there: nothing happens. No rows: only the watermark moves.
+    /// already there: nothing happens. No rows: only the watermark moves. Its rows are those of all `groups`.
     ///
     /// `received`: by when the server had all of it, by its own clock. Rows that say that they ended later are of a clock
     /// that is ahead: they keep their times, but are settled and forgotten with the rows that came with them.
     ///
     /// # Errors
     /// When it cannot be stored; then it is not there, whole or in part.
-    fn put_segment(&self, id: SegmentId, received: UnixNanos, rows: &[HistoryRow]) -> Result<(), StoreError>;
+    fn put_segment(&self, id: SegmentId, received: UnixNanos, groups: &[&[HistoryRow]]) -> Result<(), StoreError>;
 
     /// What is there now, from the segments up to `as_of`.
     ///

@@ -86,7 +86,7 @@ fn a_segment_file_that_the_catalogue_does_not_name_does_not_exist() {
     let other = tempfile::tempdir().unwrap();
     {
         let store = Embedded::open(other.path()).unwrap();
-        store.put_segment(id(1, 3), LATER, &[row(100, 1, 5)]).unwrap();
+        store.put_segment(id(1, 3), LATER, &[&[row(100, 1, 5)]]).unwrap();
     }
     drop(Embedded::open(folder.path()).unwrap());
     // The crash came after the rename and before the catalogue's transaction, and another one while a file was written.
@@ -97,7 +97,7 @@ fn a_segment_file_that_the_catalogue_does_not_name_does_not_exist() {
     assert_eq!(std::fs::read_dir(folder.path().join("segments")).unwrap().count(), 0);
     assert_eq!(store.watermark().unwrap(), Lsn(0));
     // The replay writes it again, perhaps with another end.
-    store.put_segment(id(1, 2), LATER, &[row(100, 1, 5)]).unwrap();
+    store.put_segment(id(1, 2), LATER, &[&[row(100, 1, 5)]]).unwrap();
     let mut rows = 0;
     store.scan(UnixNanos(0), UnixNanos(200), Lsn(9), &mut |_| rows += 1).unwrap();
     assert_eq!(rows, 1);
@@ -110,7 +110,7 @@ fn a_copy_taken_while_it_runs_opens_with_everything_that_was_merged() {
     let transactions = vec![contract::transaction(1, 100)];
     let reports = vec![contract::report(1, 10)];
     store.apply(&StateChanges { transactions, reports, ..StateChanges::default() }).unwrap();
-    store.put_segment(id(1, 1), LATER, &[row(100, 1, 5)]).unwrap();
+    store.put_segment(id(1, 1), LATER, &[&[row(100, 1, 5)]]).unwrap();
     let copy = tempfile::tempdir().unwrap();
     for name in ["VERSION", "state.db", "state.db-wal"] {
         std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
@@ -131,7 +131,7 @@ fn a_segment_is_readable_by_its_columns_and_says_its_version() {
     use parquet::file::reader::FileReader as _;
     let folder = tempfile::tempdir().unwrap();
     let store = Embedded::open(folder.path()).unwrap();
-    store.put_segment(id(1, 3), LATER, &[row(100, 1, 5), row(100, 2, 6)]).unwrap();
+    store.put_segment(id(1, 3), LATER, &[&[row(100, 1, 5), row(100, 2, 6)]]).unwrap();
     let path = folder.path().join("segments/00000000000000000001-00000000000000000003.parquet");
     let reader = parquet::file::reader::SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
     let metadata = reader.metadata().file_metadata();

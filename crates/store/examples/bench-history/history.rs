@@ -268,7 +268,7 @@ pub(crate) fn fill(store: &Embedded, cluster: &Cluster, shape: Shape) -> Result<
             }
         }
         let received = rows.iter().map(|row| row.to).max().unwrap_or_default();
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, received, &rows)?;
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, received, &[&rows])?;
         written += rows.len() as u64;
     }
     let mut sums = Sums::new();

@@ -86,7 +86,7 @@ pub(super) fn put_segment(
     folder: &Path,
     id: SegmentId,
     received: UnixNanos,
-    rows: &[HistoryRow],
+    groups: &[&[HistoryRow]],
 ) -> Result<(), StoreError> {
     let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
     let held = watermark(&lock())?;
@@ -99,11 +99,12 @@ pub(super) fn put_segment(
             text: format!("segment {}-{} does not follow the watermark {}", id.first.0, id.last.0, held.0),
         });
     }
-    let written = if rows.is_empty() {
+    let rows = || groups.iter().copied().flatten();
+    let written = if rows().next().is_none() {
         None
     } else {
-        let edges = edge_ids(&mut lock(), rows, id.last)?;
-        let mut sorted: Vec<(u64, &HistoryRow)> = edges.into_iter().zip(rows).collect();
+        let edges = edge_ids(&mut lock(), rows(), id.last)?;
+        let mut sorted: Vec<(u64, &HistoryRow)> = edges.into_iter().zip(rows()).collect();
         sorted.sort_by_key(|(edge, row)| RawRow::order_of(*edge, row));
         let mut writer = Writer::new(folder, id, SegmentKind::Received);
         for (edge, row) in sorted {

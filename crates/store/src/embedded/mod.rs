@@ -67,7 +67,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use weir_model::UnixNanos;
 
 /// What the writer keeps of the database in memory: every window moves all that is open, 400 bytes each.
-const WRITER_PAGES_KIB: u32 = 48 << 10;
+const WRITER_PAGES_KIB: u32 = 32 << 10;
 /// Idle connections for readers that are kept. More readers than this open their own and close it.
 const READERS_KEPT: usize = 4;
 
@@ -159,8 +159,8 @@ impl StateStore for Embedded {
 }
 
 impl HistoryStore for Embedded {
-    fn put_segment(&self, id: SegmentId, received: UnixNanos, rows: &[HistoryRow]) -> Result<(), StoreError> {
-        catalogue::put_segment(&self.writer, &self.folder.segments(), id, received, rows)
+    fn put_segment(&self, id: SegmentId, received: UnixNanos, groups: &[&[HistoryRow]]) -> Result<(), StoreError> {
+        catalogue::put_segment(&self.writer, &self.folder.segments(), id, received, groups)
     }
 
     fn history(&self, as_of: Lsn) -> Result<Box<dyn HistoryView + '_>, StoreError> {

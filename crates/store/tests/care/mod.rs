@@ -160,7 +160,7 @@ fn a_backup_taken_while_everything_moves_is_a_moment_of_the_folder() {
             let reports = vec![report(sequence, 10)];
             store.apply(&StateChanges { reports, ..StateChanges::default() }).unwrap();
             let id = SegmentId { first: Lsn(sequence), last: Lsn(sequence) };
-            store.put_segment(id, LATER, std::slice::from_ref(row)).unwrap();
+            store.put_segment(id, LATER, &[std::slice::from_ref(row)]).unwrap();
             log.truncate(Lsn(sequence)).unwrap();
             if sequence % 4 == 0 {
                 while store.compact(&EVERYTHING, &mut ById).unwrap().is_some() {}

@@ -83,7 +83,7 @@ fn put(store: &dyn HistoryStore, rows: &[HistoryRow], numbers: &mut Numbers) {
     while !rest.is_empty() {
         let (now, later) = rest.split_at((1 + numbers.below(50) as usize).min(rest.len()));
         let last = lsn + numbers.below(3);
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(last) }, LATER, now).unwrap();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(last) }, LATER, &[now]).unwrap();
         (rest, lsn) = (later, last + 1);
     }
 }
@@ -551,8 +551,8 @@ fn a_late_row_is_judged_apart_and_makes_no_span(store: &dyn HistoryStore) {
     let segment = |lsn| SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
     // A node that was cut off for 20 h tells of it beside what others tell of now, and then alone.
     let beside = [row(at(1), 1, 1), late(-1_200, 2), row(at(3), 3, 1)];
-    store.put_segment(segment(1), LATER, &beside).unwrap();
-    store.put_segment(segment(2), LATER, &[late(-1_190, 2)]).unwrap();
+    store.put_segment(segment(1), LATER, &[&beside]).unwrap();
+    store.put_segment(segment(2), LATER, &[&[late(-1_190, 2)]]).unwrap();
     let mut judge = Listens::default();
     while store.compact(&due(i64::MAX, i64::MIN, i64::MIN), &mut judge).unwrap().is_some() {}
     let nanos = |minutes: i64| UnixNanos(at(minutes));
@@ -565,10 +565,10 @@ fn a_clock_that_is_ahead_keeps_nobody_waiting(store: &dyn HistoryStore) {
     let segment = |lsn| SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
     for (lsn, minute) in (1..).zip(1..=3) {
         let rows = [row(at(minute).0, 1, 1), row(at(TOMORROW + minute).0, 2, 1)];
-        store.put_segment(segment(lsn), at(minute).plus(MINUTE / 6), &rows).unwrap();
+        store.put_segment(segment(lsn), at(minute).plus(MINUTE / 6), &[&rows]).unwrap();
     }
     // The server's own clock was set back for a moment: what it then took in is not old.
-    store.put_segment(segment(4), UnixNanos(0), &[row(at(3).0, 3, 1)]).unwrap();
+    store.put_segment(segment(4), UnixNanos(0), &[&[row(at(3).0, 3, 1)]]).unwrap();
     let mut judge = Listens::default();
     assert_eq!(store.compact(&due(at(9).0, i64::MIN, i64::MIN), &mut judge).unwrap(), None);
     assert!(store.compact(&due(at(10).0, i64::MIN, i64::MIN), &mut judge).unwrap().is_some());
@@ -602,7 +602,7 @@ pub(crate) fn some_rows() -> Vec<HistoryRow> {
 /// Puts those that are not there yet, one a segment: row N is the log's entry N.
 pub(crate) fn put_all(store: &dyn HistoryStore, rows: &[HistoryRow]) {
     for (row, lsn) in rows.iter().zip(1..) {
-        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, LATER, std::slice::from_ref(row)).unwrap();
+        store.put_segment(SegmentId { first: Lsn(lsn), last: Lsn(lsn) }, LATER, &[std::slice::from_ref(row)]).unwrap();
     }
 }
 

@@ -571,16 +571,16 @@ pub(crate) fn history<S: HistoryStore>(open: impl Fn() -> S) {
     {
         let store = open();
         assert_eq!(store.summary().unwrap().watermark, Lsn(0));
-        store.put_segment(id(1, 4), LATER, &first).unwrap();
+        store.put_segment(id(1, 4), LATER, &[&first]).unwrap();
         // The same segment again is already there, whatever it holds.
-        store.put_segment(id(1, 4), LATER, &[row(100, 1, 999)]).unwrap();
-        store.put_segment(id(1, 2), LATER, &[row(100, 1, 999)]).unwrap();
+        store.put_segment(id(1, 4), LATER, &[&[row(100, 1, 999)]]).unwrap();
+        store.put_segment(id(1, 2), LATER, &[&[row(100, 1, 999)]]).unwrap();
         assert_eq!(scan(&store, i64::MIN, i64::MAX, u64::MAX), first);
-        assert!(store.put_segment(id(6, 7), LATER, &first).is_err(), "a segment that leaves a hole is refused");
+        assert!(store.put_segment(id(6, 7), LATER, &[&first]).is_err(), "a segment that leaves a hole is refused");
         // Nothing moved: only the watermark does.
         store.put_segment(id(5, 5), LATER, &[]).unwrap();
         assert_eq!(store.summary().unwrap().watermark, Lsn(5));
-        store.put_segment(id(6, 9), LATER, &[row(200, 1, 7)]).unwrap();
+        store.put_segment(id(6, 9), LATER, &[&[row(200, 1, 7)]]).unwrap();
     }
     let store = open();
     let summary = store.summary().unwrap();

@@ -96,7 +96,7 @@ fn on_a_small_disk(root: &Path) {
     let before = store.summary().unwrap();
     let id = |lsn| weir_store::SegmentId { first: Lsn(lsn), last: Lsn(lsn) };
     let next = first.len() as u64 + 3;
-    assert!(store.put_segment(id(next), LATER, &last[2..3]).is_err());
+    assert!(store.put_segment(id(next), LATER, &[&last[2..3]]).is_err());
     let transactions = (0..2_000).map(|cookie| transaction(cookie, 100)).collect();
     let changes = StateChanges { transactions, ..StateChanges::default() };
     assert!(store.apply(&changes).is_err());
@@ -110,7 +110,7 @@ fn on_a_small_disk(root: &Path) {
     // There is room again: everything goes on from where it was, here and after a restart.
     std::fs::remove_file(&ballast).unwrap();
     drop(log);
-    store.put_segment(id(next), LATER, &last[2..3]).unwrap();
+    store.put_segment(id(next), LATER, &[&last[2..3]]).unwrap();
     store.apply(&changes).unwrap();
     drop(store);
     let store = Embedded::open(&folder).unwrap();

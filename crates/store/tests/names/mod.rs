@@ -42,7 +42,7 @@ fn put(store: &Embedded, number: u64) {
         HistoryRow { client_endpoint, ..row(at, 0, 1) }
     };
     let id = SegmentId { first: Lsn(number * ENTRIES + 1), last: Lsn((number + 1) * ENTRIES) };
-    store.put_segment(id, UnixNanos(at), &[called("stays".into()), called(format!("pod-{number}"))]).unwrap();
+    store.put_segment(id, UnixNanos(at), &[&[called("stays".into()), called(format!("pod-{number}"))]]).unwrap();
     settle(store, UnixNanos(i64::MIN), UnixNanos(i64::MIN));
 }
 
