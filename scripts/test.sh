@@ -8,6 +8,12 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 
+# A build on a full disk fails anywhere and says nothing of use.
+free_gb=$(($(df --output=avail -k . | tail -n 1) / 1048576))
+if [ ! -d target/debug/deps ] && [ "$free_gb" -lt 15 ]; then
+  echo "weir: a first build needs 14 GB here, and $free_gb GB are free; free some space if it fails" >&2
+fi
+
 step() {
   local title=$1
   shift

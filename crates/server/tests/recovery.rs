@@ -114,3 +114,37 @@ async fn a_stop_before_the_catalogue_named_the_segment_writes_it_again() {
     store.scan(UnixNanos(i64::MIN), UnixNanos(i64::MAX), Lsn(9), &mut |_| rows += 1).unwrap();
     assert_eq!((rows, store.summary().unwrap().watermark), (2, Lsn(1)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_written_stops_nobody_and_is_written_once_it_can_be() {
+    let server = TestServer::start().await;
+    let (segments, aside) = (server.folder.path().join("segments"), server.folder.path().join("aside"));
+    let mut agent = TestAgent::new("a", 1);
+    let mut session = agent.connect(&server).await;
+    session.deliver(&agent.batch(both_views(1, 40000, 100, 0, START + POLL))).await;
+    server.applied(1).await;
+    // A file where the folder was: not even root writes a segment into it.
+    std::fs::rename(&segments, &aside).unwrap();
+    std::fs::write(&segments, "").unwrap();
+    // A window passes with every look, as often as it takes.
+    let windows_until = |wanted: fn(&serde_json::Value) -> bool| {
+        let clock = &server.clock;
+        server.until("/api/v1/status", move |status| {
+            clock.advance(POLL as u64);
+            wanted(status)
+        })
+    };
+    windows_until(|status| counter(status, "flush_failures") >= 1).await;
+    session.deliver(&agent.batch(both_views(3, 40001, 50, 0, START + 2 * POLL))).await;
+    server.applied(2).await;
+    assert_eq!(sent(&server).await, 150, "what waits is answered from");
+    windows_until(|status| counter(status, "flush_failures") >= 2).await;
+    std::fs::remove_file(&segments).unwrap();
+    std::fs::rename(&aside, &segments).unwrap();
+    windows_until(|status| counter(status, "pending_rows") == 0).await;
+    assert_eq!(server.store_counter("history_rows").await, 4);
+    assert_eq!(sent(&server).await, 150);
+    let server = server.restart().await;
+    assert_eq!(sent(&server).await, 150, "from the segment alone");
+    server.stop().await;
+}
