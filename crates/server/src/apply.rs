@@ -208,10 +208,10 @@ impl Applier {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.flush_when_due(flusher);
+            self.flush_when_due(flusher)?;
             self.retain_when_due()?;
         }
-        flusher.wait();
+        flusher.outcome(true)?;
         // What cannot be written is in the log.
         self.flush.write_and_tell();
         Ok(())
@@ -306,7 +306,7 @@ impl Applier {
                     }
                     // What waits behind this one goes on: above all, a state that is full takes nothing until something
                     // has left it.
-                    self.flush_when_due(flusher);
+                    self.flush_when_due(flusher)?;
                     self.retain_when_due()?;
                     std::thread::park_timeout(RETRY);
                 }
@@ -317,20 +317,21 @@ impl Applier {
         Ok(true)
     }
 
-    fn flush_when_due(&mut self, flusher: &mut Flusher) {
+    fn flush_when_due(&mut self, flusher: &mut Flusher) -> Result<(), StoreError> {
         let rows = self.live.pending_rows();
-        let outcome = if rows < 2 * PENDING_ROWS_MAX { flusher.outcome() } else { flusher.wait() };
+        let outcome = flusher.outcome(rows >= 2 * PENDING_ROWS_MAX)?;
         let now = self.clock.monotonic().0;
         if outcome == Some(false) {
             // The rows stay pending, and a window passes before the next try.
             self.pending_since = Some(now);
-            return;
+            return Ok(());
         }
-        let Some(since) = self.pending_since.filter(|_| !flusher.is_writing()) else { return };
+        let Some(since) = self.pending_since.filter(|_| !flusher.is_writing()) else { return Ok(()) };
         if now.saturating_sub(since) >= WINDOW as u64 || rows >= PENDING_ROWS_MAX {
             self.pending_since = None;
-            flusher.start();
+            flusher.start()?;
         }
+        Ok(())
     }
 
     fn retain_when_due(&mut self) -> Result<(), StoreError> {

@@ -85,36 +85,42 @@ impl Flusher {
     }
 
     /// Has everything written that is pending now.
-    pub(crate) fn start(&mut self) {
-        // A thread that is gone has panicked, which the scope that holds it tells.
-        self.is_writing = self.wanted.send(()).is_ok();
+    ///
+    /// # Errors
+    /// When the thread is gone, as for all that is asked of it.
+    pub(crate) fn start(&mut self) -> Result<(), StoreError> {
+        self.wanted.send(()).ok().ok_or_else(gone)?;
+        self.is_writing = true;
+        Ok(())
     }
 
     pub(crate) fn is_writing(&self) -> bool {
         self.is_writing
     }
 
-    /// How the segment went that was being written, if it is; false: its rows stay pending.
-    pub(crate) fn outcome(&mut self) -> Option<bool> {
-        match self.outcomes.try_recv() {
-            Ok(went) => self.done(went),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.done(false),
-        }
-    }
-
-    /// The same, and waits for it.
-    pub(crate) fn wait(&mut self) -> Option<bool> {
+    /// How the segment went that was being written, if it is over; false: its rows stay pending. Waits for it where the
+    /// caller must.
+    ///
+    /// # Errors
+    /// When the thread is gone.
+    pub(crate) fn outcome(&mut self, must_wait: bool) -> Result<Option<bool>, StoreError> {
         if !self.is_writing {
-            return None;
+            return Ok(None);
         }
-        let went = self.outcomes.recv().unwrap_or(false);
-        self.done(went)
+        let went = match self.outcomes.try_recv() {
+            Ok(went) => went,
+            Err(TryRecvError::Empty) if !must_wait => return Ok(None),
+            Err(TryRecvError::Empty) => self.outcomes.recv().ok().ok_or_else(gone)?,
+            Err(TryRecvError::Disconnected) => return Err(gone()),
+        };
+        self.is_writing = false;
+        Ok(Some(went))
     }
+}
 
-    fn done(&mut self, went: bool) -> Option<bool> {
-        std::mem::take(&mut self.is_writing).then_some(went)
-    }
+/// It only ever ends before the applier by a panic, which the scope of both passes on.
+fn gone() -> StoreError {
+    StoreError::Corrupt { what: "history", text: "the thread that writes segments is gone".into() }
 }
 
 impl Work {
