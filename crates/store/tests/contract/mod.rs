@@ -165,6 +165,7 @@ pub(crate) fn state<S: StateStore>(open: impl Fn() -> S) {
     let before = everything(&*open().view().unwrap());
     assert_eq!(everything(&*open().view().unwrap()), before, "opening again changes nothing");
     what_is_past_its_time_leaves(&open());
+    what_left_and_comes_again_is_itself(&open());
     many_of_one_kind_take_no_place_from_another(&open());
     coverage_that_is_long_past_is_joined(&open());
     dns_counts_once_and_its_names_follow_the_answers(&open());
@@ -523,6 +524,37 @@ fn what_is_past_its_time_leaves(store: &dyn StateStore) {
     let view = store.view().unwrap();
     assert!(!everything(&*view).iter().any(|row| row.key.instance == Instance::Socket { cookie: 71 }));
     assert_eq!(view.counters().unwrap()["transactions_evicted"], 1);
+}
+
+/// Whatever lies by then where it lay.
+fn what_left_and_comes_again_is_itself(store: &dyn StateStore) {
+    let (leaves, comes) = (closed(90, 1_000, 900), transaction(91, 5_000));
+    let apply = |row: &Transaction| {
+        store.apply(&StateChanges { transactions: vec![row.clone()], ..StateChanges::default() }).unwrap();
+    };
+    apply(&leaves);
+    let retention = Retention {
+        now: UnixNanos(6_000),
+        closed_ns: 2_000,
+        transactions_max: u64::MAX,
+        facts_ns: i64::MAX,
+        facts_max: FACTS_MAX,
+        translations_ns: i64::MAX,
+        translations_max: u64::MAX,
+        reports_ns: i64::MAX,
+        join_coverage_ns: i64::MAX,
+        dns_max: u64::MAX,
+        dns_names_max: u64::MAX,
+    };
+    assert_eq!(store.retain(&retention).unwrap().transactions_expired, 1);
+    for row in [&comes, &leaves, &comes, &leaves] {
+        apply(row);
+    }
+    let of = |cookie| {
+        let rows = everything(&*store.view().unwrap());
+        rows.into_iter().filter(|row| row.key.instance == Instance::Socket { cookie }).collect::<Vec<_>>()
+    };
+    assert_eq!((of(90), of(91)), (vec![leaves.clone()], vec![comes.clone()]));
 }
 
 pub(crate) fn row(to: i64, number: u8, sent: u64) -> HistoryRow {
