@@ -322,7 +322,7 @@ impl Applier {
         let outcome = flusher.outcome(rows >= 2 * PENDING_ROWS_MAX)?;
         let now = self.clock.monotonic().0;
         if outcome == Some(false) {
-            // The rows stay pending, and a window passes before the next try.
+            // The rows stay pending, and a window passes before the next try, unless a whole segment of them waits.
             self.pending_since = Some(now);
             return Ok(());
         }
